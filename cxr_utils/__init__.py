@@ -1,0 +1,14 @@
+"""Helpers of the chest X-ray analysis; the notebooks tell the story, this package does the work.
+
+Read the modules in the order in which the data flows:
+
+``params`` and ``paths`` (what a run is asked for, where its files lie), ``sources``, ``phantom``,
+``manifest`` and ``images`` (from a folder of X-rays to pixels and a split by patient),
+``augmentation``, ``models`` and ``training`` (from pixels to a trained model), ``metrics``,
+``calibration``, ``scoring``, ``published`` and ``plots`` (from a model to numbers and figures), and
+``execution``, ``pipeline``, ``report`` and ``cli`` (from notebooks to a folder of reports).
+
+Importing the package has no side effects and does not import TensorFlow.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,197 @@
+"""The commands: ``run_all.py`` runs the notebooks, ``python -m cxr_utils data`` fetches and describes data."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from filelock import FileLock, Timeout
+
+from . import params, paths, pipeline, sources
+from .manifest import Manifest, carve_validation, read_manifest
+from .params import STEPS, UsageError
+
+DONE, FAILED, BAD_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+log = logging.getLogger("cxr_utils")
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    """Run a command and turn what may go wrong into an exit code and one line on standard error."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return command(arguments)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_USAGE
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes the run", file=sys.stderr)
+        return INTERRUPTED
+    except _Terminated:
+        print("terminated; the same command resumes the run", file=sys.stderr)
+        return TERMINATED
+    except Exception as error:
+        log.exception("unexpected")
+        reason = " ".join(str(error).split())[:300]
+        print(f"error: {type(error).__name__}: {reason}; the traceback is in the run's run.log", file=sys.stderr)
+        return FAILED
+
+
+def _terminate(*_: Any) -> NoReturn:
+    raise _Terminated
+
+
+def run_all(arguments: Sequence[str]) -> int:
+    """Run the notebooks 01 to 04 in sequence; see ``python run_all.py --help``."""
+    asked = _run_parser().parse_args(arguments)
+    overrides = [*asked.set, *([f"data.source={_quoted(asked.data)}"] if asked.data is not None else [])]
+    run_params = params.load(asked.profile, overrides)
+    folder = paths.RunFolder(_reports(asked.out) / _run_name(asked))
+    only, start = _step(asked.only), _step(asked.start)
+    if only and start:
+        raise UsageError("--only and --from exclude each other; give one of them")
+    looking = asked.list or asked.dry_run
+    source = sources.plan(run_params.data) if looking else sources.fetch(run_params.data, progress=True)
+    manifest = None if looking and not source.root.is_dir() else read_manifest(source.root)
+    run = pipeline.Run(folder, Path(asked.profile).stem, run_params, source, manifest, pipeline.read_record(folder))
+    pipeline.check_data(run)
+    decisions = pipeline.decide(run, only, start, asked.force)
+    if looking:
+        _print_decisions(run, decisions)
+        return DONE
+    return _work(run, decisions, asked.force)
+
+
+def _run_parser() -> argparse.ArgumentParser:
+    parser = _Parser("run_all.py", description="Run the notebooks 01 to 04 in sequence, resuming what is still valid.")
+    parser.add_argument("profile", nargs="?", default="default", help="a file in params/ by its stem, or a path (default: default)")
+    parser.add_argument("--data", metavar="SOURCE", help=f"{', '.join(sources.NAMES)}, or a folder in the Kaggle layout")
+    parser.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help="override one parameter (repeatable)")
+    parser.add_argument("--only", metavar="STEP", help="run this step alone")
+    parser.add_argument("--from", metavar="STEP", dest="start", help="run this step and those after it")
+    parser.add_argument("--force", action="store_true", help="run, and train, also what is still valid")
+    parser.add_argument("--list", action="store_true", help="list the steps and their state")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run and why, and stop")
+    parser.add_argument("--run", metavar="NAME", help="name of the run (default: the profile's stem)")
+    parser.add_argument("--out", metavar="DIR", help="folder of all runs (default: reports)")
+    return parser
+
+
+def _quoted(text: str) -> str:
+    """A source from the command line as a YAML string; a folder starts at the working directory."""
+    known = text in (*sources.NAMES, "medmnist")
+    return "'" + (text if known or not os.path.lexists(text) else str(Path(text).resolve())).replace("'", "''") + "'"
+
+
+def _reports(out: str | None) -> Path:
+    return Path(out).expanduser().resolve() if out else paths.REPORTS
+
+
+def _run_name(asked: argparse.Namespace) -> str:
+    name = asked.run if asked.run is not None else Path(asked.profile).stem
+    if not name or name.startswith(".") or "/" in name or os.sep in name:
+        raise UsageError(f"--run {name!r}: a plain folder name is needed, without slashes or a leading dot")
+    return name
+
+
+def _step(name: str | None) -> str | None:
+    if name is None or name in STEPS:
+        return name
+    raise UsageError(f"step {name!r} is unknown{params.nearest(name, STEPS)}; the steps are {', '.join(STEPS)}")
+
+
+def _print_decisions(run: pipeline.Run, decisions: Sequence[pipeline.Decision]) -> None:
+    drawn = " (SYNTHETIC)" if run.source.synthetic else ""
+    there = "" if run.manifest else ", not on disk yet"
+    print(f"run {run.folder.name}: profile {run.profile}, data {run.source.kind}{drawn}{there}")
+    for decision in decisions:
+        print(f"  {decision.step:<16} {decision.action:<6} {decision.reason}")
+
+
+def _work(run: pipeline.Run, decisions: Sequence[pipeline.Decision], force: bool) -> int:
+    try:
+        run.folder.make()
+    except OSError as error:
+        raise UsageError(f"{run.folder.root}: cannot be written ({error.strerror}); give another folder with --out") from None
+    try:
+        with FileLock(run.folder.lock, timeout=0):
+            return _work_alone(run, decisions, force)
+    except Timeout:
+        raise UsageError(f"{run.folder.root}: another run is at work there; wait for it or give another --run NAME") from None
+
+
+def _work_alone(run: pipeline.Run, decisions: Sequence[pipeline.Decision], force: bool) -> int:
+    handler = logging.FileHandler(run.folder.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    problems = []
+    if any(decision.action == "run" for decision in decisions):
+        from . import report
+
+        problems = pipeline.work(run, decisions, force)
+        report.write_index(run.folder, run.record, problems)
+    _print_summary(run, decisions, problems)
+    return FAILED if problems else DONE
+
+
+def _print_summary(run: pipeline.Run, decisions: Sequence[pipeline.Decision], problems: Sequence[str]) -> None:
+    import json
+
+    kept = [decision.step for decision in decisions if decision.action == "keep"]
+    if kept:
+        print(f"still valid: {', '.join(kept)}")
+    known = json.loads(run.folder.metrics.read_text(encoding="utf-8")) if run.folder.metrics.is_file() else {"models": {}}
+    for model, splits in known["models"].items():
+        test = splits["test"]
+        print(f"{model:<14} test: accuracy {test['accuracy']:.3f}, AUROC {test['auroc']:.3f}, "
+              f"sensitivity {test['sensitivity']:.3f}, specificity {test['specificity']:.3f} (n = {test['n']})")  # fmt: skip
+    for problem in problems:
+        print(f"error: {problem}; more in {run.folder.log}", file=sys.stderr)
+    print(f"open {run.folder.index}", flush=True)
+    if run.source.synthetic:
+        print(f"SYNTHETIC data: these scores say nothing about real X-rays. For the real set: {sources.REAL_RUN} ({sources.REAL_RUN_COST})")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``python -m cxr_utils data SOURCE``: fetch or make a data set, verify it, print what it holds."""
+    parser = _Parser("python -m cxr_utils", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    data = commands.add_parser("data", help="fetch or make a data set, verify it, print what it holds")
+    data.add_argument("source", help=f"{', '.join(sources.NAMES)}, or a folder in the Kaggle layout")
+    data.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help="override one parameter (repeatable)")
+    asked = parser.parse_args(arguments)
+    chosen = params.load("default", [*asked.set, f"data.source={_quoted(asked.source)}"])
+    source = sources.fetch(chosen.data, progress=True)
+    manifest = read_manifest(source.root)
+    _print_data(source, manifest, chosen)
+    return DONE
+
+
+def _print_data(source: sources.Source, manifest: Manifest, chosen: params.Params) -> None:
+    files = carve_validation(manifest.files, chosen.data.validation_fraction, chosen.seed)
+    print(f"{source.kind}{' (SYNTHETIC)' if source.synthetic else ''}: {manifest.root}")
+    print(f"manifest {manifest.digest}")
+    print(
+        files.groupby(["split", "label", "subtype"], sort=False).agg(images=("path", "size"), patients=("patient", "nunique")).to_string()
+    )
+    print("our split by patient:")
+    print(files.groupby(["fold", "subtype"], sort=False).agg(images=("path", "size"), patients=("patient", "nunique")).to_string())
+    print(f"files left out: {len(manifest.left_out)}")
+    for row in manifest.left_out.itertuples():
+        print(f"  {row.path!r}: {row.problem}")

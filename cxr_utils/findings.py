@@ -1,0 +1,227 @@
+"""Tables and sentences of the reports, computed from the scores so that none can disagree with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from . import metrics, published
+from .manifest import LABELS, SCORED_FOLDS, Manifest
+from .params import STEPS, model_of
+from .paths import RunFolder
+from .plots import MODEL_NAMES, SPLIT_NAMES
+from .scoring import labels_of
+
+SCORES = {
+    "accuracy": "accuracy",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "loss": "log loss",
+    "brier": "Brier score",
+    "ece": "calibration error",
+}
+NOT_COMPARABLE = "Reported on real X-rays, not comparable: the scores of this run are on SYNTHETIC images."
+
+
+def with_interval(entry: dict[str, Any], score: str) -> str:
+    """Return a score of ``metrics.json`` as text, with its 95 % interval where it has one."""
+    value, interval = entry[score], entry["ci95"].get(score)
+    if value is None:
+        return "undefined"
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else f"{value:.3f}"
+
+
+def score_table(models: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return all scores of all models, a column for each model and split.
+
+    Parameters
+    ----------
+    models : dict
+        Model -> split -> scores, as in ``metrics.json``.
+    """
+    columns = {}
+    for model, splits in models.items():
+        for split in [name for name in SCORED_FOLDS if name in splits]:
+            entry = splits[split]
+            rows = {"images": str(entry["n"]), **{title: with_interval(entry, score) for score, title in SCORES.items()}}
+            rows["threshold"] = f"{entry['threshold']:.3f}"
+            columns[(MODEL_NAMES[model], SPLIT_NAMES[split])] = rows
+    return pd.DataFrame(columns)
+
+
+def count_table(manifest: Manifest, synthetic: bool) -> pd.DataFrame:
+    """Return images per folder and class beside the published counts and the original project's."""
+    rows = []
+    for split, counts in manifest.counts().items():
+        for label in LABELS:
+            row = {"folder": split, "class": label, "here": counts[label]}
+            if not synthetic:
+                row["published"] = published.COUNTS.get(split, {}).get(label, "")
+                row["original project"] = published.ORIGINAL_COUNTS.get(split, {}).get(label, "")
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def about_data(manifest: Manifest, files: pd.DataFrame, synthetic: bool) -> list[str]:
+    """Return what the counts, the split and the duplicates say."""
+    counts = manifest.counts()
+    shares = {split: count["PNEUMONIA"] / sum(count.values()) for split, count in counts.items()}
+    sentences = [
+        f"{len(files)} images are usable and {len(manifest.left_out)} files were left out.",
+        f"PNEUMONIA makes up {shares['train']:.1%} of train and {shares['test']:.1%} "
+        f"of test: a model that always answers PNEUMONIA is right that often.",
+    ]
+    if not synthetic:
+        sentences += [_against_published(split, counts[split]) for split in published.COUNTS if split in counts]
+    if "val" in counts:
+        images = sum(counts["val"].values())
+        sentences.append(f"One image of the published val changes accuracy on it by {1 / images:.1%}: too coarse to choose anything on.")
+    train, validation = (files[files["fold"] == fold] for fold in ("train", "validation"))
+    shared = set(train["patient"]) & set(validation["patient"])
+    sentences.append(
+        f"Our validation holds {len(validation)} images of "
+        f"{validation['patient'].nunique()} patients, {len(shared)} of whom are also in the "
+        f"{len(train)} images that remain for training."
+    )
+    repeated = files[files.duplicated("sha256", keep=False)]
+    across = int((repeated.groupby("sha256")["split"].nunique() > 1).sum())
+    sentences.append(
+        f"{repeated['sha256'].nunique()} groups of files are identical to "
+        f"the byte, {across} of them across published folders; they are kept."
+    )
+    return sentences
+
+
+def _against_published(split: str, counts: dict[str, int]) -> str:
+    expected = published.COUNTS[split]
+    if counts == expected:
+        return f"{split} is complete: {counts['NORMAL']} NORMAL and {counts['PNEUMONIA']} PNEUMONIA, as published."
+    return (
+        f"{split} is not the published one: {counts['NORMAL']} NORMAL and {counts['PNEUMONIA']} "
+        f"PNEUMONIA here, {expected['NORMAL']} and {expected['PNEUMONIA']} published."
+    )
+
+
+def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], synthetic: bool) -> list[str]:
+    """Return what a model's scores say, each sentence from the numbers."""
+    name, test, validation = MODEL_NAMES[model], entry["test"], entry["validation"]
+    (tn, fp), (fn, tp) = test["confusion_matrix"]
+    floor = (tp + fn) / test["n"]
+    drawn = "SYNTHETIC " if synthetic else ""
+    sentences = [
+        f"On the {test['n']} {drawn}test images, {name} reaches an accuracy of "
+        f"{with_interval(test, 'accuracy')} and an AUROC of {with_interval(test, 'auroc')}.",
+        f"Always answering PNEUMONIA would be right in {floor:.1%} of them: the model is {_points(test['accuracy'] - floor)}.",
+        f"At the threshold of {test['threshold']:.3f}, fixed on validation, it finds "
+        f"{tp} of {tp + fn} pneumonias and clears {tn} of {tn + fp} normal X-rays.",
+        f"From validation to test its accuracy goes from {validation['accuracy']:.3f} to "
+        f"{test['accuracy']:.3f} and its AUROC from {validation['auroc']:.3f} to {test['auroc']:.3f}.",
+        f"Weights at the start: {card['weights']}. Trained in {card['precision']}; the best "
+        f"epoch of {len(card['history'])} by validation loss was {card['best_epoch']}.",
+    ]
+    half = test["operating_points"]["half"]
+    sentences.insert(
+        3,
+        f"At a threshold of 0.5 the same scores would give an accuracy of "
+        f"{half['accuracy']:.3f} at a specificity of {half['specificity']:.3f}.",
+    )
+    return sentences
+
+
+def _points(difference: float) -> str:
+    word = "above" if difference > 0 else "below"
+    return f"{abs(difference) * 100:.1f} percentage points {word} that floor" if difference else "exactly at that floor"
+
+
+def differences(predictions: dict[str, pd.DataFrame], models: dict[str, dict[str, Any]], resamples: int, seed: int) -> pd.DataFrame:
+    """Return the differences on test between the two models, with 95 % intervals from a paired bootstrap over patients.
+
+    Both models are scored on the same resamples, so that what is hard for both cancels out.
+
+    Returns
+    -------
+    DataFrame
+        score, difference, low, high; ResNet50V2 minus baseline. Empty unless both models are there.
+    """
+    columns = ["score", "difference", "low", "high"]
+    if len(predictions) < 2:
+        return pd.DataFrame(columns=columns)
+    first, second = ("baseline_cnn", "resnet50v2")
+    frames = {model: predictions[model].query("split == 'test'") for model in (first, second)}
+    if list(frames[first]["path"]) != list(frames[second]["path"]):
+        raise ValueError("the two models were not scored on the same images; run both again")
+    weights = metrics.patient_weights(frames[first]["patient"].to_numpy(), resamples, seed)
+    sampled = {
+        model: metrics.weighted_scores(labels_of(frame), frame["score"].to_numpy(), models[model]["test"]["threshold"], weights)
+        for model, frame in frames.items()
+    }
+    rows = []
+    for score in ("accuracy", "auroc", "sensitivity", "specificity"):
+        low, high = np.nanquantile(sampled[second][score] - sampled[first][score], (0.025, 0.975))
+        rows.append([score, models[second]["test"][score] - models[first]["test"][score], low, high])
+    return pd.DataFrame(rows, columns=columns)
+
+
+def about_both(models: dict[str, dict[str, Any]], gaps: pd.DataFrame, synthetic: bool) -> list[str]:
+    """Return the conclusion: which model is better, by how much, how sure that is, and what the threshold costs."""
+    sentences = []
+    for gap in gaps.itertuples():
+        if gap.score not in ("accuracy", "auroc"):
+            continue
+        better = MODEL_NAMES["resnet50v2" if gap.difference > 0 else "baseline_cnn"]
+        interval = f"{abs(gap.difference):.3f} (95 % interval of ResNet50V2 minus baseline: {gap.low:+.3f} to {gap.high:+.3f})"
+        if gap.low <= 0 <= gap.high:
+            sentences.append(f"In {SCORES[gap.score]} the two are {interval} apart: this test set cannot tell which is better.")
+        else:
+            sentences.append(f"In {SCORES[gap.score]} {better} is better by {interval}.")
+    for model, entry in models.items():
+        drop = entry["validation"]["specificity"] - entry["test"]["specificity"]
+        sentences.append(
+            f"{MODEL_NAMES[model]}: specificity goes from {entry['validation']['specificity']:.3f} "
+            f"on validation to {entry['test']['specificity']:.3f} on test"
+            + (", the cost of test images that differ from the training ones." if drop > 0.05 else ".")
+        )
+        if not synthetic:
+            sentences.append(_against_original(model, entry["test"]))
+    return sentences
+
+
+def _against_original(model: str, test: dict[str, Any]) -> str:
+    original = published.ORIGINAL[model]
+    images = sum(published.COUNTS["test"].values())
+    gap = test["accuracy"] - original.accuracy
+    word = "above" if gap > 0 else "below" if gap < 0 else "at"
+    caveat = "" if test["n"] == images else f", though on {test['n']} of its {images} test images, so not row for row"
+    return (
+        f"{MODEL_NAMES[model]}: test accuracy is {test['accuracy']:.3f}, {abs(gap) * 100:.1f} "
+        f"percentage points {word} the original project's {original.accuracy:.3f}{caveat}."
+    )
+
+
+def published_table() -> pd.DataFrame:
+    """Return the original project's scores and those of others, each with its protocol."""
+    rows = [vars(score) for score in (*published.ORIGINAL.values(), *published.OTHERS)]
+    return pd.DataFrame(rows).rename(columns={"auroc": "AUROC", "note": "protocol"}).fillna("not reported")
+
+
+def about_missing(models: dict[str, Any], run: RunFolder) -> list[str]:
+    """Return what to run first where a model has not been scored in this run folder."""
+    return [
+        f"No predictions of {MODEL_NAMES[model]} in {run.root.name}. Run the notebook "
+        f"{step} first, or: python run_all.py --run {run.root.name} --from {step}"
+        for model, step in ((model_of(step), step) for step in STEPS if model_of(step))
+        if model not in models
+    ]
+
+
+def score_intervals(models: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return test scores with their intervals; columns: model, score, value, low, high."""
+    rows = []
+    for model, splits in models.items():
+        for score in ("accuracy", "auroc", "sensitivity", "specificity"):
+            rows.append([MODEL_NAMES[model], SCORES[score], splits["test"][score], *splits["test"]["ci95"][score]])
+    return pd.DataFrame(rows, columns=["model", "score", "value", "low", "high"])

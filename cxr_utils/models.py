@@ -1,0 +1,201 @@
+"""The two networks: grey images in 0..1 go in, one logit of PNEUMONIA comes out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import pandas as pd
+import pooch
+from keras import layers
+
+from . import paths
+from .params import BaselineCnn, ModelSection, Resnet50v2, UsageError
+
+WIDTHS = (24, 48, 96, 192)
+# Keras' default of .99 needs some 500 steps before inference agrees with training; a short run has fewer.
+BATCH_NORM_MOMENTUM = 0.9
+IMAGENET = {  # file name and MD5 sum of weights without their classifier, as keras.applications publishes them
+    "ResNet50V2": ("resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5", "fac2f116257151a9d068a22e544a4917"),
+}
+IMAGENET_ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+TIMEOUT = 5  # seconds without an answer after which a machine counts as offline
+IMAGENET_MEAN, IMAGENET_SPREAD = 0.45, 0.225  # of photographs in 0..1, over the three colours
+CAFFE_MEAN, TORCH_MEAN, TORCH_SPREAD = (103.939, 116.779, 123.68), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def build(settings: ModelSection, precision: str = "float32") -> keras.Model:
+    """Build the network that `settings` describes, with random weights.
+
+    Parameters
+    ----------
+    settings : BaselineCnn or Resnet50v2
+        The model's section of the parameters.
+    precision : str
+        ``float32``, or ``bfloat16`` for training with float32 weights and bfloat16 arithmetic.
+
+    Returns
+    -------
+    keras.Model
+        Takes float32 in 0..1, shape (n, size, size, 1); gives logits, float32, shape (n, 1).
+
+    Raises
+    ------
+    UsageError
+        The image size is under the backbone's minimum.
+    """
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        if isinstance(settings, Resnet50v2):
+            return _with_backbone(settings)
+        return _residual_cnn(settings)
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+
+
+def _residual_cnn(settings: BaselineCnn) -> keras.Model:
+    """A small residual network."""
+    image = keras.Input((settings.image_size, settings.image_size, 1), name="image")
+    x = _convolution(_standardised(image), WIDTHS[0], "stem", stride=2)
+    for number, width in enumerate(WIDTHS, start=1):
+        x = _residual_block(x, width, f"stage{number}", stride=1 if number == 1 else 2)
+    x = layers.GlobalAveragePooling2D(name="head_pool")(x)
+    x = layers.Dropout(0.2, name="head_dropout")(x)
+    return keras.Model(image, layers.Dense(1, dtype="float32", name="head_logit")(x), name="baseline_cnn")
+
+
+def _standardised(image):
+    """Give each image zero mean and unit spread, so that exposure is no feature."""
+    return layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False, name="standardise")(image)
+
+
+def _convolution(x, width: int, name: str, stride: int = 1):
+    x = layers.Conv2D(width, 3, strides=stride, padding="same", use_bias=False, name=f"{name}_conv")(x)
+    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_norm")(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _residual_block(x, width: int, name: str, stride: int):
+    """Two convolutions beside a shortcut (He et al. 2016, doi:10.1109/CVPR.2016.90), pooled where it shrinks."""
+    shortcut = x
+    if stride > 1:
+        shortcut = layers.AveragePooling2D(stride, padding="same", name=f"{name}_shortcut_pool")(shortcut)
+        shortcut = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_shortcut_conv")(shortcut)
+        shortcut = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_shortcut_norm")(shortcut)
+    x = _convolution(x, width, f"{name}_a", stride)
+    x = layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"{name}_b_conv")(x)
+    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_b_norm")(x)
+    return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([shortcut, x]))
+
+
+def _with_backbone(settings: Resnet50v2) -> keras.Model:
+    """A backbone of keras.applications behind its own preprocessing, and one logit on its pooled features."""
+    size = settings.image_size
+    image = keras.Input((size, size, 1), name="image")
+    x = layers.Rescaling(IMAGENET_SPREAD, offset=IMAGENET_MEAN, name="like_imagenet")(_standardised(image))
+    x = layers.Concatenate(name="grey_to_rgb")([x, x, x])
+    x = _preprocessing(settings.backbone)(x)
+    try:
+        backbone = getattr(keras.applications, settings.backbone)(include_top=False, weights=None, input_shape=(size, size, 3))
+    except ValueError as error:
+        raise UsageError(f"resnet50v2.image_size = {size}: {settings.backbone} refuses it ({error}); take a larger one") from None
+    for layer in backbone.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = BATCH_NORM_MOMENTUM
+    x = layers.GlobalAveragePooling2D(name="head_pool")(backbone(x))
+    x = layers.Dropout(0.2, name="head_dropout")(x)
+    return keras.Model(image, layers.Dense(1, dtype="float32", name="head_logit")(x), name="resnet50v2")
+
+
+def _preprocessing(backbone: str) -> layers.Layer:
+    """Scale 0..1 to what a backbone was trained on; see ``preprocess_input`` of each keras.applications module."""
+    if backbone.startswith(("ConvNeXt", "EfficientNet", "MobileNetV3")):
+        return layers.Rescaling(255.0, name="preprocess")
+    if backbone.startswith("VGG") or backbone in ("ResNet50", "ResNet101", "ResNet152"):
+        return layers.Rescaling(255.0, offset=[-mean for mean in CAFFE_MEAN], name="preprocess")
+    if backbone.startswith("DenseNet"):
+        return layers.Normalization(mean=TORCH_MEAN, variance=[spread**2 for spread in TORCH_SPREAD], name="preprocess")
+    return layers.Rescaling(2.0, offset=-1.0, name="preprocess")
+
+
+def load_weights(model: keras.Model, settings: ModelSection) -> str:
+    """Put the weights that `settings` asks for into a model and say which they were.
+
+    Returns
+    -------
+    str
+        ``imagenet``, ``random`` (and why), or the file's path.
+
+    Raises
+    ------
+    UsageError
+        Weights that were named cannot be had or do not fit.
+    """
+    if not isinstance(settings, Resnet50v2) or settings.weights == "none":
+        return "random"
+    if settings.weights not in ("auto", "imagenet"):
+        file = paths.from_root(settings.weights)
+        _put_weights(model, settings.backbone, file)
+        return str(settings.weights)
+    try:
+        file = _fetch_imagenet(settings.backbone)
+    except UsageError as error:
+        if settings.weights == "imagenet":
+            raise
+        return f"random, as ImageNet weights cannot be had here ({error})"
+    _put_weights(model, settings.backbone, file)
+    return "imagenet"
+
+
+def _put_weights(model: keras.Model, backbone: str, file: Path) -> None:
+    inner = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+    try:
+        inner.load_weights(file)
+    except (ValueError, OSError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"resnet50v2.weights {file}: does not fit {backbone} ({reason}); give a weights file of that architecture"
+        ) from None
+
+
+def _fetch_imagenet(backbone: str) -> Path:
+    if backbone not in IMAGENET:
+        raise UsageError(f"no address is known for {backbone}; save its weights to a file and give resnet50v2.weights that path")
+    name, md5 = IMAGENET[backbone]
+    folder = paths.cache_folder() / "weights"
+    downloader = pooch.HTTPDownloader(timeout=TIMEOUT)
+    try:
+        pooch.utils.get_logger().setLevel("WARNING")
+        return Path(pooch.retrieve(IMAGENET_ADDRESS + name, f"md5:{md5}", name, folder, downloader=downloader))
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
+        host = IMAGENET_ADDRESS.split("/")[2]
+        raise UsageError(
+            f"{host} did not deliver {name}: {type(error).__name__}; check the network or take resnet50v2.weights=none"
+        ) from None
+
+
+def describe(model: keras.Model) -> pd.DataFrame:
+    """Return the architecture as a table a person can read: a row a stage, with its output and parameters.
+
+    Returns
+    -------
+    DataFrame
+        stage, layers, output (height x width x channels), parameters.
+    """
+    rows: dict[str, dict] = {}
+    for layer in _leaves(model):
+        stage = layer.name.split("_")[0]
+        row = rows.setdefault(stage, {"stage": stage, "layers": 0, "output": "", "parameters": 0})
+        row["layers"] += 1
+        row["parameters"] += layer.count_params()
+        row["output"] = " x ".join(str(side) for side in layer.output.shape[1:])
+    return pd.DataFrame(rows.values())
+
+
+def _leaves(model: keras.Model):
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from (inner for inner in layer.layers if not isinstance(inner, layers.InputLayer))
+        else:
+            yield layer

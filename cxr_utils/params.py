@@ -1,0 +1,292 @@
+"""What a run is asked for: one model of all parameters, profiles in YAML, overrides, signatures."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from . import paths
+
+STEPS = ("01_eda", "02_baseline_cnn", "03_resnet50v2", "04_comparison")
+MODELS = ("baseline_cnn", "resnet50v2")
+SHARED_SECTIONS = ("data", "augmentation", "evaluation")
+
+
+class UsageError(Exception):
+    """Bad usage, parameters or data: one line that says what, where and the remedy (exit 2)."""
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads ``1e-3`` as text; take it as the number that was meant."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Backbone = Literal[
+    "ConvNeXtBase", "ConvNeXtLarge", "ConvNeXtSmall", "ConvNeXtTiny", "ConvNeXtXLarge", "DenseNet121", "DenseNet169", "DenseNet201",
+    "EfficientNetB0", "EfficientNetB1", "EfficientNetB2", "EfficientNetB3", "EfficientNetB4", "EfficientNetB5", "EfficientNetB6",
+    "EfficientNetB7", "EfficientNetV2B0", "EfficientNetV2B1", "EfficientNetV2B2", "EfficientNetV2B3", "EfficientNetV2L",
+    "EfficientNetV2M", "EfficientNetV2S", "InceptionResNetV2", "InceptionV3", "MobileNet", "MobileNetV2", "MobileNetV3Large",
+    "MobileNetV3Small", "NASNetLarge", "NASNetMobile", "ResNet50", "ResNet50V2", "ResNet101", "ResNet101V2", "ResNet152", "ResNet152V2",
+    "VGG16", "VGG19", "Xception",
+]  # fmt: skip
+Number = Annotated[float, BeforeValidator(_number)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """Which X-rays, and how many of the training patients are set aside for validation."""
+
+    source: str = Field("auto", min_length=1, description="auto, kaggle, medmnist, phantom, or a folder in the Kaggle layout")
+    validation_fraction: Number = Field(0.15, gt=0, lt=0.5, description="share of the training images whose patients are set aside")
+    phantom_images: int = Field(
+        1000, ge=120, le=100_000, description="training images that the phantom draws; its test split is a quarter of it"
+    )
+    phantom_size: int = Field(128, ge=64, le=1024, description="height of the phantom's images, in pixels, on average")
+    phantom_seed: int = Field(1, ge=0, description="seed of the phantom; the same seed draws the same images")
+
+
+class Augmentation(Section):
+    """Random changes to training images; 0 (or false) turns one off."""
+
+    flip: bool = Field(True, description="mirror half of the images left to right")
+    rotation: Number = Field(8.0, ge=0, le=45, description="largest turn to either side, in degrees")
+    shift: Number = Field(0.05, ge=0, le=0.5, description="largest shift along an axis, as a share of the side")
+    zoom: Number = Field(0.1, ge=0, le=0.5, description="largest change of scale, as a share")
+    brightness: Number = Field(0.1, ge=0, le=1, description="largest change of brightness, as a share of the range")
+    contrast: Number = Field(0.2, ge=0, le=0.9, description="largest change of contrast, as a share")
+
+
+class ModelSection(Section):
+    """What the two models have in common."""
+
+    image_size: int = Field(96, ge=32, le=512, description="side of the square the network sees, in pixels")
+    epochs: int = Field(12, ge=1, le=500, description="passes over the training images")
+    batch_size: int = Field(32, ge=2, le=1024, description="images per gradient step")
+    learning_rate: Number = Field(2e-3, gt=0, le=1, description="peak of the warm-up and cosine schedule")
+    weight_decay: Number = Field(1e-4, ge=0, le=1, description="decoupled weight decay of AdamW")
+    warmup_epochs: Number = Field(1.0, ge=0, description="epochs over which the learning rate rises; may be a fraction")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="arithmetic of training; auto is bfloat16 where the hardware has it, else float32"
+    )
+
+
+class BaselineCnn(ModelSection):
+    """A small residual network, trained from scratch."""
+
+
+class Resnet50v2(ModelSection):
+    """A standard backbone of keras.applications."""
+
+    epochs: int = Field(8, ge=1, le=500, description="passes over the training images")
+    learning_rate: Number = Field(1e-3, gt=0, le=1, description="peak of the warm-up and cosine schedule")
+    backbone: Backbone = Field("ResNet50V2", description="name of the architecture in keras.applications")
+    weights: str = Field("auto", min_length=1, description="auto (ImageNet where it can be had, else random), imagenet, none, or a file")
+
+
+class Evaluation(Section):
+    """How scores become decisions, and how sure the report is of them."""
+
+    operating_point: Literal["half", "youden", "sensitivity"] = Field(
+        "youden", description="rule that fixes the decision threshold on the validation data"
+    )
+    target_sensitivity: Number = Field(
+        0.98, gt=0, lt=1, description="sensitivity that the operating point 'sensitivity' reaches on validation"
+    )
+    resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples behind each 95 % interval")
+
+
+class Params(Section):
+    """All parameters of a run; what a profile leaves out has its default."""
+
+    seed: int = Field(2026, ge=0, le=2**31 - 1, description="seed of the split, the weights, the batches and the bootstrap")
+    data: Data = Data()
+    augmentation: Augmentation = Augmentation()
+    baseline_cnn: BaselineCnn = BaselineCnn()
+    resnet50v2: Resnet50v2 = Resnet50v2()
+    evaluation: Evaluation = Evaluation()
+
+
+def model_of(step: str) -> str | None:
+    """Return the model that a step trains (``02_baseline_cnn`` -> ``baseline_cnn``), or None."""
+    name = step.split("_", 1)[1]
+    return name if name in MODELS else None
+
+
+def sections_of(step: str) -> tuple[str, ...]:
+    """Return the sections whose fields a step's notebook takes."""
+    model = model_of(step)
+    return (*SHARED_SECTIONS[:2], model, *SHARED_SECTIONS[2:]) if model else SHARED_SECTIONS
+
+
+def signature(step: str) -> dict[str, Any]:
+    """Return names and annotations that the parameters cell of a step's notebook must have."""
+    names: dict[str, Any] = {"run_dir": str, "seed": int}
+    for section in sections_of(step):
+        fields = type(getattr(Params(), section)).model_fields
+        names |= {name: str if _is_text(field.annotation) else field.annotation for name, field in fields.items()}
+    return names
+
+
+def _is_text(annotation: Any) -> bool:
+    return getattr(annotation, "__origin__", None) is Literal
+
+
+def flat(params: Params, step: str, run_dir: str | Path) -> dict[str, Any]:
+    """Return the flat scalars that the runner passes to a step's notebook."""
+    values: dict[str, Any] = {"run_dir": str(run_dir), "seed": params.seed}
+    for section in sections_of(step):
+        values |= getattr(params, section).model_dump()
+    return values
+
+
+def gather(step: str, names: Mapping[str, Any]) -> Params:
+    """Collect a notebook's parameters from its global names.
+
+    Parameters
+    ----------
+    step : str
+        The notebook's stem.
+    names : Mapping
+        ``globals()`` of the notebook.
+
+    Returns
+    -------
+    Params
+        Checked parameters; sections that the step does not take keep their defaults.
+
+    Raises
+    ------
+    UsageError
+        A value is out of range or of the wrong type.
+    """
+    tree: dict[str, Any] = {"seed": names["seed"]}
+    for section in sections_of(step):
+        fields = type(getattr(Params(), section)).model_fields
+        tree[section] = {name: names[name] for name in fields}
+    return _checked(tree, f"parameters cell of {step}")
+
+
+def load(profile: str, overrides: Iterable[str] = ()) -> Params:
+    """Read a profile and apply overrides.
+
+    Parameters
+    ----------
+    profile : str
+        A file in ``params/`` by its stem, or a path to a YAML file.
+    overrides : iterable of str
+        ``SECTION.KEY=VALUE`` or ``seed=VALUE``, in order.
+
+    Returns
+    -------
+    Params
+        The checked parameters.
+
+    Raises
+    ------
+    UsageError
+        The profile is unknown or not YAML, or a parameter is unknown, mistyped or out of range.
+    """
+    path = profile_path(profile)
+    tree = _read_yaml(path)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise UsageError(f"--set {override}: no value given; write --set SECTION.KEY=VALUE, as in --set baseline_cnn.epochs=3")
+        try:
+            _put(tree, key.strip().split("."), yaml.safe_load(text))
+        except yaml.YAMLError:
+            raise UsageError(f"--set {override}: the value is not valid YAML; quote it, as in --set 'data.source=\"my folder\"'") from None
+    return _checked(tree, str(path))
+
+
+def profile_path(profile: str) -> Path:
+    """Return the file of a profile given by stem or path; raises UsageError where there is none."""
+    path = Path(profile).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise UsageError(f"profile {profile}: there is no such file; give a path to a YAML file or one of: {_known_profiles()}")
+    path = paths.PARAMS / f"{profile}.yaml"
+    if not profile or "/" in profile or not path.is_file():
+        raise UsageError(f"profile {profile!r}: not in params/{nearest(profile, _profiles())}; known: {_known_profiles()}")
+    return path
+
+
+def _profiles() -> list[str]:
+    return sorted(file.stem for file in paths.PARAMS.glob("*.yaml"))
+
+
+def _known_profiles() -> str:
+    return ", ".join(_profiles())
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"profile {path}: cannot be read ({error}); check the file") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UsageError(f"profile {path}: not valid YAML ({' '.join(str(error).split())}); mend that line") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UsageError(f"profile {path}: expected sections with keys, found {type(tree).__name__}; see params/default.yaml")
+    return tree
+
+
+def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        branch = tree.get(key)
+        if not isinstance(branch, dict):
+            branch = tree[key] = {}
+        tree = branch
+    tree[keys[-1]] = value
+
+
+def _checked(tree: dict[str, Any], where: str) -> Params:
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UsageError(f"{where}: unknown parameter {name}{nearest(name, parameter_names())}") from None
+        raise UsageError(f"{where}: {name} = {first['input']!r}: {_lower(first['msg'])}; see params/default.yaml") from None
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" with the most similar known name, or an empty string."""
+    known = list(known)
+    tails = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(known)}
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    found = found or [tails[tail] for tail in difflib.get_close_matches(name.rsplit(".", 1)[-1], tails, n=1)]
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def parameter_names() -> list[str]:
+    """Return every parameter as ``section.key`` (and the sections and ``seed`` themselves)."""
+    names = []
+    for section, field in Params.model_fields.items():
+        names.append(section)
+        inner = getattr(field.annotation, "model_fields", {})
+        names += [f"{section}.{name}" for name in inner]
+    return names

@@ -1,0 +1,112 @@
+"""Where everything lies: the project's own folders, the user's cache and the files of a run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+ROOT = Path(__file__).resolve().parents[1]
+PARAMS = ROOT / "params"
+NOTEBOOKS = ROOT / "notebooks"
+REPORTS = ROOT / "reports"
+PACKAGE = Path(__file__).resolve().parent
+TEMPLATE = PACKAGE / "template"
+
+
+def cache_folder() -> Path:
+    """Return the folder for downloads, phantoms and decoded images.
+
+    ``$CXR_CACHE`` where it is set, else the operating system's cache folder of the user.
+    """
+    chosen = os.environ.get("CXR_CACHE")
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("cxr_utils"))
+
+
+def from_root(path: str | Path) -> Path:
+    """Return `path` as an absolute path; a relative one starts at the project's root."""
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else ROOT / path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run, ``reports/<run>/``; knows names, creates nothing but folders.
+
+    Parameters
+    ----------
+    root : Path
+        The run's folder.
+    """
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name, which is its folder's."""
+        return self.root.name
+
+    @property
+    def index(self) -> Path:
+        """The page to open first."""
+        return self.root / "index.html"
+
+    @property
+    def metrics(self) -> Path:
+        """Every score of the run."""
+        return self.root / "metrics.json"
+
+    @property
+    def record(self) -> Path:
+        """What is needed to repeat the run, and which steps are done."""
+        return self.root / "run.json"
+
+    @property
+    def log(self) -> Path:
+        """What the notebooks printed, and the tracebacks."""
+        return self.root / "run.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held while a run works in the folder."""
+        return self.root / ".lock"
+
+    def html(self, step: str) -> Path:
+        """Report of a step."""
+        return self.root / f"{step}.html"
+
+    def executed(self, step: str) -> Path:
+        """Notebook of a step as it was executed."""
+        return self.root / "executed" / f"{step}.ipynb"
+
+    def predictions(self, model: str) -> Path:
+        """Scores of a model, one row an image."""
+        return self.root / "predictions" / f"{model}.csv"
+
+    def model(self, model: str) -> Path:
+        """Weights and architecture of a model."""
+        return self.root / "models" / f"{model}.keras"
+
+    def model_card(self, model: str) -> Path:
+        """Preprocessing, threshold, temperature, source and provenance of a model."""
+        return self.root / "models" / f"{model}.json"
+
+    def figure(self, name: str) -> Path:
+        """A figure as PNG."""
+        return self.root / "figures" / f"{name}.png"
+
+    def make(self) -> RunFolder:
+        """Create the folders; raises OSError where that is not allowed."""
+        for folder in ("executed", "predictions", "models", "figures"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+        return self
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` (UTF-8) to `path` so that a reader sees all of it or what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

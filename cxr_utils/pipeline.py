@@ -1,0 +1,307 @@
+"""Decides which steps of a run are still valid, runs the others in order, and records what was done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from . import paths
+from .manifest import Manifest, carve_validation
+from .params import MODELS, STEPS, Params, UsageError, flat, model_of
+from .sources import Source
+
+log = logging.getLogger(__name__)
+
+NEEDS = {"04_comparison": ("02_baseline_cnn", "03_resnet50v2")}
+LIBRARIES = (
+    "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "pillow", "matplotlib", "seaborn",
+    "papermill", "nbclient", "nbconvert", "ipykernel", "pydantic",
+)  # fmt: skip
+
+
+@dataclass
+class Run:
+    """A run that is about to happen.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Where its files go.
+    profile : str
+        Name of the profile.
+    params : Params
+        All parameters.
+    source : Source
+        The data set that ``data.source`` stands for.
+    manifest : Manifest or None
+        Its files; None while the data set has still to be drawn or downloaded.
+    record : dict
+        Content of ``run.json`` as the last run left it.
+    """
+
+    folder: paths.RunFolder
+    profile: str
+    params: Params
+    source: Source
+    manifest: Manifest | None
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be done with a step, and why: ``run``, ``keep`` or ``leave`` (not asked for)."""
+
+    step: str
+    action: str
+    reason: str
+
+
+def read_record(folder: paths.RunFolder) -> dict[str, Any]:
+    """Return ``run.json`` as far as it can be read; a damaged one counts as none."""
+    try:
+        record = json.loads(folder.record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def artefacts(step: str, folder: paths.RunFolder) -> list[Path]:
+    """Return the files that a step must leave behind."""
+    files = [folder.executed(step), folder.html(step)]
+    model = model_of(step)
+    if model:
+        files += [folder.predictions(model), folder.model(model), folder.model_card(model), folder.metrics]
+        files += [folder.figure(f"confusion_matrix_{model}_{split}") for split in ("validation", "test")]
+    return files
+
+
+def step_key(step: str, run: Run) -> str:
+    """Return a digest of all that a step's report depends on: parameters, data, code, libraries and inputs."""
+    values = flat(run.params, step, "")
+    values["source"] = run.source.kind
+    package = sorted(file for file in paths.PACKAGE.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    inputs = [_digest(run.folder.predictions(str(model_of(needed)))) for needed in NEEDS.get(step, ())]
+    asked = {
+        "values": values,
+        "manifest": run.manifest.digest if run.manifest else None,
+        "notebook": _digest(paths.NOTEBOOKS / f"{step}.ipynb"),
+        "package": [[file.relative_to(paths.PACKAGE).as_posix(), _digest(file)] for file in package],
+        "libraries": {library: version(library) for library in LIBRARIES},
+        "inputs": inputs,
+    }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
+def validity(step: str, run: Run) -> str:
+    """Return why a step must run, or an empty string where what it left behind is still valid."""
+    done = run.record.get("steps", {}).get(step)
+    if not done:
+        return "has not run yet"
+    missing = [file.name for file in artefacts(step, run.folder) if not file.is_file()]
+    if missing:
+        return f"{missing[0]} is missing"
+    if done.get("key") != step_key(step, run):
+        return "its parameters, data or code have changed"
+    return ""
+
+
+def decide(run: Run, only: str | None = None, start: str | None = None, force: bool = False) -> list[Decision]:
+    """Decide for each step whether it runs.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    only, start : str, optional
+        The one step to run, or the first of those to run.
+    force : bool
+        Run also what is still valid.
+
+    Raises
+    ------
+    UsageError
+        A step that is asked for needs predictions that are neither there nor made before it.
+    """
+    asked = (only,) if only else STEPS[STEPS.index(start) :] if start else STEPS
+    decisions, running = [], set()
+    for step in STEPS:
+        if step not in asked:
+            decisions.append(Decision(step, "leave", "not asked for"))
+            continue
+        reason = "--force" if force else validity(step, run)
+        needed = [step for step in NEEDS.get(step, ()) if step in running]
+        reason = reason or (f"{needed[0]} runs" if needed else "")
+        _check_inputs(step, asked, run)
+        decisions.append(Decision(step, "run" if reason else "keep", reason or "nothing has changed"))
+        if reason:
+            running.add(step)
+    return decisions
+
+
+def _check_inputs(step: str, asked: Sequence[str], run: Run) -> None:
+    for needed in NEEDS.get(step, ()):
+        file = run.folder.predictions(str(model_of(needed)))
+        if needed not in asked and not file.is_file():
+            raise UsageError(
+                f"{step} needs {file}, which is missing; run {needed} first: python "
+                f"run_all.py {run.profile} --run {run.folder.name} --only {needed}"
+            )
+
+
+def check_data(run: Run) -> None:
+    """Raise UsageError where the data cannot be trained on as the parameters ask; no notebook has run yet."""
+    if run.manifest is None:
+        return
+    files = carve_validation(run.manifest.files, run.params.data.validation_fraction, run.params.seed)
+    training = int((files["fold"] == "train").sum())
+    for model in MODELS:
+        batch = getattr(run.params, model).batch_size
+        if batch > training:
+            raise UsageError(f"{model}.batch_size = {batch}: there are only {training} training images; take a smaller batch")
+    weights = run.params.resnet50v2.weights
+    if weights not in ("auto", "imagenet", "none") and not paths.from_root(weights).is_file():
+        raise UsageError(f"resnet50v2.weights {weights}: there is no such file; give auto, imagenet, none or a weights file")
+
+
+def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[str]:
+    """Run the steps that were decided on, and write the record after each.
+
+    A failed step does not stop those that do not need it.
+
+    Returns
+    -------
+    list of str
+        One line for each step that failed or could not run.
+    """
+    from . import execution, report  # papermill and nbconvert take a second, which a run with nothing to do saves
+
+    execution.quiet_libraries()
+    run.record = {**run.record, **describe(run)}
+    problems: list[str] = []
+    failed: set[str] = set()
+    for decision in decisions:
+        step = decision.step
+        if decision.action != "run":
+            continue
+        blocking = [needed for needed in NEEDS.get(step, ()) if needed in failed]
+        if blocking:
+            failed.add(step)
+            problems.append(f"{step}: did not run, as {blocking[0]} failed")
+            continue
+        try:
+            run_step(step, run, force)
+        except execution.StepFailed as error:
+            failed.add(step)
+            problems.append(str(error))
+        finally:
+            if run.folder.executed(step).is_file():
+                report.render(step, run.folder, run.source.synthetic)
+        if step not in failed:
+            _complete(step, run)
+    return problems
+
+
+def run_step(step: str, run: Run, force: bool) -> None:
+    """Execute the notebook of one step; raises StepFailed."""
+    from . import execution
+
+    run.record.setdefault("steps", {}).pop(step, None)
+    write_record(run)
+    for file in (run.folder.executed(step), run.folder.html(step)):
+        file.unlink(missing_ok=True)
+    model = model_of(step)
+    if force and model:
+        run.folder.model_card(model).unlink(missing_ok=True)
+    values = flat(run.params, step, run.folder.root)
+    values["source"] = str(run.source.root) if run.source.kind == "folder" else _named(run)
+    run.record["steps"][step] = {"started": _now()}
+    started = time.perf_counter()
+    execution.execute(step, values, run.folder.executed(step))
+    run.record["steps"][step]["seconds"] = round(time.perf_counter() - started, 1)
+
+
+def _named(run: Run) -> str:
+    """A phantom may also be a folder that was named; auto is replaced by what it stands for."""
+    asked = run.params.data.source
+    return run.source.kind if asked in ("auto", run.source.kind) else asked
+
+
+def _complete(step: str, run: Run) -> None:
+    """Record a step as done, once its files are there."""
+    missing = [file for file in artefacts(step, run.folder) if not file.is_file()]
+    if missing:
+        raise RuntimeError(f"{step} ended without {missing[0]}")
+    run.record["steps"][step]["key"] = step_key(step, run)
+    write_record(run)
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """Return what ``run.json`` says of a run besides its steps: all that is needed to repeat it."""
+    manifest = run.manifest
+    return {
+        "schema": 1,
+        "run": run.folder.name,
+        "profile": run.profile,
+        "parameters": run.params.model_dump(),
+        "data": {
+            "asked": run.params.data.source,
+            "source": run.source.kind,
+            "synthetic": run.source.synthetic,
+            "root": str(run.source.root),
+            "manifest": manifest.digest if manifest else None,
+            "counts": manifest.counts() if manifest else None,
+            "left_out": len(manifest.left_out) if manifest else None,
+        },
+        "seed": run.params.seed,
+        "versions": {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}},
+        "git": _git_revision(),
+        "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+        "written": _now(),
+    }
+
+
+def write_record(run: Run) -> None:
+    """Write ``run.json``."""
+    paths.write_atomically(run.folder.record, json.dumps(run.record, indent=1))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _git_revision() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=paths.ROOT,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

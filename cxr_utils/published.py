@@ -1,0 +1,50 @@
+"""What others reported on this data set: counts and scores, each with its protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CITATION = (
+    "Kermany, Zhang, Goldbaum: Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for "
+    "Classification. Mendeley Data, doi:10.17632/rscbjbr9sj. Cell 172(5), 2018. CC BY 4.0."
+)
+
+# Images of Kaggle's paultimothymooney/chest-xray-pneumonia, by published folder.
+COUNTS = {
+    "train": {"NORMAL": 1341, "PNEUMONIA": 3875},
+    "val": {"NORMAL": 8, "PNEUMONIA": 8},
+    "test": {"NORMAL": 234, "PNEUMONIA": 390},
+}
+
+# As the original project counted them: one hidden .DS_Store per folder went in as an image.
+ORIGINAL_COUNTS = {
+    "train": {"NORMAL": 1342, "PNEUMONIA": 3876},
+    "val": {"NORMAL": 9, "PNEUMONIA": 9},
+    "test": {"NORMAL": 234, "PNEUMONIA": 390},
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score on the published 624 test images; None where it was not reported."""
+
+    who: str
+    accuracy: float
+    auroc: float | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    note: str = ""
+
+
+ORIGINAL = {
+    "baseline_cnn": Score("original project, baseline CNN", 0.625, note="390 of 624: it answered PNEUMONIA for every image"),
+    "resnet50v2": Score("original project, ResNet50V2", 0.915, note="ImageNet weights; chosen on 16 validation images"),
+}
+
+OTHERS = (
+    Score("Kermany et al. 2018, Inception V3", 0.928, 0.968, 0.932, 0.901, "ImageNet weights"),
+    Score("MedMNIST v2, ResNet-50, 224 px", 0.884, 0.962, note="PneumoniaMNIST, from scratch"),
+    Score("MedMNIST v2, Google AutoML Vision", 0.946, 0.991, note="PneumoniaMNIST, 28 px"),
+    Score("Keras example, X-rays with TPUs", 0.814, note="small CNN at 180 px"),
+    Score("Rajaraman et al. 2018, VGG16", 0.962, 0.993, note="ImageNet weights, cropped to the lungs"),
+)

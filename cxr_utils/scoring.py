@@ -1,0 +1,126 @@
+"""From a trained model to files: calibrated predictions, scores, and the model's card."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from . import calibration, metrics, paths
+from .images import XRays
+from .manifest import SCORED_FOLDS
+from .params import Params
+from .training import LIBRARIES, Trained, logits
+
+COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
+SCHEMA = 1
+
+
+def score_model(name: str, trained: Trained, data: XRays, params: Params, run: paths.RunFolder) -> pd.DataFrame:
+    """Calibrate a model on validation, score every fold but the training one, and write predictions and card.
+
+    Parameters
+    ----------
+    name : str
+        ``baseline_cnn`` or ``resnet50v2``.
+    trained : Trained
+        The model, in float32.
+    data : XRays
+        The data set; its fold ``validation`` is needed.
+    params : Params
+        All parameters of the run.
+    run : RunFolder
+        Where ``predictions/<name>.csv`` and ``models/<name>.json`` go.
+
+    Returns
+    -------
+    DataFrame
+        split, path, patient, label, subtype, score (P(PNEUMONIA) after calibration).
+    """
+    raw = {fold: logits(trained.model, data.folds[fold].pixels) for fold in SCORED_FOLDS if fold in data.folds}
+    labels = data.folds["validation"].labels
+    temperature = calibration.fit_temperature(raw["validation"], labels)
+    scores = {fold: calibration.calibrated(logit, temperature) for fold, logit in raw.items()}
+    points = calibration.thresholds(labels, scores["validation"], params.evaluation.target_sensitivity)
+    frames = [data.folds[fold].files.assign(split=fold, score=scores[fold]) for fold in scores]
+    predictions = pd.concat(frames, ignore_index=True)[COLUMNS]
+    card = trained.card | _how_to_use(getattr(params, name).image_size, temperature, points, params) | _provenance(data)
+    paths.write_atomically(run.predictions(name), predictions.to_csv(index=False))
+    paths.write_atomically(run.model_card(name), json.dumps(card, indent=1))
+    return predictions
+
+
+def _how_to_use(size: int, temperature: float, points: dict[str, float], params: Params) -> dict[str, Any]:
+    return {
+        "image_size": size,
+        "preprocessing": f"grey, squashed to {size} x {size} px (bilinear), divided by 255, shape (n, {size}, {size}, 1)",
+        "output": "logit of PNEUMONIA; score = 1 / (1 + exp(-logit / temperature)); PNEUMONIA where score >= threshold",
+        "temperature": temperature,
+        "operating_point": params.evaluation.operating_point,
+        "threshold": points[params.evaluation.operating_point],
+        "thresholds": points,
+    }
+
+
+def _provenance(data: XRays) -> dict[str, Any]:
+    return {
+        "source": data.source.kind,
+        "synthetic": data.source.synthetic,
+        "manifest": data.manifest.digest,
+        "provenance": {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}},
+    }
+
+
+def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder) -> dict[str, Any]:
+    """Compute a model's scores from its saved predictions and put them into ``metrics.json``.
+
+    The entry of the other model is kept where it comes from the same data and the same bootstrap.
+
+    Returns
+    -------
+    dict
+        Split -> scores, as in ``metrics.json``.
+    """
+    predictions = read_predictions(name, run)
+    points = json.loads(run.model_card(name).read_text(encoding="utf-8"))["thresholds"]
+    settings = params.evaluation
+    entry = {
+        split: metrics.evaluate(part, points, settings.operating_point, settings.resamples, params.seed)
+        for split, part in predictions.groupby("split", sort=False)
+    }
+    about = {
+        "schema": SCHEMA,
+        "run": run.name,
+        "data": {
+            "source": data.source.kind,
+            "synthetic": data.source.synthetic,
+            "manifest": data.manifest.digest,
+            "counts": data.manifest.counts(),
+        },
+        "bootstrap": {"resamples": settings.resamples, "seed": params.seed, "unit": "patient"},
+    }
+    known = read_metrics(run)
+    models = known.pop("models", {}) if known else {}
+    models = (models if known == about else {}) | {name: entry}
+    paths.write_atomically(run.metrics, json.dumps({**about, "models": dict(sorted(models.items()))}, indent=1))
+    return entry
+
+
+def read_metrics(run: paths.RunFolder) -> dict[str, Any]:
+    """Return ``metrics.json``, or an empty dict where there is none."""
+    return json.loads(run.metrics.read_text(encoding="utf-8")) if run.metrics.is_file() else {}
+
+
+def read_predictions(name: str, run: paths.RunFolder) -> pd.DataFrame:
+    """Return a model's predictions; raises FileNotFoundError where it has not been scored."""
+    text = dict.fromkeys(["split", "path", "patient", "label", "subtype"], str)
+    return pd.read_csv(run.predictions(name), dtype=text, keep_default_na=False, float_precision="round_trip")
+
+
+def labels_of(predictions: pd.DataFrame) -> np.ndarray:
+    """Return labels as 1 for PNEUMONIA and 0 for NORMAL."""
+    return (predictions["label"] == "PNEUMONIA").to_numpy(np.int64)

@@ -1,0 +1,15 @@
+"""Run the notebooks 01 to 04 in sequence and write their reports: ``python run_all.py --help``."""
+
+import sys
+
+SETUP = "run: make setup, then .venv/bin/python run_all.py"
+
+if __name__ == "__main__":
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        sys.exit(f"error: Python {sys.version.split()[0]} at {sys.executable}: 3.11, 3.12 or 3.13 is needed; {SETUP}")
+    try:
+        from cxr_utils.cli import guarded, run_all
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is not installed for {sys.executable}; {SETUP}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(guarded(run_all, sys.argv[1:]))
