@@ -2,11 +2,11 @@
 
 Read the modules in the order in which the data flows:
 
-``params`` and ``paths`` (what a run is asked for, where its files lie), ``sources``, ``phantom``,
-``manifest`` and ``images`` (from a folder of X-rays to pixels and a split by patient),
+``paths`` and ``params`` (where files lie, what a run is asked for), ``published``, ``phantom``,
+``manifest``, ``sources`` and ``images`` (from a folder of X-rays to pixels and a split by patient),
 ``augmentation``, ``models`` and ``training`` (from pixels to a trained model), ``metrics``,
-``calibration``, ``scoring``, ``published`` and ``plots`` (from a model to numbers and figures), and
-``execution``, ``pipeline``, ``report`` and ``cli`` (from notebooks to a folder of reports).
+``calibration``, ``scoring``, ``plots`` and ``findings`` (from a model to numbers, figures and
+sentences), and ``report``, ``execution``, ``pipeline`` and ``cli`` (from notebooks to a folder of reports).
 
 Importing the package has no side effects and does not import TensorFlow.
 """

@@ -25,13 +25,24 @@ class StepFailed(Exception):
 
 
 class OwnInterpreterKernelManager(AsyncKernelManager):
-    """Starts this process's own Python, whatever kernelspecs the user has installed."""
+    """Starts this process's own Python, whatever kernelspecs the user has installed.
+
+    Kernels talk over sockets in the file system where there are such, so that no port is opened. What
+    libraries written in C print belongs neither in a report nor on the terminal; it goes to the log.
+    """
+
+    transport = "ipc" if os.name == "posix" else "tcp"
 
     @property
     def kernel_spec(self) -> KernelSpec:
         """A specification that no folder of kernelspecs can change."""
-        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--IPKernelApp.capture_fd_output=False"]
         return KernelSpec(argv=argv, display_name="Python 3", language="python")
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
+        files = [handler.baseFilename for handler in logging.getLogger(__package__).handlers if isinstance(handler, logging.FileHandler)]
+        with Path(files[0] if files else os.devnull).open("ab") as output:
+            await super()._async_launch_kernel(kernel_cmd, **kw | {"stdout": output, "stderr": output})
 
 
 class _Listener:

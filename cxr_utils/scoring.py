@@ -1,10 +1,8 @@
-"""From a trained model to files: calibrated predictions, scores, and the model's card."""
+"""From logits to files: calibrated predictions, scores, and the model's card; no model is needed."""
 
 from __future__ import annotations
 
 import json
-import platform
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -12,25 +10,27 @@ import pandas as pd
 
 from . import calibration, metrics, paths
 from .images import XRays
-from .manifest import SCORED_FOLDS
 from .params import Params
-from .training import LIBRARIES, Trained, logits
 
 COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
 SCHEMA = 1
 
 
-def score_model(name: str, trained: Trained, data: XRays, params: Params, run: paths.RunFolder) -> pd.DataFrame:
-    """Calibrate a model on validation, score every fold but the training one, and write predictions and card.
+def score_model(
+    name: str, card: dict[str, Any], logits: dict[str, np.ndarray], data: XRays, params: Params, run: paths.RunFolder
+) -> pd.DataFrame:
+    """Calibrate a model on validation, and write its predictions and its card.
 
     Parameters
     ----------
     name : str
         ``baseline_cnn`` or ``resnet50v2``.
-    trained : Trained
-        The model, in float32.
+    card : dict
+        What training says of the model.
+    logits : dict of ndarray
+        Fold -> logits before calibration; ``validation`` is needed.
     data : XRays
-        The data set; its fold ``validation`` is needed.
+        The data set.
     params : Params
         All parameters of the run.
     run : RunFolder
@@ -41,14 +41,14 @@ def score_model(name: str, trained: Trained, data: XRays, params: Params, run: p
     DataFrame
         split, path, patient, label, subtype, score (P(PNEUMONIA) after calibration).
     """
-    raw = {fold: logits(trained.model, data.folds[fold].pixels) for fold in SCORED_FOLDS if fold in data.folds}
     labels = data.folds["validation"].labels
-    temperature = calibration.fit_temperature(raw["validation"], labels)
-    scores = {fold: calibration.calibrated(logit, temperature) for fold, logit in raw.items()}
+    temperature = calibration.fit_temperature(logits["validation"], labels)
+    scores = {fold: calibration.calibrated(logit, temperature) for fold, logit in logits.items()}
     points = calibration.thresholds(labels, scores["validation"], params.evaluation.target_sensitivity)
     frames = [data.folds[fold].files.assign(split=fold, score=scores[fold]) for fold in scores]
     predictions = pd.concat(frames, ignore_index=True)[COLUMNS]
-    card = trained.card | _how_to_use(getattr(params, name).image_size, temperature, points, params) | _provenance(data)
+    origin = {"source": data.source.kind, "synthetic": data.source.synthetic, "manifest": data.manifest.digest}
+    card = card | _how_to_use(getattr(params, name).image_size, temperature, points, params) | origin
     paths.write_atomically(run.predictions(name), predictions.to_csv(index=False))
     paths.write_atomically(run.model_card(name), json.dumps(card, indent=1))
     return predictions
@@ -63,15 +63,6 @@ def _how_to_use(size: int, temperature: float, points: dict[str, float], params:
         "operating_point": params.evaluation.operating_point,
         "threshold": points[params.evaluation.operating_point],
         "thresholds": points,
-    }
-
-
-def _provenance(data: XRays) -> dict[str, Any]:
-    return {
-        "source": data.source.kind,
-        "synthetic": data.source.synthetic,
-        "manifest": data.manifest.digest,
-        "provenance": {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}},
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import platform
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +19,7 @@ import tensorflow as tf
 from . import models, paths
 from .augmentation import augment, to_float
 from .images import Fold
+from .manifest import SCORED_FOLDS
 from .params import Augmentation, ModelSection, Params, UsageError
 
 # What decides a model's weights: when one of these changes, it is trained again.
@@ -94,7 +96,8 @@ def fit_or_load(name: str, params: Params, digest: str, parts: dict[str, Fold], 
             return Trained(keras.models.load_model(model_file, compile=False), pd.DataFrame(card["history"]), card)
     card_file.unlink(missing_ok=True)
     trained = fit(getattr(params, name), params.augmentation, params.seed, parts)
-    card = {"model": name, "training_key": key, **trained.card, "history": trained.history.to_dict("records")}
+    versions = {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}}
+    card = {"model": name, "training_key": key, **trained.card, "versions": versions, "history": trained.history.to_dict("records")}
     part = model_file.with_name(f".part.{model_file.name}")
     trained.model.save(part)
     part.replace(model_file)
@@ -270,6 +273,11 @@ def logits(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
         full = np.concatenate([batch, np.zeros((SCORING_BATCH - len(batch), *batch.shape[1:]), np.uint8)])
         batches.append(model.predict_on_batch(to_float(tf.constant(full)))[: len(batch), 0])
     return np.concatenate(batches).astype(np.float64)
+
+
+def score_folds(model: keras.Model, folds: dict[str, Fold]) -> dict[str, np.ndarray]:
+    """Return the logits of every fold that is scored (all but ``train``)."""
+    return {name: logits(model, folds[name].pixels) for name in SCORED_FOLDS if name in folds}
 
 
 def _log_loss_and_accuracy(logit: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

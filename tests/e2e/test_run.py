@@ -1,0 +1,165 @@
+"""The whole run, as a user starts it: on the SYNTHETIC phantom, and on a few real X-rays where there are any."""
+
+import json
+import re
+import time
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from cxr_utils import paths
+from cxr_utils.params import MODELS, STEPS
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("re{ports}")  # braces, which papermill would format
+
+
+@pytest.fixture(scope="module")
+def smoke_run(run_all, out):
+    return run_all("smoke", "--data", "phantom", "--out", out), paths.RunFolder(out / "smoke")
+
+
+@pytest.fixture(scope="module")
+def real_run(run_all, out, real_subset):
+    return run_all("smoke", "--data", real_subset, "--run", "real", "--out", out), paths.RunFolder(out / "real")
+
+
+def test_smoke_run_succeeds_and_says_synthetic(smoke_run):
+    done, run = smoke_run
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.strip().splitlines()
+    assert lines[-1].startswith("SYNTHETIC") and "python run_all.py --data kaggle --run real" in lines[-1]
+    assert f"open {run.index}" in lines
+
+
+def _check_artefacts(run, splits):
+    found = json.loads(run.metrics.read_text())
+    assert set(found["models"]) == set(MODELS) and found["schema"] == 1
+    for model in MODELS:
+        assert list(found["models"][model]) == splits
+        assert run.model(model).is_file() and run.model_card(model).is_file()
+        for split in splits:
+            assert run.figure(f"confusion_matrix_{model}_{split}").is_file()
+    for step in STEPS:
+        assert run.executed(step).is_file() and run.html(step).is_file()
+    record = json.loads(run.record.read_text())
+    assert set(record["steps"]) == set(STEPS) and record["data"]["manifest"] == found["data"]["manifest"]
+    return found
+
+
+def _check_scores(run, found):
+    """Every score again from the CSV, by scikit-learn alone."""
+    for model in MODELS:
+        frame = pd.read_csv(run.predictions(model), float_precision="round_trip")
+        assert list(frame) == ["split", "path", "patient", "label", "subtype", "score"]
+        for split, entry in found["models"][model].items():
+            part = frame[frame["split"] == split]
+            labels, scores = (part["label"] == "PNEUMONIA").to_numpy(int), part["score"].to_numpy()
+            called = scores >= entry["threshold"]
+            expected = {
+                "n": len(part),
+                "loss": sk.log_loss(labels, np.clip(scores, 1e-7, 1 - 1e-7)),
+                "accuracy": sk.accuracy_score(labels, called),
+                "auroc": sk.roc_auc_score(labels, scores),
+                "auprc": sk.average_precision_score(labels, scores),
+                "sensitivity": sk.recall_score(labels, called),
+                "specificity": sk.recall_score(1 - labels, ~called),
+                "brier": sk.brier_score_loss(labels, scores),
+            }
+            assert {name: entry[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+            assert entry["confusion_matrix"] == sk.confusion_matrix(labels, called, labels=[0, 1]).tolist()
+            for name, (low, high) in entry["ci95"].items():
+                assert low <= entry[name] <= high, (model, split, name)
+
+
+def test_smoke_run_leaves_everything_behind(smoke_run):
+    _, run = smoke_run
+    found = _check_artefacts(run, ["validation", "val", "test"])
+    _check_scores(run, found)
+    assert found["data"]["source"] == "phantom" and found["data"]["counts"]["val"] == {"NORMAL": 8, "PNEUMONIA": 8}
+    card = json.loads(run.model_card("resnet50v2").read_text())
+    assert (
+        card["synthetic"]
+        and card["weights"].startswith("random")
+        and card["threshold"] == found["models"]["resnet50v2"]["test"]["threshold"]
+    )
+
+
+def test_reports_are_whole_and_synthetic(smoke_run):
+    _, run = smoke_run
+    index = run.index.read_text()
+    for step in STEPS:
+        page = run.html(step).read_text()
+        assert f'href="{step}.html"' in index
+        assert "SYNTHETIC DATA." in page and "python run_all.py --data kaggle --run real" in page
+        assert not re.search(r"<script|https?://[^\s\"<]*\.(js|css)", page)
+        pictures = re.findall(r"<img[^>]*>", page, flags=re.DOTALL)
+        assert pictures and all(re.search(r'alt="SYNTHETIC · [^"]{20,}"', picture) for picture in pictures)
+        assert run.html(step).stat().st_size < 3_000_000
+    for step in STEPS[1:]:
+        assert "onfusion matrix" in run.html(step).read_text()
+    assert "not comparable" in run.html("04_comparison").read_text()
+    assert "SYNTHETIC DATA." in index and index.count("figures/confusion_matrix_") == 4
+
+
+def test_no_sentence_ranks_the_phantom_against_real_scores(smoke_run):
+    _, run = smoke_run
+    notebook = nbformat.read(run.executed("04_comparison"), as_version=4)
+    said = [
+        output.data["text/markdown"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "text/markdown" in output.get("data", {})
+    ]
+    assert said and not any("original" in text for text in said)
+
+
+def test_second_run_runs_no_notebook(smoke_run, run_all, out):
+    _, run = smoke_run
+    before = {step: run.executed(step).stat().st_mtime_ns for step in STEPS}
+    started = time.monotonic()
+    done = run_all("smoke", "--data", "phantom", "--out", out)
+    print(f"a run with nothing to do took {time.monotonic() - started:.1f} s")
+    assert done.returncode == 0 and "still valid: " + ", ".join(STEPS) in done.stdout
+    assert {step: run.executed(step).stat().st_mtime_ns for step in STEPS} == before
+
+
+def test_what_changed_is_what_runs(smoke_run, run_all, out):
+    """A parameter of 03 does not concern 02; a missing artefact and an evaluation parameter do what they must."""
+    done = run_all("smoke", "--data", "phantom", "--out", out, "--dry-run", "--set", "resnet50v2.epochs=2")
+    actions = dict(re.findall(r"(\d\d_\w+) +(run|keep|leave)", done.stdout))
+    assert actions == {"01_eda": "keep", "02_baseline_cnn": "keep", "03_resnet50v2": "run", "04_comparison": "run"}
+    done = run_all("smoke", "--data", "phantom", "--out", out, "--dry-run", "--only", "01_eda", "--force")
+    assert dict(re.findall(r"(\d\d_\w+) +(run|keep|leave)", done.stdout)) == dict.fromkeys(STEPS, "leave") | {"01_eda": "run"}
+
+
+def test_failed_step_stops_what_needs_it(smoke_run, run_all, out, tmp_path):
+    """Damaged weights fail 03 in its training cell; 04 does not run, 02 stays valid, the report shows the failure."""
+    (tmp_path / "damaged.h5").write_bytes(b"damaged")
+    done = run_all("smoke", "--data", "phantom", "--out", out, "--set", f"resnet50v2.weights={tmp_path}/damaged.h5")
+    assert done.returncode == 1
+    failed, blocked = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "03_resnet50v2: cell" in failed and "training.fit_or_load" in failed and "does not fit ResNet50V2" in failed
+    assert "04_comparison: did not run" in blocked
+    run = paths.RunFolder(out / "smoke")
+    assert "Traceback" in run.log.read_text() and "This step failed." in run.html("03_resnet50v2").read_text()
+    assert "This run is incomplete." in run.index.read_text()
+    partial = nbformat.read(run.executed("03_resnet50v2"), as_version=4)
+    assert any(output.output_type == "error" for cell in partial.cells for output in cell.get("outputs", []))
+    assert not re.search(r"^(baseline_cnn|resnet50v2) .*NaN", done.stdout)
+
+
+def test_real_subset_runs_and_is_compared(real_run):
+    done, run = real_run
+    assert done.returncode == 0, done.stderr
+    found = _check_artefacts(run, ["validation", "val", "test"])
+    _check_scores(run, found)
+    assert found["data"]["source"] == "folder" and found["data"]["counts"]["test"] == {"NORMAL": 24, "PNEUMONIA": 24}
+    page = run.html("04_comparison").read_text()
+    assert "SYNTHETIC" not in page + run.index.read_text() + done.stdout
+    assert "not row for row" in page

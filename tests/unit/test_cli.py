@@ -1,0 +1,100 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from cxr_utils import cli, paths
+
+
+@pytest.fixture
+def no_tensorflow(tmp_path):
+    """A TensorFlow that cannot be imported: who answers without it has not loaded it."""
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["smok"], "did you mean smoke"),
+        (["missing.yaml"], "there is no such file"),
+        (["--set", "baseline_cnn.epoch=1"], "did you mean baseline_cnn.epochs"),
+        (["--set", "baseline_cnn.epochs=0"], "greater than or equal to 1"),
+        (["--data", "/no/such/folder"], "there is no such folder"),
+        (["--data", "phantum"], "neither a folder nor one of"),
+        (["--data", str(paths.NOTEBOOKS)], "train/NORMAL is missing"),
+        (["--only", "02_baseline"], "did you mean 02_baseline_cnn"),
+        (["--only", "01_eda", "--from", "01_eda"], "exclude each other"),
+        (["--run", "../up"], "plain folder name"),
+        (["--frm", "01_eda"], "unrecognized arguments"),
+        (["smoke", "--data", "phantom", "--only", "04_comparison", "--run", "never-run"], "run 02_baseline_cnn first"),
+        (["smoke", "--data", "phantom", "--from", "03_resnet50v2", "--run", "never-run"], "run 02_baseline_cnn first"),
+        (["smoke", "--data", "phantom", "--set", "baseline_cnn.batch_size=500"], "only 98 training images"),
+        (["smoke", "--data", "phantom", "--set", "resnet50v2.weights=nowhere.h5"], "there is no such file"),
+    ],
+)
+def test_bad_usage_is_exit_2_one_line_and_no_tensorflow(run_all, no_tensorflow, phantom_root, arguments, words):
+    done = run_all(*arguments, **no_tensorflow)
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("drawing")]
+    assert line.startswith("error: ") and words in line
+
+
+def test_list_and_dry_run_change_nothing(run_all, tmp_path, no_tensorflow):
+    for flag in ("--list", "--dry-run"):
+        done = run_all("smoke", "--data", "phantom", flag, "--out", tmp_path / "out", CXR_CACHE=str(tmp_path / "none"), **no_tensorflow)
+        assert done.returncode == 0 and "not on disk yet" in done.stdout
+        assert done.stdout.count("has not run yet") == 4
+    assert not (tmp_path / "out").exists() and not (tmp_path / "none").exists()
+
+
+def test_unwritable_folder(run_all, tmp_path):
+    (tmp_path / "file").touch()
+    done = run_all("smoke", "--data", "phantom", "--out", tmp_path / "file")
+    assert done.returncode == 2 and "give another folder with --out" in done.stderr
+
+
+def test_data_command_says_what_it_holds(phantom_root, capsys):
+    (phantom_root / "train" / "NORMAL" / "<b>note</b>.txt").touch()
+    try:
+        assert cli.guarded(cli.main, ["data", str(phantom_root)]) == 0
+    finally:
+        (phantom_root / "train" / "NORMAL" / "<b>note</b>.txt").unlink()
+    printed = capsys.readouterr().out
+    assert "phantom (SYNTHETIC)" in printed and "files left out: 1" in printed and "not one of .jpeg" in printed
+
+
+def test_wrong_python_is_one_line(tmp_path):
+    script = (paths.ROOT / "run_all.py").read_text().replace("(3, 11) <=", "(3, 99) <=")
+    (tmp_path / "run_all.py").write_text(script)
+    done = subprocess.run([sys.executable, tmp_path / "run_all.py"], capture_output=True, text=True, check=False)
+    assert done.returncode and "3.11, 3.12 or 3.13 is needed" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_interrupted_run_ends_its_kernel(tmp_path, phantom_root, name, code):
+    """A signal in the middle of a notebook: the right exit code, and no child is left."""
+    command = [sys.executable, paths.ROOT / "run_all.py", "smoke", "--data", "phantom", "--out", tmp_path, "--run", f"stopped{code}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not _kernels(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(getattr(__import__("signal"), name))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code and "the same command resumes the run" in errors
+    assert not _kernels(tmp_path)
+
+
+def _kernels(folder):
+    """Kernels whose notebook writes below `folder`, known by the environment they inherited."""
+    mark = os.environ["CXR_CACHE"].encode()
+    found = []
+    for entry in paths.Path("/proc").glob("[0-9]*"):
+        try:
+            if b"ipykernel_launcher" in (entry / "cmdline").read_bytes() and mark in (entry / "environ").read_bytes():
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found

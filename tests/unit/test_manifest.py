@@ -1,0 +1,91 @@
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxr_utils import manifest
+from cxr_utils.manifest import carve_validation, parse_name, read_manifest
+from cxr_utils.params import UsageError
+
+
+@pytest.mark.parametrize(
+    ("stem", "label", "patient", "subtype"),
+    [
+        ("person12_bacteria_47", "PNEUMONIA", "person12_bacteria", "bacteria"),
+        ("person12_virus_47", "PNEUMONIA", "person12_virus", "virus"),
+        ("person124_virus_238_1", "PNEUMONIA", "person124_virus", "virus"),
+        ("IM-0429-0001-0002", "NORMAL", "IM-0429", "normal"),
+        ("NORMAL2-IM-0429-0001", "NORMAL", "NORMAL2-IM-0429", "normal"),
+        ("BACTERIA-1008087-0001", "PNEUMONIA", "BACTERIA-1008087", "bacteria"),
+        ("NORMAL-1008087-0001", "NORMAL", "NORMAL-1008087", "normal"),
+        ("my child", "PNEUMONIA", "my child", "unknown"),
+    ],
+)
+def test_names_carry_patient_and_subtype(stem, label, patient, subtype):
+    assert parse_name(stem, label) == (patient, subtype)
+
+
+def test_unusable_files_are_left_out_and_named(planted):
+    normal = planted / "train" / "NORMAL"
+    good = next(normal.glob("*.jpeg"))
+    (normal / ".DS_Store").write_bytes(b"\0" * 10)
+    (normal / "empty.jpeg").touch()
+    (normal / "text.jpeg").write_text("not an image")
+    (normal / "cut.jpeg").write_bytes(good.read_bytes()[:400])
+    (normal / "notes.txt").write_text("by hand")
+    (normal / "loop.jpeg").symlink_to("loop.jpeg")
+    (normal / os.fsdecode(b"bad\xff.jpeg")).write_bytes(good.read_bytes())
+    before = manifest.read_manifest(planted).left_out.set_index("path")["problem"]
+    expected = {".DS_Store", "empty.jpeg", "text.jpeg", "cut.jpeg", "notes.txt", "loop.jpeg", "bad\ufffd.jpeg"}
+    assert {path.removeprefix("train/NORMAL/") for path in before.index} == expected
+    assert before["train/NORMAL/.DS_Store"] == "hidden file"
+    again = manifest.read_manifest(planted).left_out.set_index("path")["problem"]
+    assert again.equals(before)
+
+
+def test_too_many_unusable_files_stop(planted):
+    for file in sorted((planted / "train" / "NORMAL").glob("*.jpeg"))[:15]:
+        file.write_bytes(b"")
+    with pytest.raises(UsageError, match="15 of 166 files are unusable"):
+        read_manifest(planted)
+
+
+def test_a_class_without_images_stops(planted):
+    for file in (planted / "test" / "NORMAL").glob("*.jpeg"):
+        file.unlink()
+    with pytest.raises(UsageError, match="no usable image in test/NORMAL"):
+        read_manifest(planted)
+
+
+def test_wrong_folders_stop(tmp_path):
+    with pytest.raises(UsageError, match="no such folder"):
+        read_manifest(tmp_path / "missing")
+    with pytest.raises(UsageError, match="train/NORMAL is missing"):
+        read_manifest(tmp_path)
+
+
+def test_a_changed_file_changes_the_digest(planted):
+    before = read_manifest(planted)
+    file = next((planted / "train" / "NORMAL").glob("*.jpeg"))
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(file)
+    after = read_manifest(planted)
+    assert before.digest != after.digest and len(before.files) == len(after.files)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_patient_on_both_sides(phantom_root, seed):
+    files = carve_validation(read_manifest(phantom_root).files, 0.2, seed)
+    folds = {fold: set(part["patient"]) for fold, part in files.groupby("fold")}
+    assert set(folds) == {"train", "validation", "val", "test"}
+    assert not folds["train"] & folds["validation"]
+    train = files[files["split"] == "train"]
+    share = train.groupby("subtype")["fold"].apply(lambda fold: (fold == "validation").mean())
+    assert share.between(0.15, 0.35).all()
+    assert (files["fold"] == "validation").sum() == (train["fold"] == "validation").sum()
+
+
+def test_split_repeats_with_its_seed(phantom_root):
+    files = read_manifest(phantom_root).files
+    folds = [carve_validation(files, 0.2, seed)["fold"].tolist() for seed in (1, 1, 2)]
+    assert folds[0] == folds[1] != folds[2]

@@ -1,0 +1,80 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from cxr_utils import calibration, metrics
+
+
+def _sample(seed=0, n=300, ties=False):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    scores = 1 / (1 + np.exp(-rng.normal(labels * 2 - 1, 1.5)))
+    return labels, np.round(scores, 1) if ties else scores
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_weighted_scores_equal_scikit_learn_on_repeated_images(ties):
+    """Weights are how often an image is in a resample: scoring the repeated images gives the same."""
+    labels, scores = _sample(ties=ties)
+    weights = np.random.default_rng(1).integers(0, 4, (5, len(labels)))
+    found = metrics.weighted_scores(labels, scores, 0.6, weights.astype(float))
+    for number, row in enumerate(weights):
+        y, p = np.repeat(labels, row), np.repeat(scores, row)
+        expected = {
+            "auroc": sk.roc_auc_score(y, p),
+            "auprc": sk.average_precision_score(y, p),
+            "accuracy": sk.accuracy_score(y, p >= 0.6),
+            "sensitivity": sk.recall_score(y, p >= 0.6),
+            "specificity": sk.recall_score(1 - y, p < 0.6),
+            "brier": sk.brier_score_loss(y, p),
+            "loss": sk.log_loss(y, np.clip(p, 1e-7, 1 - 1e-7)),
+        }
+        assert {name: found[name][number] for name in expected} == pytest.approx(expected, abs=1e-12)
+
+
+def test_evaluate_agrees_with_scikit_learn():
+    labels, scores = _sample()
+    frame = pd.DataFrame({"patient": np.arange(len(labels)), "label": np.where(labels, "PNEUMONIA", "NORMAL"), "score": scores})
+    entry = metrics.evaluate(frame, {"half": 0.5, "youden": 0.7}, "youden", 200, 0)
+    assert entry["threshold"] == 0.7
+    assert entry["auroc"] == pytest.approx(sk.roc_auc_score(labels, scores))
+    assert entry["confusion_matrix"] == sk.confusion_matrix(labels, scores >= 0.7).tolist()
+    assert entry["operating_points"]["half"]["accuracy"] == pytest.approx(sk.accuracy_score(labels, scores >= 0.5))
+    for name, (low, high) in entry["ci95"].items():
+        assert low < entry[name] < high
+
+
+def test_one_class_is_undefined_not_zero():
+    frame = pd.DataFrame({"patient": ["a", "b"], "label": ["NORMAL", "NORMAL"], "score": [0.1, 0.2]})
+    entry = metrics.evaluate(frame, {"half": 0.5}, "half", 100, 0)
+    assert entry["auroc"] is None and entry["sensitivity"] is None and entry["ci95"]["auroc"] is None
+    assert entry["specificity"] == 1.0
+
+
+def test_patients_are_resampled_whole():
+    weights = metrics.patient_weights(np.array(["a", "b", "a", "c", "b"]), 50, 0)
+    assert (weights[:, 0] == weights[:, 2]).all() and (weights[:, 1] == weights[:, 4]).all()
+    assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all() and weights.std() > 0
+
+
+def test_calibration_error_by_hand():
+    labels, scores = np.array([1, 0, 1, 1]), np.array([0.71, 0.72, 0.05, 1.0])
+    assert metrics.expected_calibration_error(labels, scores) == pytest.approx((abs(1.43 - 1) + abs(0.05 - 1) + 0) / 4)
+
+
+def test_temperature_undoes_overconfidence():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, 20_000)
+    labels = (rng.uniform(size=logits.size) < 1 / (1 + np.exp(-logits))).astype(int)
+    assert calibration.fit_temperature(logits * 3, labels) == pytest.approx(3, rel=0.05)
+
+
+def test_operating_points_do_what_they_say():
+    labels, scores = _sample(n=2000)
+    points = calibration.thresholds(labels, scores, 0.98)
+    youden = max(np.mean(scores[labels == 1] >= cut) + np.mean(scores[labels == 0] < cut) for cut in np.unique(scores))
+    reached = metrics.rates(labels, scores, points["youden"])
+    assert reached["sensitivity"] + reached["specificity"] == pytest.approx(youden)
+    assert 0.98 <= metrics.rates(labels, scores, points["sensitivity"])["sensitivity"] < 0.982
+    assert points["half"] == 0.5

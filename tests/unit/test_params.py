@@ -1,0 +1,82 @@
+import ast
+import inspect
+
+import nbformat
+import pytest
+
+from cxr_utils import params, paths
+from cxr_utils.params import STEPS, Params, UsageError
+
+
+def test_default_profile_is_the_models_defaults():
+    assert params.load("default") == Params()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_parameters_cell_is_the_signature(step):
+    """Names, types and values of the cell are exactly what the runner passes by default."""
+    notebook = nbformat.read(paths.NOTEBOOKS / f"{step}.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    statements = ast.parse(cell.source).body
+    assert all(isinstance(statement, ast.AnnAssign) for statement in statements)
+    found = {statement.target.id: (statement.annotation.id, ast.literal_eval(statement.value)) for statement in statements}
+    expected = params.flat(params.load("default"), step, "reports/lab")
+    kinds = {name: kind.__name__ if inspect.isclass(kind) else "float" for name, kind in params.signature(step).items()}
+    assert {name: kind for name, (kind, _) in found.items()} == kinds
+    assert {name: value for name, (_, value) in found.items()} == expected
+
+
+def test_flat_names_do_not_collide():
+    for step in STEPS:
+        fields = [name for section in params.sections_of(step) for name in type(getattr(Params(), section)).model_fields]
+        assert len(fields) == len(set(fields))
+
+
+def test_gather_returns_what_flat_passed():
+    asked = params.load("smoke", ["baseline_cnn.epochs=3", "seed=5"])
+    gathered = params.gather("02_baseline_cnn", params.flat(asked, "02_baseline_cnn", "reports/x"))
+    assert gathered.baseline_cnn == asked.baseline_cnn and gathered.data == asked.data and gathered.seed == 5
+
+
+def test_override_reads_numbers_as_meant():
+    assert params.load("default", ["baseline_cnn.learning_rate=1e-4"]).baseline_cnn.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["baseline_cnn.epoch=3"], "did you mean baseline_cnn.epochs"),
+        (["basline_cnn.epochs=3"], "did you mean baseline_cnn"),
+        (["epochs=3"], "unknown parameter epochs; did you mean baseline_cnn.epochs"),
+        (["baseline_cnn.epochs=0"], "greater than or equal to 1"),
+        (["baseline_cnn.epochs=three"], "valid integer"),
+        (["baseline_cnn.epochs=2.5"], "valid integer"),
+        (["augmentation.flip=1"], "valid boolean"),
+        (["baseline_cnn.learning_rate=.nan"], "finite"),
+        (["resnet50v2.backbone=ResNet51"], "'ResNet50V2'"),
+        (["baseline_cnn=3"], "baseline_cnn = 3"),
+        (["baseline_cnn.epochs"], "no value given"),
+        (["baseline_cnn.epochs=[1"], "not valid YAML"),
+        (["data.source="], "data.source = None"),
+    ],
+)
+def test_bad_override_is_one_line_with_a_remedy(overrides, words):
+    with pytest.raises(UsageError) as error:
+        params.load("default", overrides)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("baseline_cnn: [1, 2", "not valid YAML"), ("- 1", "expected sections"), ("baseline: {epochs: 1}", "did you mean baseline_cnn")],
+)
+def test_bad_profile_is_one_line_with_a_remedy(tmp_path, text, words):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UsageError) as error:
+        params.load(str(tmp_path / "mine.yaml"))
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_unknown_profile_names_the_nearest():
+    with pytest.raises(UsageError, match="did you mean smoke"):
+        params.load("smok")

@@ -1,0 +1,54 @@
+import ast
+import re
+import tomllib
+
+import yaml
+
+from cxr_utils import paths
+
+NAMED = {"jupyterlab", "papermill", "tensorflow", "pandas", "seaborn", "scikit-learn", "nbconvert"}
+ORDER = [
+    *["paths", "params", "published", "phantom", "manifest", "sources", "images"],
+    *["augmentation", "models", "training", "metrics", "calibration", "scoring", "plots", "findings"],
+    *["report", "execution", "pipeline", "cli"],
+]
+
+
+def _lock():
+    lines = (paths.ROOT / "requirements.lock").read_text().splitlines()
+    return {re.split("==", line)[0].lower(): line for line in lines if line and not line.startswith("#")}
+
+
+def test_lock_is_exact_and_holds_every_dependency():
+    lock = _lock()
+    assert all(re.match(r"^[\w.-]+(\[\w+\])?==[\w.]+( ; .+)?$", line) for line in lock.values())
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+    asked = project["dependencies"] + [name for extra in project["optional-dependencies"].values() for name in extra]
+    assert {re.split("[<>=]", name)[0] for name in asked} <= set(lock)
+    assert set(lock) >= NAMED
+
+
+def test_environment_takes_its_packages_from_the_lock():
+    environment = yaml.safe_load((paths.ROOT / "environment.yml").read_text())
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert "-r requirements.lock" in pip
+    others = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+    assert [entry.split("=")[0] for entry in others] == ["python", "pip"]
+
+
+def test_imports_run_one_way():
+    for module in ORDER:
+        tree = ast.parse((paths.PACKAGE / f"{module}.py").read_text())
+        used = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                used |= {node.module} if node.module else {name.name for name in node.names}
+        later = used & set(ORDER[ORDER.index(module) :])
+        assert not later, f"{module} imports {later}"
+    assert {file.stem for file in paths.PACKAGE.glob("*.py")} == {*ORDER, "__init__", "__main__"}
+
+
+def test_default_profile_states_every_parameter():
+    from cxr_utils.params import Params
+
+    assert yaml.safe_load((paths.PARAMS / "default.yaml").read_text()) == Params().model_dump()
