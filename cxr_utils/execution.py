@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def execute(step: str, parameters: dict[str, Any], target: Path) -> None:
     notebook = paths.NOTEBOOKS / f"{step}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
     # On a terminal a bar is drawn; elsewhere (disable=None) the notebook's lines are printed.
+    started = time.perf_counter()
     with tqdm(total=_cells(notebook), desc=step, unit="cell", disable=None, leave=True) as bar:
         listener = _Listener(step, bar)
         try:
@@ -109,6 +111,8 @@ def execute(step: str, parameters: dict[str, Any], target: Path) -> None:
             raise StepFailed(
                 f"{step}: {what}; a smaller batch_size or image_size needs less, and the same command resumes the run"
             ) from error
+    if bar.disable:
+        print(f"{step}: done in {time.perf_counter() - started:.0f} s", flush=True)
 
 
 def _cells(notebook: Path) -> int:

@@ -77,6 +77,7 @@ def about_data(manifest: Manifest, files: pd.DataFrame, synthetic: bool) -> list
     ]
     if not synthetic:
         sentences += [_against_published(split, counts[split]) for split in published.COUNTS if split in counts]
+        sentences.append("Where the original project counted one image more in a folder, it had counted the hidden file .DS_Store.")
     if "val" in counts:
         images = sum(counts["val"].values())
         sentences.append(f"One image of the published val changes accuracy on it by {1 / images:.1%}: too coarse to choose anything on.")
@@ -123,9 +124,12 @@ def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], synthet
         f"Weights at the start: {card['weights']}. Trained in {card['precision']}; the best "
         f"epoch of {len(card['history'])} by validation loss was {card['best_epoch']}.",
     ]
+    if model == "baseline_cnn" and not synthetic:
+        original = published.ORIGINAL[model]
+        sentences.insert(2, f"The original project's baseline stood on that floor: {original.accuracy:.1%}, {original.note}.")
     half = test["operating_points"]["half"]
     sentences.insert(
-        3,
+        -2,
         f"At a threshold of 0.5 the same scores would give an accuracy of "
         f"{half['accuracy']:.3f} at a specificity of {half['specificity']:.3f}.",
     )
@@ -162,7 +166,7 @@ def differences(predictions: dict[str, pd.DataFrame], models: dict[str, dict[str
     rows = []
     for score in ("accuracy", "auroc", "sensitivity", "specificity"):
         low, high = np.nanquantile(sampled[second][score] - sampled[first][score], (0.025, 0.975))
-        rows.append([score, models[second]["test"][score] - models[first]["test"][score], low, high])
+        rows.append([SCORES[score], models[second]["test"][score] - models[first]["test"][score], low, high])
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -170,20 +174,20 @@ def about_both(models: dict[str, dict[str, Any]], gaps: pd.DataFrame, synthetic:
     """Return the conclusion: which model is better, by how much, how sure that is, and what the threshold costs."""
     sentences = []
     for gap in gaps.itertuples():
-        if gap.score not in ("accuracy", "auroc"):
+        if gap.score not in ("accuracy", "AUROC"):
             continue
         better = MODEL_NAMES["resnet50v2" if gap.difference > 0 else "baseline_cnn"]
         interval = f"{abs(gap.difference):.3f} (95 % interval of ResNet50V2 minus baseline: {gap.low:+.3f} to {gap.high:+.3f})"
         if gap.low <= 0 <= gap.high:
-            sentences.append(f"In {SCORES[gap.score]} the two are {interval} apart: this test set cannot tell which is better.")
+            sentences.append(f"In {gap.score} the two are {interval} apart: this test set cannot tell which is better.")
         else:
-            sentences.append(f"In {SCORES[gap.score]} {better} is better by {interval}.")
+            sentences.append(f"In {gap.score} {better} is better by {interval}.")
     for model, entry in models.items():
-        drop = entry["validation"]["specificity"] - entry["test"]["specificity"]
+        before, test = entry["validation"]["specificity"], entry["test"]
+        high = test["ci95"]["specificity"][1]
         sentences.append(
-            f"{MODEL_NAMES[model]}: specificity goes from {entry['validation']['specificity']:.3f} "
-            f"on validation to {entry['test']['specificity']:.3f} on test"
-            + (", the cost of test images that differ from the training ones." if drop > 0.05 else ".")
+            f"{MODEL_NAMES[model]}: specificity goes from {before:.3f} on validation to {with_interval(test, 'specificity')} on test"
+            + (", more than chance explains: the test images differ from the training ones." if before > high else ".")
         )
         if not synthetic:
             sentences.append(_against_original(model, entry["test"]))

@@ -14,6 +14,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
 
 from . import paths
@@ -51,10 +52,11 @@ class Gallery:
         """
         mark = SYNTHETIC_TITLE if self.synthetic else ""
         figure.suptitle(mark + title)
-        figure.savefig(self.run.figure(name), dpi=DPI)
+        options = {"dpi": DPI, "bbox_inches": "tight"}  # tight: a title wider than its axes is not cut
+        figure.savefig(self.run.figure(name), **options)
         kind = "image/jpeg" if photo else "image/png"
         picture = io.BytesIO()
-        figure.savefig(picture, format=kind.removeprefix("image/"), dpi=DPI)
+        figure.savefig(picture, format=kind.removeprefix("image/"), **options)
         plt.close(figure)
         data = {kind: base64.b64encode(picture.getvalue()).decode()}
         display(data, metadata={kind: {"alt": mark + alt}}, raw=True)
@@ -107,8 +109,10 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     figure, axes = canvas(2)
     axes[0, 0].plot(history["epoch"], history["loss"], "o-", label="training, augmented")
     axes[0, 0].plot(history["epoch"], history["validation_loss"], "s--", label="validation")
-    axes[0, 0].set(xlabel="epoch", ylabel="log loss (nats)", yscale="log")
+    axes[0, 0].set(xlabel="epoch", ylabel="log loss (nats)", ylim=(0, None))
     axes[0, 0].legend()
+    for axis in axes[0]:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 1].plot(history["epoch"], history["validation_accuracy"], "s--", color="C1")
     axes[0, 1].set(xlabel="epoch", ylabel="validation accuracy at 0.5", ylim=(None, 1.0))
     return figure

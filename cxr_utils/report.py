@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 import nbformat
 from nbconvert import HTMLExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from . import findings, paths, scoring
 from .params import STEPS
@@ -39,6 +40,7 @@ def render(step: str, folder: paths.RunFolder, synthetic: bool) -> None:
     failed = any(output.output_type == "error" for cell in cells for output in cell.get("outputs", []))
     notebook.cells = cells
     exporter = HTMLExporter(template_name=paths.TEMPLATE.name, extra_template_basedirs=[str(paths.PACKAGE)])
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     about = {
         "title": f"{STEP_TITLES[step]}: run {folder.name}",
         "style": _style(),
