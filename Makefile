@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup run test lint lab lock clean
+.PHONY: help setup run test test-long lint lab lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/ready ## create .venv from requirements.lock
 
@@ -23,6 +23,9 @@ run: setup ## set up, then run the notebooks and write the reports
 
 test: setup ## set up, then run the whole test suite
 	$(RUN) -m pytest
+
+test-long: setup ## the tests that train for minutes
+	$(RUN) -m pytest -m long
 
 lint: setup ## check code and notebooks
 	$(RUN) -m ruff check .

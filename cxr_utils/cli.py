@@ -59,8 +59,7 @@ def _terminate(*_: Any) -> NoReturn:
 def run_all(arguments: Sequence[str]) -> int:
     """Run the notebooks 01 to 04 in sequence; see ``python run_all.py --help``."""
     asked = _run_parser().parse_args(arguments)
-    overrides = [*asked.set, *([f"data.source={_quoted(asked.data)}"] if asked.data is not None else [])]
-    run_params = params.load(asked.profile, overrides)
+    run_params = params.load(asked.profile, asked.set, _source(asked.data))
     folder = paths.RunFolder(_reports(asked.out) / _run_name(asked))
     only, start = _step(asked.only), _step(asked.start)
     if only and start:
@@ -92,10 +91,11 @@ def _run_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _quoted(text: str) -> str:
-    """A source from the command line as a YAML string; a folder starts at the working directory."""
-    known = text in (*sources.NAMES, "medmnist")
-    return "'" + (text if known or not os.path.lexists(text) else str(Path(text).resolve())).replace("'", "''") + "'"
+def _source(data: str | None) -> str | None:
+    """A folder named on the command line starts at the working directory."""
+    if data is None or data in sources.NAMES or not os.path.lexists(data):
+        return data
+    return str(Path(data).resolve())
 
 
 def _reports(out: str | None) -> Path:
@@ -145,7 +145,7 @@ def _work_alone(run: pipeline.Run, decisions: Sequence[pipeline.Decision], force
         from . import report
 
         problems = pipeline.work(run, decisions, force)
-        report.write_index(run.folder, run.record, problems)
+        report.write_index(run.folder, run.record, problems + pipeline.outdated(run, decisions))
     _print_summary(run, decisions, problems)
     return FAILED if problems else DONE
 
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str]) -> int:
     data.add_argument("source", help=f"{', '.join(sources.NAMES)}, or a folder in the Kaggle layout")
     data.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help="override one parameter (repeatable)")
     asked = parser.parse_args(arguments)
-    chosen = params.load("default", [*asked.set, f"data.source={_quoted(asked.source)}"])
+    chosen = params.load("default", asked.set, _source(asked.source))
     source = sources.fetch(chosen.data, progress=True)
     manifest = read_manifest(source.root)
     _print_data(source, manifest, chosen)

@@ -182,7 +182,7 @@ def gather(step: str, names: Mapping[str, Any]) -> Params:
     return _checked(tree, f"parameters cell of {step}")
 
 
-def load(profile: str, overrides: Iterable[str] = ()) -> Params:
+def load(profile: str, overrides: Iterable[str] = (), source: str | None = None) -> Params:
     """Read a profile and apply overrides.
 
     Parameters
@@ -191,6 +191,8 @@ def load(profile: str, overrides: Iterable[str] = ()) -> Params:
         A file in ``params/`` by its stem, or a path to a YAML file.
     overrides : iterable of str
         ``SECTION.KEY=VALUE`` or ``seed=VALUE``, in order.
+    source : str, optional
+        Replaces ``data.source``, as it is.
 
     Returns
     -------
@@ -209,9 +211,12 @@ def load(profile: str, overrides: Iterable[str] = ()) -> Params:
         if not equals:
             raise UsageError(f"--set {override}: no value given; write --set SECTION.KEY=VALUE, as in --set baseline_cnn.epochs=3")
         try:
-            _put(tree, key.strip().split("."), yaml.safe_load(text))
+            value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise UsageError(f"--set {override}: the value is not valid YAML; quote it, as in --set 'data.source=\"my folder\"'") from None
+        _put(tree, key.strip().split("."), value)
+    if source is not None:
+        _put(tree, ["data", "source"], source)
     return _checked(tree, str(path))
 
 
@@ -252,10 +257,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
-        branch = tree.get(key)
-        if not isinstance(branch, dict):
-            branch = tree[key] = {}
-        tree = branch
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise UsageError(f"{'.'.join(keys)}: {key} is not a section but {tree!r}; see params/default.yaml")
     tree[keys[-1]] = value
 
 

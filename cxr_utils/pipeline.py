@@ -212,19 +212,23 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
             if run.folder.executed(step).is_file():
                 report.render(step, run.folder, run.source.synthetic)
         if step not in failed:
-            _complete(step, run)
+            problem = _complete(step, run)
+            failed |= {step} if problem else set()
+            problems += [problem] if problem else []
     return problems
 
 
 def run_step(step: str, run: Run, force: bool) -> None:
     """Execute the notebook of one step; raises StepFailed."""
-    from . import execution
+    from . import execution, scoring
 
     run.record.setdefault("steps", {}).pop(step, None)
     write_record(run)
     for file in (run.folder.executed(step), run.folder.html(step)):
         file.unlink(missing_ok=True)
     model = model_of(step)
+    if model:
+        scoring.forget(model, run.folder)
     if force and model:
         run.folder.model_card(model).unlink(missing_ok=True)
     values = flat(run.params, step, run.folder.root)
@@ -241,13 +245,20 @@ def _named(run: Run) -> str:
     return run.source.kind if asked in ("auto", run.source.kind) else asked
 
 
-def _complete(step: str, run: Run) -> None:
-    """Record a step as done, once its files are there."""
+def _complete(step: str, run: Run) -> str:
+    """Record a step as done once its files are there; returns what is wrong where they are not."""
     missing = [file for file in artefacts(step, run.folder) if not file.is_file()]
     if missing:
-        raise RuntimeError(f"{step} ended without {missing[0]}")
+        return f"{step}: ran to its end but left no {missing[0].name}; look into its report"
     run.record["steps"][step]["key"] = step_key(step, run)
     write_record(run)
+    return ""
+
+
+def outdated(run: Run, decisions: Sequence[Decision]) -> list[str]:
+    """Return a line for each step that was not asked for and is not, or no longer, what the parameters say."""
+    reasons = {decision.step: validity(decision.step, run) for decision in decisions if decision.action == "leave"}
+    return [f"{step}: not run this time; {reason}" for step, reason in reasons.items() if reason]
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -101,6 +101,14 @@ def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder)
     return entry
 
 
+def forget(name: str, run: paths.RunFolder) -> None:
+    """Remove a model's predictions and scores, so that those of an earlier run cannot pass for its own."""
+    run.predictions(name).unlink(missing_ok=True)
+    known = read_metrics(run)
+    if known.get("models", {}).pop(name, None):
+        paths.write_atomically(run.metrics, json.dumps(known, indent=1))
+
+
 def read_metrics(run: paths.RunFolder) -> dict[str, Any]:
     """Return ``metrics.json``, or an empty dict where there is none."""
     return json.loads(run.metrics.read_text(encoding="utf-8")) if run.metrics.is_file() else {}
