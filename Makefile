@@ -21,7 +21,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 run: setup ## set up, then run the notebooks and write the reports
 	$(RUN) run_all.py
 
-test: setup ## set up, then run the whole test suite
+test: setup ## set up, then run the test suite
 	$(RUN) -m pytest
 
 test-long: setup ## the tests that train for minutes
@@ -37,7 +37,6 @@ lab: setup ## open the notebooks in JupyterLab
 lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml -o requirements.lock
 
-clean: ## delete the environment, the reports and what tools left behind
+clean: ## delete the environment and what tools left behind; reports and caches stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	find reports -mindepth 1 ! -name README.md -delete

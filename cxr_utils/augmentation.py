@@ -36,20 +36,40 @@ def augment(images: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Te
         Changed images in 0..1; the border is repeated where an image was moved.
     """
     count, side = tf.shape(images)[0], tf.cast(tf.shape(images)[1], tf.float32)
-    draws = tf.random.stateless_uniform([7, count], seed, -1.0, 1.0)
-    matrix = _transforms(draws, side, settings)
+    draws = tf.random.stateless_uniform([11, count], seed, -1.0, 1.0)
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
-        transforms=matrix,
+        transforms=_transforms(draws[:6], side, settings),
         output_shape=tf.shape(images)[1:3],
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode="NEAREST",
     )
-    contrast = (1.0 + settings.contrast * draws[5])[:, None, None, None]
-    brightness = (settings.brightness * draws[6])[:, None, None, None]
-    mean = tf.reduce_mean(moved, axis=(1, 2, 3), keepdims=True)
-    return tf.clip_by_value((moved - mean) * contrast + mean + brightness, 0.0, 1.0)
+    changed = _sharpness(moved, draws[6] * settings.sharpness)
+    changed = _exposure(changed, draws[7:10], settings)
+    grain = tf.random.stateless_normal(tf.shape(images), tf.convert_to_tensor(seed) + 1) * _each(tf.abs(draws[10]) * settings.noise)
+    return tf.clip_by_value(changed + grain, 0.0, 1.0)
+
+
+def _each(values: tf.Tensor) -> tf.Tensor:
+    """One number an image, to be applied to all of its pixels."""
+    return values[:, None, None, None]
+
+
+def _sharpness(images: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
+    """Blur (amount over 0) or sharpen (under 0) by moving to or from a Gaussian blur of 5 x 5 pixels."""
+    line = tf.constant([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0
+    bordered = tf.pad(images, [[0, 0], [2, 2], [2, 2], [0, 0]], "REFLECT")
+    rows = tf.nn.conv2d(bordered, line[:, None, None, None], 1, "VALID")
+    return images + _each(amount) * (tf.nn.conv2d(rows, line[None, :, None, None], 1, "VALID") - images)
+
+
+def _exposure(images: tf.Tensor, draws: tf.Tensor, settings: Augmentation) -> tf.Tensor:
+    """Change contrast about the mean, brightness, and the exponent of the grey values."""
+    mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
+    changed = (images - mean) * _each(1.0 + settings.contrast * draws[0]) + mean + _each(settings.brightness * draws[1])
+    # The smallest step above 0 keeps the power's gradient and logarithm finite.
+    return tf.clip_by_value(changed, 1e-4, 1.0) ** _each(1.0 + settings.gamma * draws[2])
 
 
 def _transforms(draws: tf.Tensor, side: tf.Tensor, settings: Augmentation) -> tf.Tensor:
@@ -57,11 +77,11 @@ def _transforms(draws: tf.Tensor, side: tf.Tensor, settings: Augmentation) -> tf
     mirror = tf.sign(draws[0]) if settings.flip else tf.ones_like(draws[0])
     angle = draws[1] * (settings.rotation * math.pi / 180.0)
     zoom = 1.0 / (1.0 + settings.zoom * draws[2])
+    stretch = (1.0 + settings.stretch) ** (draws[3] / 2.0)
     middle = (side - 1.0) / 2.0
-    a, b = zoom * mirror * tf.cos(angle), -zoom * tf.sin(angle)
-    c, d = zoom * mirror * tf.sin(angle), zoom * tf.cos(angle)
-    shift_x, shift_y = settings.shift * side * draws[3], settings.shift * side * draws[4]
-    offset_x = middle + shift_x - (a + b) * middle
-    offset_y = middle + shift_y - (c + d) * middle
+    a, b = zoom * stretch * mirror * tf.cos(angle), -zoom * stretch * tf.sin(angle)
+    c, d = zoom / stretch * mirror * tf.sin(angle), zoom / stretch * tf.cos(angle)
+    offset_x = middle + settings.shift * side * draws[4] - (a + b) * middle
+    offset_y = middle + settings.shift * side * draws[5] - (c + d) * middle
     none = tf.zeros_like(a)
     return tf.stack([a, b, offset_x, c, d, offset_y, none, none], axis=1)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +35,7 @@ class _Parser(argparse.ArgumentParser):
 def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     """Run a command and turn what may go wrong into an exit code and one line on standard error."""
     signal.signal(signal.SIGTERM, _terminate)
+    log.addHandler(logging.NullHandler())
     try:
         return command(arguments)
     except UsageError as error:
@@ -47,8 +49,9 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         return TERMINATED
     except Exception as error:
         log.exception("unexpected")
-        reason = " ".join(str(error).split())[:300]
-        print(f"error: {type(error).__name__}: {reason}; the traceback is in the run's run.log", file=sys.stderr)
+        logs = [handler.baseFilename for handler in log.handlers if isinstance(handler, logging.FileHandler)]
+        remedy = f"the traceback is in {logs[0]}" if logs else f"the cache is {paths.cache_folder()}, which $CXR_CACHE can move"
+        print(f"error: {type(error).__name__}: {' '.join(str(error).split())[:300]}; {remedy}", file=sys.stderr)
         return FAILED
 
 
@@ -67,13 +70,15 @@ def run_all(arguments: Sequence[str]) -> int:
     looking = asked.list or asked.dry_run
     source = sources.plan(run_params.data) if looking else sources.fetch(run_params.data, progress=True)
     manifest = None if looking and not source.root.is_dir() else read_manifest(source.root)
-    run = pipeline.Run(folder, Path(asked.profile).stem, run_params, source, manifest, pipeline.read_record(folder))
+    run = pipeline.Run(folder, Path(asked.profile).stem, run_params, source, manifest, pipeline.read_json(folder.record), tuple(arguments))
     pipeline.check_data(run)
     decisions = pipeline.decide(run, only, start, asked.force)
     if looking:
         _print_decisions(run, decisions)
         return DONE
-    return _work(run, decisions, asked.force)
+    with _alone_in(folder):
+        run.record = pipeline.read_json(folder.record)  # another run may have ended since
+        return _work(run, pipeline.decide(run, only, start, asked.force), asked.force)
 
 
 def _run_parser() -> argparse.ArgumentParser:
@@ -93,7 +98,7 @@ def _run_parser() -> argparse.ArgumentParser:
 
 def _source(data: str | None) -> str | None:
     """A folder named on the command line starts at the working directory."""
-    if data is None or data in sources.NAMES or not os.path.lexists(data):
+    if data is None or data in sources.NAMES or not (os.sep in data or os.path.lexists(data)):
         return data
     return str(Path(data).resolve())
 
@@ -110,54 +115,64 @@ def _run_name(asked: argparse.Namespace) -> str:
 
 
 def _step(name: str | None) -> str | None:
-    if name is None or name in STEPS:
-        return name
+    if name is None:
+        return None
+    found = [step for step in STEPS if step.startswith(name)]
+    if len(found) == 1:
+        return found[0]
     raise UsageError(f"step {name!r} is unknown{params.nearest(name, STEPS)}; the steps are {', '.join(STEPS)}")
 
 
 def _print_decisions(run: pipeline.Run, decisions: Sequence[pipeline.Decision]) -> None:
-    drawn = " (SYNTHETIC)" if run.source.synthetic else ""
-    there = "" if run.manifest else ", not on disk yet"
-    print(f"run {run.folder.name}: profile {run.profile}, data {run.source.kind}{drawn}{there}")
+    _print_run(run)
     for decision in decisions:
         print(f"  {decision.step:<16} {decision.action:<6} {decision.reason}")
 
 
-def _work(run: pipeline.Run, decisions: Sequence[pipeline.Decision], force: bool) -> int:
+def _print_run(run: pipeline.Run) -> None:
+    drawn = " (SYNTHETIC)" if run.source.synthetic else ""
+    there = "" if run.manifest else ", not on disk yet"
+    print(f"run {run.folder.name}: profile {run.profile}, data {run.source.kind}{drawn}{there}", flush=True)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: paths.RunFolder) -> Iterator[None]:
     try:
-        run.folder.make()
+        folder.make()
     except OSError as error:
-        raise UsageError(f"{run.folder.root}: cannot be written ({error.strerror}); give another folder with --out") from None
+        raise UsageError(f"{folder.root}: cannot be written ({error.strerror}); give another folder with --out") from None
+    lock = FileLock(folder.lock)
     try:
-        with FileLock(run.folder.lock, timeout=0):
-            return _work_alone(run, decisions, force)
+        lock.acquire(timeout=0)
     except Timeout:
-        raise UsageError(f"{run.folder.root}: another run is at work there; wait for it or give another --run NAME") from None
+        raise UsageError(f"{folder.root}: another run is at work there; wait for it or give another --run NAME") from None
+    with lock:
+        yield
 
 
-def _work_alone(run: pipeline.Run, decisions: Sequence[pipeline.Decision], force: bool) -> int:
+def _work(run: pipeline.Run, decisions: Sequence[pipeline.Decision], force: bool) -> int:
+    _print_run(run)
     handler = logging.FileHandler(run.folder.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.setLevel(logging.INFO)
     log.addHandler(handler)
-    problems = []
-    if any(decision.action == "run" for decision in decisions):
+    problems: list[str] = []
+    if any(decision.action == "run" for decision in decisions) or not run.folder.index.is_file():
         from . import report
 
-        problems = pipeline.work(run, decisions, force)
-        report.write_index(run.folder, run.record, problems + pipeline.outdated(run, decisions))
+        try:
+            problems = pipeline.work(run, decisions, force)
+        finally:
+            report.write_index(run.folder, run.record, problems + pipeline.outdated(run, problems))
     _print_summary(run, decisions, problems)
     return FAILED if problems else DONE
 
 
 def _print_summary(run: pipeline.Run, decisions: Sequence[pipeline.Decision], problems: Sequence[str]) -> None:
-    import json
-
     kept = [decision.step for decision in decisions if decision.action == "keep"]
     if kept:
         print(f"still valid: {', '.join(kept)}")
-    known = json.loads(run.folder.metrics.read_text(encoding="utf-8")) if run.folder.metrics.is_file() else {"models": {}}
-    for model, splits in known["models"].items():
+    for model, splits in pipeline.read_json(run.folder.metrics).get("models", {}).items():
         test = splits["test"]
         print(f"{model:<14} test: accuracy {test['accuracy']:.3f}, AUROC {test['auroc']:.3f}, "
               f"sensitivity {test['sensitivity']:.3f}, specificity {test['specificity']:.3f} (n = {test['n']})")  # fmt: skip

@@ -24,7 +24,26 @@ SCORES = {
     "brier": "Brier score",
     "ece": "calibration error",
 }
-NOT_COMPARABLE = "Reported on real X-rays, not comparable: the scores of this run are on SYNTHETIC images."
+STANDINGS = {
+    "synthetic": "SYNTHETIC data: every image was drawn by this project's phantom; no score of this run says anything about real X-rays.",
+    "published": "The published set: its train folder holds as many images of each class as were published.",
+    "own": "These are not the images of the published set; what others reported on that set is not comparable.",
+}
+NOT_COMPARABLE = {
+    "synthetic": "Reported on real X-rays, not comparable: the scores of this run are on SYNTHETIC images.",
+    "own": "Reported on the published set, not comparable: the scores of this run are on other images.",
+}
+
+
+def standing(synthetic: bool, counts: dict[str, dict[str, int]]) -> str:
+    """Return how a data set stands to the published one: ``synthetic``, ``published`` or ``own``.
+
+    It is the published one where as many training images of each class are there; a part of the test
+    images may be missing, which the sentences then say.
+    """
+    if synthetic:
+        return "synthetic"
+    return "published" if counts.get("train") == published.COUNTS["train"] else "own"
 
 
 def with_interval(entry: dict[str, Any], score: str) -> str:
@@ -53,20 +72,20 @@ def score_table(models: dict[str, dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def count_table(manifest: Manifest, synthetic: bool) -> pd.DataFrame:
+def count_table(manifest: Manifest, standing: str) -> pd.DataFrame:
     """Return images per folder and class beside the published counts and the original project's."""
     rows = []
     for split, counts in manifest.counts().items():
         for label in LABELS:
             row = {"folder": split, "class": label, "here": counts[label]}
-            if not synthetic:
+            if standing == "published":
                 row["published"] = published.COUNTS.get(split, {}).get(label, "")
                 row["original project"] = published.ORIGINAL_COUNTS.get(split, {}).get(label, "")
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def about_data(manifest: Manifest, files: pd.DataFrame, synthetic: bool) -> list[str]:
+def about_data(manifest: Manifest, files: pd.DataFrame, standing: str) -> list[str]:
     """Return what the counts, the split and the duplicates say."""
     counts = manifest.counts()
     shares = {split: count["PNEUMONIA"] / sum(count.values()) for split, count in counts.items()}
@@ -75,19 +94,23 @@ def about_data(manifest: Manifest, files: pd.DataFrame, synthetic: bool) -> list
         f"PNEUMONIA makes up {shares['train']:.1%} of train and {shares['test']:.1%} "
         f"of test: a model that always answers PNEUMONIA is right that often.",
     ]
-    if not synthetic:
+    if standing == "published":
         sentences += [_against_published(split, counts[split]) for split in published.COUNTS if split in counts]
         sentences.append("Where the original project counted one image more in a folder, it had counted the hidden file .DS_Store.")
     if "val" in counts:
         images = sum(counts["val"].values())
-        sentences.append(f"One image of the published val changes accuracy on it by {1 / images:.1%}: too coarse to choose anything on.")
+        sentences.append(
+            f"One image of the published val changes accuracy on it by {100 / images:.1f} points: too coarse to choose anything on."
+        )
     train, validation = (files[files["fold"] == fold] for fold in ("train", "validation"))
     shared = set(train["patient"]) & set(validation["patient"])
+    scored = set(files.loc[files["split"].isin(["val", "test"]), "patient"]) & set(files.loc[files["split"] == "train", "patient"])
     sentences.append(
         f"Our validation holds {len(validation)} images of "
         f"{validation['patient'].nunique()} patients, {len(shared)} of whom are also in the "
-        f"{len(train)} images that remain for training."
+        f"{len(train)} images that remain for training, as far as file names tell."
     )
+    sentences.append(f"Of the patients of val and test, {len(scored)} are also in train.")
     repeated = files[files.duplicated("sha256", keep=False)]
     across = int((repeated.groupby("sha256")["split"].nunique() > 1).sum())
     sentences.append(
@@ -107,26 +130,28 @@ def _against_published(split: str, counts: dict[str, int]) -> str:
     )
 
 
-def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], synthetic: bool) -> list[str]:
+def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standing: str) -> list[str]:
     """Return what a model's scores say, each sentence from the numbers."""
     name, test, validation = MODEL_NAMES[model], entry["test"], entry["validation"]
     (tn, fp), (fn, tp) = test["confusion_matrix"]
     floor = (tp + fn) / test["n"]
-    drawn = "SYNTHETIC " if synthetic else ""
+    drawn = "SYNTHETIC " if standing == "synthetic" else ""
     sentences = [
         f"On the {test['n']} {drawn}test images, {name} reaches an accuracy of "
         f"{with_interval(test, 'accuracy')} and an AUROC of {with_interval(test, 'auroc')}.",
         f"Always answering PNEUMONIA would be right in {floor:.1%} of them: the model is {_points(test['accuracy'] - floor)}.",
-        f"At the threshold of {test['threshold']:.3f}, fixed on validation, it finds "
-        f"{tp} of {tp + fn} pneumonias and clears {tn} of {tn + fp} normal X-rays.",
+        f"At the threshold of {test['threshold']:.3f} ({test['operating_point']}) it calls "
+        f"{tp} of {tp + fn} PNEUMONIA and {tn} of {tn + fp} NORMAL {drawn}images correctly.",
         f"From validation to test its accuracy goes from {validation['accuracy']:.3f} to "
         f"{test['accuracy']:.3f} and its AUROC from {validation['auroc']:.3f} to {test['auroc']:.3f}.",
-        f"Weights at the start: {card['weights']}. Trained in {card['precision']}; the best "
+        f"Network: {card['network']}. Weights at the start: {card['weights']}. Trained in {card['precision']}; the best "
         f"epoch of {len(card['history'])} by validation loss was {card['best_epoch']}.",
     ]
-    if model == "baseline_cnn" and not synthetic:
+    if model == "baseline_cnn" and standing == "published":
         original = published.ORIGINAL[model]
-        sentences.insert(2, f"The original project's baseline stood on that floor: {original.accuracy:.1%}, {original.note}.")
+        sentences.insert(
+            2, f"The original project's baseline stood on the floor of its test images: {original.accuracy:.1%}, {original.note}."
+        )
     half = test["operating_points"]["half"]
     sentences.insert(
         -2,
@@ -170,7 +195,7 @@ def differences(predictions: dict[str, pd.DataFrame], models: dict[str, dict[str
     return pd.DataFrame(rows, columns=columns)
 
 
-def about_both(models: dict[str, dict[str, Any]], gaps: pd.DataFrame, synthetic: bool) -> list[str]:
+def about_both(models: dict[str, dict[str, Any]], gaps: pd.DataFrame, standing: str) -> list[str]:
     """Return the conclusion: which model is better, by how much, how sure that is, and what the threshold costs."""
     sentences = []
     for gap in gaps.itertuples():
@@ -183,13 +208,10 @@ def about_both(models: dict[str, dict[str, Any]], gaps: pd.DataFrame, synthetic:
         else:
             sentences.append(f"In {gap.score} {better} is better by {interval}.")
     for model, entry in models.items():
-        before, test = entry["validation"]["specificity"], entry["test"]
-        high = test["ci95"]["specificity"][1]
-        sentences.append(
-            f"{MODEL_NAMES[model]}: specificity goes from {before:.3f} on validation to {with_interval(test, 'specificity')} on test"
-            + (", more than chance explains: the test images differ from the training ones." if before > high else ".")
-        )
-        if not synthetic:
+        before = entry["validation"]["specificity"]
+        after = with_interval(entry["test"], "specificity")
+        sentences.append(f"{MODEL_NAMES[model]}: specificity goes from {before:.3f} on validation to {after} on test.")
+        if standing == "published":
             sentences.append(_against_original(model, entry["test"]))
     return sentences
 
@@ -206,10 +228,43 @@ def _against_original(model: str, test: dict[str, Any]) -> str:
     )
 
 
+def beside_original(models: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Return loss and accuracy of each model and split beside what the original project reported for it."""
+    rows = []
+    for model, splits in models.items():
+        original = published.ORIGINAL[model]
+        reported = {"val": original.val_accuracy, "test": original.accuracy}
+        for split, entry in splits.items():
+            found = {"accuracy": with_interval(entry, "accuracy"), "log loss": with_interval(entry, "loss")}
+            theirs = {"original's accuracy": reported.get(split), "original's log loss": original.loss if split in reported else None}
+            rows.append({"model": MODEL_NAMES[model], "split": SPLIT_NAMES[split], **found, **theirs})
+    return pd.DataFrame(rows).astype(object).fillna("not given here")
+
+
 def published_table() -> pd.DataFrame:
     """Return the original project's scores and those of others, each with its protocol."""
     rows = [vars(score) for score in (*published.ORIGINAL.values(), *published.OTHERS)]
-    return pd.DataFrame(rows).rename(columns={"auroc": "AUROC", "note": "protocol"}).fillna("not reported")
+    return (
+        pd.DataFrame(rows)
+        .rename(columns={"auroc": "AUROC", "note": "protocol", "val_accuracy": "accuracy on val", "loss": "log loss"})
+        .astype(object)
+        .fillna("not given here")
+    )
+
+
+def verdict(models: dict[str, dict[str, Any]], standing: str) -> list[str]:
+    """Return, for each model, its scores on test and whether it beats always answering PNEUMONIA."""
+    drawn = "SYNTHETIC " if standing == "synthetic" else ""
+    sentences = []
+    for model, splits in models.items():
+        test = splits["test"]
+        floor = sum(test["confusion_matrix"][1]) / test["n"]
+        scores = ", ".join(f"{SCORES[score]} {with_interval(test, score)}" for score in ("accuracy", "auroc", "sensitivity", "specificity"))
+        sentences.append(
+            f"{MODEL_NAMES[model]} on {test['n']} {drawn}test images: {scores}. "
+            f"Always answering PNEUMONIA would be right in {floor:.1%}: the model is {_points(test['accuracy'] - floor)}."
+        )
+    return sentences
 
 
 def about_missing(models: dict[str, Any], run: RunFolder) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import re
@@ -22,7 +23,8 @@ LABELS = ("NORMAL", "PNEUMONIA")
 FOLDS = ("train", "validation", "val", "test")  # validation is ours, carved from train
 SCORED_FOLDS = FOLDS[1:]
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
-MOST_UNUSABLE = 0.05
+MOST_UNUSABLE = 0.05  # of the files; up to two are always passed over
+NO_IMAGE = ("hidden file", f"not one of {', '.join(IMAGE_SUFFIXES)}")
 MOST_PIXELS = 100_000_000  # about three times the largest image of the real set, and 100 MB as grey
 COLUMNS = ["path", "split", "label", "subtype", "patient", "width", "height", "mode", "bytes", "sha256", "problem"]
 TEXT_COLUMNS = ["path", "split", "label", "subtype", "patient", "mode", "sha256", "problem"]
@@ -99,7 +101,7 @@ def read_manifest(root: Path) -> Manifest:
     else:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             table = pd.DataFrame(list(pool.map(lambda path: _inspect(root, path), found)), columns=COLUMNS)
-        paths.write_atomically(cached, table.to_csv(index=False))
+        paths.write_atomically(cached, table.to_csv(index=False, quoting=csv.QUOTE_ALL))
     return _checked(root, table)
 
 
@@ -107,8 +109,8 @@ def _checked(root: Path, table: pd.DataFrame) -> Manifest:
     usable = table["problem"] == ""
     files = table[usable].drop(columns="problem").reset_index(drop=True)
     left_out = table.loc[~usable, ["path", "problem"]].reset_index(drop=True)
-    damaged = left_out[left_out["problem"] != "hidden file"]
-    if len(damaged) > MOST_UNUSABLE * max(len(table), 1):
+    damaged = left_out[~left_out["problem"].isin(NO_IMAGE)]
+    if len(damaged) > max(MOST_UNUSABLE * len(table), 2):
         first = damaged.iloc[0]
         raise UsageError(
             f"data {root}: {len(damaged)} of {len(table)} files are unusable, the first is {first['path']!r} ({first['problem']}); "
@@ -126,13 +128,11 @@ def _checked(root: Path, table: pd.DataFrame) -> Manifest:
 def check_layout(root: Path) -> None:
     """Raise UsageError where `root` is not a folder in the Kaggle layout."""
     if not root.is_dir():
-        raise UsageError(
-            f"data {root}: there is no such folder; give a folder in the Kaggle layout or one of auto, kaggle, medmnist, phantom"
-        )
-    for split in ("train", "test"):
-        for label in LABELS:
-            if not (root / split / label).is_dir():
-                raise UsageError(f"data {root}: {split}/{label} is missing; the layout is train|val|test / NORMAL|PNEUMONIA / *.jpeg")
+        raise UsageError(f"data {root}: there is no such folder; give a folder in the Kaggle layout or one of auto, kaggle, phantom")
+    splits = ["train", "test", *(split for split in ("validation", "val") if (root / split).is_dir())]
+    missing = [f"{split}/{label}" for split in splits for label in LABELS if not (root / split / label).is_dir()]
+    if missing:
+        raise UsageError(f"data {root}: {missing[0]} is missing; the layout is train|val|test / NORMAL|PNEUMONIA / *.jpeg")
 
 
 def _folders(root: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -163,9 +163,9 @@ def _inspect(root: Path, path: Path) -> list:
     if name != relative.as_posix():
         return [*row, 0, 0, "", 0, "", "its name is not UTF-8"]
     if path.name.startswith("."):
-        return [*row, 0, 0, "", 0, "", "hidden file"]
+        return [*row, 0, 0, "", 0, "", NO_IMAGE[0]]
     if path.suffix.lower() not in IMAGE_SUFFIXES:
-        return [*row, 0, 0, "", 0, "", f"not one of {', '.join(IMAGE_SUFFIXES)}"]
+        return [*row, 0, 0, "", 0, "", NO_IMAGE[1]]
     try:
         content = path.read_bytes()
         with warnings.catch_warnings():
@@ -217,6 +217,8 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
     rng = np.random.default_rng([seed, 1])
     chosen: list[str] = []
     for _, stratum in strata.groupby("stratum"):
+        if len(stratum) < 2:
+            continue  # a lone patient stays in training
         stratum = stratum.iloc[rng.permutation(len(stratum))]
         before = stratum["images"].cumsum() - stratum["images"]
         chosen += list(stratum.index[before < fraction * stratum["images"].sum()])

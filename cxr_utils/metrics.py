@@ -169,7 +169,8 @@ def _weighted_areas(positive: np.ndarray, scores: np.ndarray, weights: np.ndarra
         area = ((alarms - alarms_before) * (hits + hits_before) / 2).sum(axis=1) / (hits[:, -1] * alarms[:, -1])
         precision = np.where(hits + alarms > 0, hits / (hits + alarms), 0)
         average_precision = ((hits - hits_before) * precision).sum(axis=1) / hits[:, -1]
-    area[(hits[:, -1] == 0) | (alarms[:, -1] == 0)] = np.nan
+    one_class = (hits[:, -1] == 0) | (alarms[:, -1] == 0)
+    area[one_class] = average_precision[one_class] = np.nan
     return {"auroc": area, "auprc": average_precision}
 
 

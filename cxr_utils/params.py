@@ -14,6 +14,7 @@ from . import paths
 
 STEPS = ("01_eda", "02_baseline_cnn", "03_resnet50v2", "04_comparison")
 MODELS = ("baseline_cnn", "resnet50v2")
+LEAST_SIDE = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}  # of the image, in pixels; 32 elsewhere
 SHARED_SECTIONS = ("data", "augmentation", "evaluation")
 
 
@@ -51,7 +52,7 @@ class Section(BaseModel):
 class Data(Section):
     """Which X-rays, and how many of the training patients are set aside for validation."""
 
-    source: str = Field("auto", min_length=1, description="auto, kaggle, medmnist, phantom, or a folder in the Kaggle layout")
+    source: str = Field("auto", min_length=1, description="auto, kaggle, phantom, or a folder in the Kaggle layout")
     validation_fraction: Number = Field(0.15, gt=0, lt=0.5, description="share of the training images whose patients are set aside")
     phantom_images: int = Field(
         1000, ge=120, le=100_000, description="training images that the phantom draws; its test split is a quarter of it"
@@ -66,9 +67,13 @@ class Augmentation(Section):
     flip: bool = Field(True, description="mirror half of the images left to right")
     rotation: Number = Field(8.0, ge=0, le=45, description="largest turn to either side, in degrees")
     shift: Number = Field(0.05, ge=0, le=0.5, description="largest shift along an axis, as a share of the side")
-    zoom: Number = Field(0.1, ge=0, le=0.5, description="largest change of scale, as a share")
+    zoom: Number = Field(0.15, ge=0, le=0.5, description="largest change of scale, as a share")
+    stretch: Number = Field(0.25, ge=0, le=0.5, description="largest change of the aspect ratio, as a share")
     brightness: Number = Field(0.1, ge=0, le=1, description="largest change of brightness, as a share of the range")
     contrast: Number = Field(0.2, ge=0, le=0.9, description="largest change of contrast, as a share")
+    gamma: Number = Field(0.4, ge=0, le=0.9, description="largest change of the exponent of the grey values, as a share")
+    sharpness: Number = Field(0.8, ge=0, le=1, description="largest blur or sharpening, as a share of a 5 x 5 Gaussian")
+    noise: Number = Field(0.03, ge=0, le=0.5, description="largest spread of added noise, as a share of the range")
 
 
 class ModelSection(Section):
@@ -108,7 +113,7 @@ class Evaluation(Section):
     target_sensitivity: Number = Field(
         0.98, gt=0, lt=1, description="sensitivity that the operating point 'sensitivity' reaches on validation"
     )
-    resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples behind each 95 % interval")
+    resamples: int = Field(2000, ge=100, le=10_000, description="bootstrap resamples behind each 95 % interval")
 
 
 class Params(Section):
@@ -204,7 +209,7 @@ def load(profile: str, overrides: Iterable[str] = (), source: str | None = None)
     UsageError
         The profile is unknown or not YAML, or a parameter is unknown, mistyped or out of range.
     """
-    path = profile_path(profile)
+    path, overrides = profile_path(profile), list(overrides)
     tree = _read_yaml(path)
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -212,12 +217,13 @@ def load(profile: str, overrides: Iterable[str] = (), source: str | None = None)
             raise UsageError(f"--set {override}: no value given; write --set SECTION.KEY=VALUE, as in --set baseline_cnn.epochs=3")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError, ValueError):
             raise UsageError(f"--set {override}: the value is not valid YAML; quote it, as in --set 'data.source=\"my folder\"'") from None
         _put(tree, key.strip().split("."), value)
     if source is not None:
         _put(tree, ["data", "source"], source)
-    return _checked(tree, str(path))
+    shown = path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path
+    return _checked(tree, " ".join([str(shown), *(f"--set {override}" for override in overrides)]))
 
 
 def profile_path(profile: str) -> Path:
@@ -271,7 +277,13 @@ def _checked(tree: dict[str, Any], where: str) -> Params:
         name = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise UsageError(f"{where}: unknown parameter {name}{nearest(name, parameter_names())}") from None
-        raise UsageError(f"{where}: {name} = {first['input']!r}: {_lower(first['msg'])}; see params/default.yaml") from None
+        if first["type"] == "literal_error":
+            allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            close = nearest(str(first["input"]), allowed) or f"; it is one of {', '.join(allowed[:6])}"
+            raise UsageError(f"{where}: {name} = {first['input']!r} is not known{close}") from None
+        if len(first["loc"]) == 1 and name != "seed":
+            raise UsageError(f"{where}: {name} is a section; give {name}.KEY a value, see params/default.yaml") from None
+        raise UsageError(f"{where}: {name} = {first['input']!r}: {_lower(first['msg'])}; ranges stand in cxr_utils/params.py") from None
 
 
 def _lower(message: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,11 @@ class RunFolder:
         for folder in ("executed", "predictions", "models", "figures"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         return self
+
+
+def digest(file: Path) -> str:
+    """Return the SHA-256 of a file's content, or an empty string where there is no such file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
 def write_atomically(path: Path, text: str) -> None:

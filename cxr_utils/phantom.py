@@ -24,6 +24,7 @@ from . import paths
 from .params import Data
 
 MARKER = "phantom.json"
+COMMENT = b"SYNTHETIC: drawn by the phantom of cxr_utils, no radiograph"  # in every JPEG, so that a copy of some is known too
 # Shares of the real set: PNEUMONIA 3,875 of 5,216 in train and 390 of 624 in test, 2,530 bacterial of 3,875.
 PNEUMONIA_SHARE = {"train": 3875 / 5216, "val": 0.5, "test": 390 / 624}
 BACTERIAL_SHARE = {"train": 2530 / 3875, "val": 1.0, "test": 242 / 390}
@@ -31,6 +32,7 @@ VAL_IMAGES = 16
 TEST_SHARE = 0.25
 MORE_IMAGES = {"normal": 0.12, "bacteria": 0.5, "virus": 0.4}  # chance that a patient has one more image
 MOST_IMAGES = 8
+WIDEST = 1.35  # width over height
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,17 @@ def fetch(data: Data, progress: bool = False) -> Path:
     return target
 
 
+def is_drawn(folder: Path) -> bool:
+    """Tell whether a folder in the Kaggle layout, or a copy of one, holds images of the phantom."""
+    if (folder / MARKER).is_file():
+        return True
+    for label in ("NORMAL", "PNEUMONIA"):
+        first = min((folder / "train" / label).glob("*.jpeg"), default=None)
+        if first and COMMENT in first.read_bytes()[:4096]:
+            return True
+    return False
+
+
 def cached_at(data: Data) -> Path:
     """Return where the phantom that `data` describes lies, whether or not it has been drawn."""
     drawing = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
@@ -98,12 +111,12 @@ def draw_set(root: Path, images: int, size: int, seed: int, progress: bool = Fal
 
     def save(radiograph: Radiograph) -> None:
         pixels, mask, quality = draw(radiograph, size, seed)
-        Image.fromarray(pixels).save(root / radiograph.path, "JPEG", quality=quality)
+        Image.fromarray(pixels).save(root / radiograph.path, "JPEG", quality=quality, comment=COMMENT)
         if radiograph.kind != "normal":
             Image.fromarray(mask * np.uint8(255)).save((root / "masks" / radiograph.path).with_suffix(".png"))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in tqdm(pool.map(save, plan), "drawing the SYNTHETIC phantom", len(plan), disable=not progress, unit="image"):
+        for _ in tqdm(pool.map(save, plan), "drawing the SYNTHETIC phantom", len(plan), disable=None if progress else True, unit="image"):
             pass
     about = {"synthetic": True, "images": images, "size": size, "seed": seed}
     paths.write_atomically(root / MARKER, json.dumps(about))
@@ -191,7 +204,8 @@ def _bump(value: np.ndarray, width: float) -> np.ndarray:
 
 def _cloud(shape: tuple[int, int], cells: int, rng: np.random.Generator) -> np.ndarray:
     """Smooth random field of about unit spread with features of 1/cells of the height."""
-    coarse = rng.standard_normal((cells + 1, round(cells * shape[1] / shape[0]) + 1), np.float32)
+    # As many numbers for every image, so that a patient's anatomy does not depend on the film's aspect.
+    coarse = rng.standard_normal((cells + 1, round(cells * WIDEST) + 1), np.float32)[:, : round(cells * shape[1] / shape[0]) + 1]
     return np.asarray(Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC))
 
 

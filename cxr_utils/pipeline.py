@@ -16,9 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import paths
+from . import paths, phantom, sources
 from .manifest import Manifest, carve_validation
-from .params import MODELS, STEPS, Params, UsageError, flat, model_of
+from .params import LEAST_SIDE, MODELS, STEPS, Params, UsageError, flat, model_of
 from .sources import Source
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ class Run:
         Its files; None while the data set has still to be drawn or downloaded.
     record : dict
         Content of ``run.json`` as the last run left it.
+    arguments : sequence of str
+        What stood on the command line.
     """
 
     folder: paths.RunFolder
@@ -56,6 +58,7 @@ class Run:
     source: Source
     manifest: Manifest | None
     record: dict[str, Any] = field(default_factory=dict)
+    arguments: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,13 @@ class Decision:
     reason: str
 
 
-def read_record(folder: paths.RunFolder) -> dict[str, Any]:
-    """Return ``run.json`` as far as it can be read; a damaged one counts as none."""
+def read_json(file: Path) -> dict[str, Any]:
+    """Return a JSON object as far as it can be read; a damaged or missing one counts as empty."""
     try:
-        record = json.loads(folder.record.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def artefacts(step: str, folder: paths.RunFolder) -> list[Path]:
@@ -91,20 +94,17 @@ def step_key(step: str, run: Run) -> str:
     values = flat(run.params, step, "")
     values["source"] = run.source.kind
     package = sorted(file for file in paths.PACKAGE.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    inputs = [_digest(run.folder.predictions(str(model_of(needed)))) for needed in NEEDS.get(step, ())]
+    inputs = [paths.digest(run.folder.predictions(str(model_of(needed)))) for needed in NEEDS.get(step, ())]
     asked = {
         "values": values,
         "manifest": run.manifest.digest if run.manifest else None,
-        "notebook": _digest(paths.NOTEBOOKS / f"{step}.ipynb"),
-        "package": [[file.relative_to(paths.PACKAGE).as_posix(), _digest(file)] for file in package],
+        "notebook": paths.digest(paths.NOTEBOOKS / f"{step}.ipynb"),
+        "package": [[file.relative_to(paths.PACKAGE).as_posix(), paths.digest(file)] for file in package],
         "libraries": {library: version(library) for library in LIBRARIES},
         "inputs": inputs,
+        "weights": paths.digest(paths.from_root(values.get("weights", ""))),
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
 def validity(step: str, run: Run) -> str:
@@ -115,9 +115,18 @@ def validity(step: str, run: Run) -> str:
     missing = [file.name for file in artefacts(step, run.folder) if not file.is_file()]
     if missing:
         return f"{missing[0]} is missing"
+    if model_of(step) and not _scored(str(model_of(step)), run):
+        return "metrics.json does not hold its scores"
     if done.get("key") != step_key(step, run):
         return "its parameters, data or code have changed"
     return ""
+
+
+def _scored(model: str, run: Run) -> bool:
+    """Tell whether ``metrics.json`` holds a model's scores on the data of this run."""
+    known = read_json(run.folder.metrics)
+    same = run.manifest is not None and known.get("data", {}).get("manifest") == run.manifest.digest
+    return same and model in known.get("models", {})
 
 
 def decide(run: Run, only: str | None = None, start: str | None = None, force: bool = False) -> list[Decision]:
@@ -155,27 +164,27 @@ def decide(run: Run, only: str | None = None, start: str | None = None, force: b
 
 def _check_inputs(step: str, asked: Sequence[str], run: Run) -> None:
     for needed in NEEDS.get(step, ()):
-        file = run.folder.predictions(str(model_of(needed)))
-        if needed not in asked and not file.is_file():
-            raise UsageError(
-                f"{step} needs {file}, which is missing; run {needed} first: python "
-                f"run_all.py {run.profile} --run {run.folder.name} --only {needed}"
-            )
+        reason = "" if needed in asked else validity(needed, run)
+        if reason:
+            raise UsageError(f"{step} needs {needed}: {reason}; repeat the command with --from {needed}")
 
 
 def check_data(run: Run) -> None:
     """Raise UsageError where the data cannot be trained on as the parameters ask; no notebook has run yet."""
+    weights = run.params.resnet50v2.weights
+    if weights not in ("auto", "imagenet", "none") and not paths.from_root(weights).is_file():
+        raise UsageError(f"resnet50v2.weights {weights}: there is no such file; give auto, imagenet, none or a weights file")
     if run.manifest is None:
         return
     files = carve_validation(run.manifest.files, run.params.data.validation_fraction, run.params.seed)
     training = int((files["fold"] == "train").sum())
     for model in MODELS:
+        least = LEAST_SIDE.get(getattr(getattr(run.params, model), "backbone", ""), 32)
+        if getattr(run.params, model).image_size < least:
+            raise UsageError(f"{model}.image_size = {getattr(run.params, model).image_size}: the backbone takes {least} px and more")
         batch = getattr(run.params, model).batch_size
         if batch > training:
             raise UsageError(f"{model}.batch_size = {batch}: there are only {training} training images; take a smaller batch")
-    weights = run.params.resnet50v2.weights
-    if weights not in ("auto", "imagenet", "none") and not paths.from_root(weights).is_file():
-        raise UsageError(f"resnet50v2.weights {weights}: there is no such file; give auto, imagenet, none or a weights file")
 
 
 def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[str]:
@@ -191,6 +200,7 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
     from . import execution, report  # papermill and nbconvert take a second, which a run with nothing to do saves
 
     execution.quiet_libraries()
+    _clear_other_data(run)
     run.record = {**run.record, **describe(run)}
     problems: list[str] = []
     failed: set[str] = set()
@@ -203,19 +213,30 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
             failed.add(step)
             problems.append(f"{step}: did not run, as {blocking[0]} failed")
             continue
+        finished = False
         try:
             run_step(step, run, force)
+            finished = True
         except execution.StepFailed as error:
             failed.add(step)
             problems.append(str(error))
         finally:
             if run.folder.executed(step).is_file():
-                report.render(step, run.folder, run.source.synthetic)
+                report.render(step, run.folder, run.source.synthetic, failed=not finished)
         if step not in failed:
             problem = _complete(step, run)
             failed |= {step} if problem else set()
             problems += [problem] if problem else []
     return problems
+
+
+def _clear_other_data(run: Run) -> None:
+    """Remove scores and reports of another data set from the folder, so that none can pass for this one's."""
+    known = read_json(run.folder.metrics)
+    if known and run.manifest and known.get("data", {}).get("manifest") != run.manifest.digest:
+        stale = [run.folder.metrics, run.folder.index, *map(run.folder.predictions, MODELS)]
+        for file in [*stale, *map(run.folder.html, STEPS), *map(run.folder.executed, STEPS), *run.folder.figure("x").parent.glob("*.png")]:
+            file.unlink(missing_ok=True)
 
 
 def run_step(step: str, run: Run, force: bool) -> None:
@@ -232,17 +253,14 @@ def run_step(step: str, run: Run, force: bool) -> None:
     if force and model:
         run.folder.model_card(model).unlink(missing_ok=True)
     values = flat(run.params, step, run.folder.root)
-    values["source"] = str(run.source.root) if run.source.kind == "folder" else _named(run)
-    run.record["steps"][step] = {"started": _now()}
+    own = run.source.kind == "folder" or run.source.root not in (phantom.cached_at(run.params.data), sources.kaggle_root())
+    values["source"] = str(run.source.root.resolve()) if own else run.source.kind
+    key = step_key(step, run)  # before the notebook runs: what is edited meanwhile is not what ran
+    run.record["steps"][step] = {"started": _now(), "parameters": values}
     started = time.perf_counter()
     execution.execute(step, values, run.folder.executed(step))
+    run.record["steps"][step]["ran_as"] = key
     run.record["steps"][step]["seconds"] = round(time.perf_counter() - started, 1)
-
-
-def _named(run: Run) -> str:
-    """A phantom may also be a folder that was named; auto is replaced by what it stands for."""
-    asked = run.params.data.source
-    return run.source.kind if asked in ("auto", run.source.kind) else asked
 
 
 def _complete(step: str, run: Run) -> str:
@@ -250,14 +268,14 @@ def _complete(step: str, run: Run) -> str:
     missing = [file for file in artefacts(step, run.folder) if not file.is_file()]
     if missing:
         return f"{step}: ran to its end but left no {missing[0].name}; look into its report"
-    run.record["steps"][step]["key"] = step_key(step, run)
+    run.record["steps"][step]["key"] = run.record["steps"][step].pop("ran_as")
     write_record(run)
     return ""
 
 
-def outdated(run: Run, decisions: Sequence[Decision]) -> list[str]:
-    """Return a line for each step that was not asked for and is not, or no longer, what the parameters say."""
-    reasons = {decision.step: validity(decision.step, run) for decision in decisions if decision.action == "leave"}
+def outdated(run: Run, problems: Sequence[str]) -> list[str]:
+    """Return a line for each step, not already among the problems, that is not what the parameters say."""
+    reasons = {step: validity(step, run) for step in STEPS if not any(problem.startswith(step) for problem in problems)}
     return [f"{step}: not run this time; {reason}" for step, reason in reasons.items() if reason]
 
 
@@ -268,6 +286,7 @@ def describe(run: Run) -> dict[str, Any]:
         "schema": 1,
         "run": run.folder.name,
         "profile": run.profile,
+        "command": ["run_all.py", *run.arguments],
         "parameters": run.params.model_dump(),
         "data": {
             "asked": run.params.data.source,

@@ -137,7 +137,7 @@ def confusion_matrix(matrix: list[list[int]]) -> Figure:
         yticklabels=LABELS,
         ax=axes[0, 0],
     )
-    axes[0, 0].set(xlabel="answer", ylabel="truth")
+    axes[0, 0].set(xlabel="model's answer", ylabel="label")
     return figure
 
 

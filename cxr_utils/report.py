@@ -23,7 +23,7 @@ STEP_TITLES = {
 PAGES = [("index.html", "Overview"), *((f"{step}.html", title) for step, title in STEP_TITLES.items())]
 
 
-def render(step: str, folder: paths.RunFolder, synthetic: bool) -> None:
+def render(step: str, folder: paths.RunFolder, synthetic: bool, failed: bool = False) -> None:
     """Write the HTML report of a step from its executed notebook, marked where the step failed.
 
     Parameters
@@ -34,15 +34,16 @@ def render(step: str, folder: paths.RunFolder, synthetic: bool) -> None:
         The run; ``executed/<step>.ipynb`` must be there.
     synthetic : bool
         Whether the data is the phantom's; the report then carries a banner.
+    failed : bool
+        Whether the step did not run to its end; the report then says so.
     """
     notebook = nbformat.read(folder.executed(step), as_version=4)
     cells = [cell for cell in notebook.cells if "papermill-error-cell-tag" not in cell.metadata.get("tags", [])]
-    failed = any(output.output_type == "error" for cell in cells for output in cell.get("outputs", []))
     notebook.cells = cells
     exporter = HTMLExporter(template_name=paths.TEMPLATE.name, extra_template_basedirs=[str(paths.PACKAGE)])
     exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     about = {
-        "title": f"{STEP_TITLES[step]}: run {folder.name}",
+        "title": f"{'SYNTHETIC: ' if synthetic else ''}{STEP_TITLES[step]}, run {folder.name}",
         "style": _style(),
         "pages": PAGES,
         "here": f"{step}.html",
@@ -70,6 +71,7 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
     known = scoring.read_metrics(folder)
     models = known.get("models", {})
     synthetic = record["data"]["synthetic"]
+    standing = findings.standing(synthetic, known.get("data", {}).get("counts", {}))
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(paths.TEMPLATE), autoescape=False, trim_blocks=True)
     page = environment.get_template("overview.html.j2").render(
         run=folder.name,
@@ -79,7 +81,7 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
         command=REAL_RUN,
         cost=REAL_RUN_COST,
         problems=problems,
-        verdict=verdict(models, synthetic),
+        verdict=findings.verdict(models, standing),
         scores=findings.score_table(models).to_html(border=0) if models else "",
         resamples=known.get("bootstrap", {}).get("resamples", 0),
         val_images=sum(known.get("data", {}).get("counts", {}).get("val", {}).values()),
@@ -87,19 +89,6 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
         provenance=_provenance(record),
     )
     paths.write_atomically(folder.index, page)
-
-
-def verdict(models: dict[str, Any], synthetic: bool) -> list[str]:
-    """Return one sentence a model: its scores on test."""
-    drawn = "SYNTHETIC " if synthetic else ""
-    return [
-        f"{MODEL_NAMES[model]}: accuracy {findings.with_interval(splits['test'], 'accuracy')}, "
-        f"AUROC {findings.with_interval(splits['test'], 'auroc')}, "
-        f"sensitivity {findings.with_interval(splits['test'], 'sensitivity')}, "
-        f"specificity {findings.with_interval(splits['test'], 'specificity')} "
-        f"on {splits['test']['n']} {drawn}test images."
-        for model, splits in models.items()
-    ]
 
 
 def _style() -> str:

@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from . import paths, phantom
 from .manifest import LABELS, check_layout
-from .params import Data, UsageError
+from .params import Data, UsageError, nearest
 from .published import COUNTS
 
 KAGGLE_HANDLE = "paultimothymooney/chest-xray-pneumonia"
@@ -58,14 +58,14 @@ def plan(data: Data) -> Source:
     if name == "auto":
         chosen = os.environ.get("CXR_DATA")
         if chosen:
-            return _folder(Path(chosen).expanduser())
-        name = "kaggle" if _verified(_kaggle_root()) else "phantom"
+            return _folder(paths.from_root(chosen))
+        name = "kaggle" if _verified(kaggle_root()) else "phantom"
     if name == "phantom":
         return Source("phantom", phantom.cached_at(data))
     if name == "kaggle":
-        return Source("kaggle", _kaggle_root())
+        return Source("kaggle", kaggle_root())
     if "/" not in name and os.sep not in name and not paths.from_root(name).exists():
-        raise UsageError(f"data.source {name!r}: neither a folder nor one of {', '.join(NAMES)}; give --data one of these")
+        raise UsageError(f"data.source {name!r}: neither a folder nor one of {', '.join(NAMES)}{nearest(name, NAMES)}")
     return _folder(paths.from_root(name))
 
 
@@ -87,10 +87,11 @@ def fetch(data: Data, progress: bool = False) -> Source:
 
 def _folder(root: Path) -> Source:
     check_layout(root)
-    return Source("phantom" if (root / phantom.MARKER).is_file() else "folder", root)
+    return Source("phantom" if phantom.is_drawn(root) else "folder", root)
 
 
-def _kaggle_root() -> Path:
+def kaggle_root() -> Path:
+    """Return where the Kaggle set lies once it was downloaded and verified."""
     return paths.cache_folder() / "kaggle" / f"version{KAGGLE_VERSION}"
 
 

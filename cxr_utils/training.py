@@ -113,9 +113,10 @@ def training_key(name: str, params: Params, digest: str) -> str:
         "validation_fraction": params.data.validation_fraction,
         "augmentation": params.augmentation.model_dump(),
         "model": settings.model_dump(),
+        "weights": paths.digest(paths.from_root(getattr(settings, "weights", ""))),
         "manifest": digest,
         "libraries": {library: version(library) for library in LIBRARIES},
-        "modules": {module: hashlib.sha256((paths.PACKAGE / f"{module}.py").read_bytes()).hexdigest() for module in MODULES},
+        "modules": {module: paths.digest(paths.PACKAGE / f"{module}.py") for module in MODULES},
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
@@ -175,6 +176,7 @@ def fit(settings: ModelSection, augmentation: Augmentation, seed: int, parts: di
     model.set_weights(kept)
     history = pd.DataFrame(rows, columns=["epoch", "loss", "validation_loss", "validation_accuracy", "learning_rate", "seconds"])
     card = {
+        "network": getattr(settings, "backbone", "small residual CNN"),
         "weights": weights,
         "precision": precision,
         "parameters": model.count_params(),

@@ -148,10 +148,21 @@ def test_failed_step_stops_what_needs_it(smoke_run, run_all, out, tmp_path):
     assert "04_comparison: did not run" in blocked
     run = paths.RunFolder(out / "smoke")
     assert "Traceback" in run.log.read_text() and "This step failed." in run.html("03_resnet50v2").read_text()
-    assert "This run is incomplete." in run.index.read_text()
+    index = run.index.read_text()
+    assert "This run is incomplete." in index and "ResNet50V2 on" not in index and "resnet50v2 " not in done.stdout
+    assert list(json.loads(run.metrics.read_text())["models"]) == ["baseline_cnn"]
     partial = nbformat.read(run.executed("03_resnet50v2"), as_version=4)
     assert any(output.output_type == "error" for cell in partial.cells for output in cell.get("outputs", []))
-    assert not re.search(r"^(baseline_cnn|resnet50v2) .*NaN", done.stdout)
+
+
+def test_other_data_in_the_same_folder_leaves_no_scores_behind(smoke_run, run_all, out, real_subset):
+    """Scores of the phantom cannot stand, unmarked, in a run on real X-rays."""
+    done = run_all("smoke", "--data", real_subset, "--out", out, "--only", "01_eda")
+    run = paths.RunFolder(out / "smoke")
+    assert done.returncode == 0 and not run.metrics.is_file() and not run.html("02_baseline_cnn").is_file()
+    assert "No model has been scored yet" in run.index.read_text()
+    refused = run_all("smoke", "--data", real_subset, "--out", out, "--only", "04_comparison")
+    assert refused.returncode == 2 and "repeat the command with --from 02_baseline_cnn" in refused.stderr
 
 
 def test_real_subset_runs_and_is_compared(real_run):
@@ -162,4 +173,4 @@ def test_real_subset_runs_and_is_compared(real_run):
     assert found["data"]["source"] == "folder" and found["data"]["counts"]["test"] == {"NORMAL": 24, "PNEUMONIA": 24}
     page = run.html("04_comparison").read_text()
     assert "SYNTHETIC" not in page + run.index.read_text() + done.stdout
-    assert "not row for row" in page
+    assert "not comparable" in page and "percentage points below the original" not in page

@@ -5,7 +5,8 @@ import tensorflow as tf
 from cxr_utils.augmentation import augment, to_float
 from cxr_utils.params import Augmentation
 
-OFF = {"flip": False, "rotation": 0.0, "shift": 0.0, "zoom": 0.0, "brightness": 0.0, "contrast": 0.0}
+KINDS = [name for name in Augmentation.model_fields if name != "flip"]
+OFF = {"flip": False} | dict.fromkeys(KINDS, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -15,23 +16,25 @@ def batch():
 
 
 def test_all_off_changes_nothing(batch):
-    assert np.allclose(augment(batch, Augmentation(**OFF), [1, 2]), batch, atol=1e-6)
+    assert np.allclose(augment(batch, Augmentation(**OFF), [1, 2]), batch, atol=2e-4)
 
 
 def test_range_and_shape_are_kept(batch):
-    wild = Augmentation(flip=True, rotation=45.0, shift=0.5, zoom=0.5, brightness=1.0, contrast=0.9)
+    wild = Augmentation(
+        flip=True, rotation=45.0, shift=0.5, zoom=0.5, stretch=0.5, brightness=1.0, contrast=0.9, gamma=0.9, sharpness=1.0, noise=0.5
+    )
     changed = augment(batch, wild, [1, 2]).numpy()
     assert changed.shape == batch.shape and changed.min() >= 0 and changed.max() <= 1 and np.isfinite(changed).all()
 
 
 def test_flip_mirrors_about_half_of_the_images(batch):
     changed = augment(batch, Augmentation(**OFF | {"flip": True}), [1, 2]).numpy()
-    same = np.isclose(changed, batch, atol=1e-4).all(axis=(1, 2, 3))
-    mirrored = np.isclose(changed, batch[:, :, ::-1], atol=1e-4).all(axis=(1, 2, 3))
+    same = np.isclose(changed, batch, atol=2e-4).all(axis=(1, 2, 3))
+    mirrored = np.isclose(changed, batch[:, :, ::-1], atol=2e-4).all(axis=(1, 2, 3))
     assert (same ^ mirrored).all() and 16 < mirrored.sum() < 48
 
 
-@pytest.mark.parametrize("kind", ["rotation", "shift", "zoom", "brightness", "contrast"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_changes_images(batch, kind):
     changed = augment(batch, Augmentation(**OFF | {kind: 0.3}), [1, 2]).numpy()
     moved = np.abs(changed - batch).reshape(64, -1).max(axis=1) > 1e-4

@@ -23,14 +23,16 @@ def no_tensorflow(tmp_path):
         (["--set", "baseline_cnn.epoch=1"], "did you mean baseline_cnn.epochs"),
         (["--set", "baseline_cnn.epochs=0"], "greater than or equal to 1"),
         (["--data", "/no/such/folder"], "there is no such folder"),
-        (["--data", "phantum"], "neither a folder nor one of"),
+        (["--data", "phantum"], "did you mean phantom"),
         (["--data", str(paths.NOTEBOOKS)], "train/NORMAL is missing"),
-        (["--only", "02_baseline"], "did you mean 02_baseline_cnn"),
+        (["--only", "02_baseline_cn_"], "did you mean 02_baseline_cnn"),
         (["--only", "01_eda", "--from", "01_eda"], "exclude each other"),
         (["--run", "../up"], "plain folder name"),
+        (["--set", "seed=2020-13-45"], "not valid YAML"),
+        (["--set", "resnet50v2.backbone=Xception", "--set", "resnet50v2.image_size=64", "--data", "phantom"], "takes 71 px and more"),
         (["--frm", "01_eda"], "unrecognized arguments"),
-        (["smoke", "--data", "phantom", "--only", "04_comparison", "--run", "never-run"], "run 02_baseline_cnn first"),
-        (["smoke", "--data", "phantom", "--from", "03_resnet50v2", "--run", "never-run"], "run 02_baseline_cnn first"),
+        (["smoke", "--data", "phantom", "--only", "04_comparison", "--run", "never-run"], "repeat the command with --from 02_baseline_cnn"),
+        (["smoke", "--data", "phantom", "--from", "03_resnet50v2", "--run", "never-run"], "repeat the command with --from 02_baseline_cnn"),
         (["smoke", "--data", "phantom", "--set", "baseline_cnn.batch_size=500"], "only 98 training images"),
         (["smoke", "--data", "phantom", "--set", "resnet50v2.weights=nowhere.h5"], "there is no such file"),
     ],
@@ -54,6 +56,11 @@ def test_unwritable_folder(run_all, tmp_path):
     (tmp_path / "file").touch()
     done = run_all("smoke", "--data", "phantom", "--out", tmp_path / "file")
     assert done.returncode == 2 and "give another folder with --out" in done.stderr
+
+
+def test_unwritable_cache_is_one_line(run_all):
+    done = run_all("smoke", "--data", "phantom", CXR_CACHE="/dev/null/x")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "$CXR_CACHE" in done.stderr
 
 
 def test_data_command_says_what_it_holds(phantom_root, capsys):

@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -35,9 +36,10 @@ def test_unusable_files_are_left_out_and_named(planted):
     (normal / "cut.jpeg").write_bytes(good.read_bytes()[:400])
     (normal / "notes.txt").write_text("by hand")
     (normal / "loop.jpeg").symlink_to("loop.jpeg")
+    (normal / "line\rbreak.jpeg").write_bytes(b"")
     (normal / os.fsdecode(b"bad\xff.jpeg")).write_bytes(good.read_bytes())
     before = manifest.read_manifest(planted).left_out.set_index("path")["problem"]
-    expected = {".DS_Store", "empty.jpeg", "text.jpeg", "cut.jpeg", "notes.txt", "loop.jpeg", "bad\ufffd.jpeg"}
+    expected = {".DS_Store", "empty.jpeg", "text.jpeg", "cut.jpeg", "notes.txt", "loop.jpeg", "line\rbreak.jpeg", "bad\ufffd.jpeg"}
     assert {path.removeprefix("train/NORMAL/") for path in before.index} == expected
     assert before["train/NORMAL/.DS_Store"] == "hidden file"
     again = manifest.read_manifest(planted).left_out.set_index("path")["problem"]
@@ -63,6 +65,23 @@ def test_wrong_folders_stop(tmp_path):
         read_manifest(tmp_path / "missing")
     with pytest.raises(UsageError, match="train/NORMAL is missing"):
         read_manifest(tmp_path)
+
+
+def test_half_a_val_folder_stops(planted):
+    shutil.rmtree(planted / "val" / "PNEUMONIA")
+    with pytest.raises(UsageError, match="val/PNEUMONIA is missing"):
+        read_manifest(planted)
+
+
+def test_val_may_be_missing(planted):
+    shutil.rmtree(planted / "val")
+    assert set(read_manifest(planted).counts()) == {"train", "test"}
+
+
+def test_two_damaged_files_in_a_small_set_are_passed_over(planted):
+    for file in sorted((planted / "val" / "NORMAL").glob("*.jpeg"))[:2]:
+        file.write_bytes(b"")
+    assert len(read_manifest(planted).left_out) == 2
 
 
 def test_a_changed_file_changes_the_digest(planted):

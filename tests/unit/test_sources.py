@@ -7,6 +7,7 @@ import types
 
 import keras
 import pytest
+from PIL import Image
 
 from cxr_utils import models, paths, sources
 from cxr_utils.params import Data, UsageError
@@ -22,7 +23,7 @@ def clean(monkeypatch, tmp_path):
 
 def test_auto_takes_the_folder_then_kaggle_then_the_phantom(clean, monkeypatch, phantom_root):
     assert sources.plan(Data()).kind == "phantom"
-    verified = sources._kaggle_root()
+    verified = sources.kaggle_root()
     verified.mkdir(parents=True)
     assert sources.plan(Data()).kind == "phantom"
     (verified / "verified").touch()
@@ -30,6 +31,9 @@ def test_auto_takes_the_folder_then_kaggle_then_the_phantom(clean, monkeypatch, 
     folder = shutil.copytree(phantom_root, clean / "mine")
     (folder / "phantom.json").unlink()
     monkeypatch.setenv("CXR_DATA", str(folder))
+    assert sources.plan(Data()) == sources.Source("phantom", folder)
+    for file in folder.glob("train/*/*.jpeg"):
+        Image.open(file).save(file, quality=90, comment=b"")
     assert sources.plan(Data()) == sources.Source("folder", folder)
 
 
@@ -37,7 +41,7 @@ def test_a_named_source_never_falls_back(clean, monkeypatch):
     monkeypatch.setenv("CXR_DATA", str(clean / "missing"))
     with pytest.raises(UsageError, match="no such folder"):
         sources.plan(Data())
-    for name in ("medmnist", "kagle"):
+    for name in ("nowhere", "kagle"):
         with pytest.raises(UsageError, match="neither a folder nor one of"):
             sources.plan(Data(source=name))
     with pytest.raises(UsageError, match="no such folder"):
@@ -46,6 +50,12 @@ def test_a_named_source_never_falls_back(clean, monkeypatch):
 
 def test_a_phantom_by_its_folder_is_still_synthetic(phantom_root):
     assert sources.plan(Data(source=str(phantom_root))).synthetic
+
+
+def test_a_copy_of_the_phantoms_images_is_still_synthetic(phantom_root, tmp_path):
+    for split in ("train", "test"):
+        shutil.copytree(phantom_root / split, tmp_path / split)
+    assert sources.plan(Data(source=str(tmp_path))).synthetic
 
 
 def _nested_download(folder, counts):
