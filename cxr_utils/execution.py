@@ -12,6 +12,7 @@ from typing import Any
 import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
@@ -85,6 +86,7 @@ def execute(step: str, parameters: dict[str, Any], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # On a terminal a bar is drawn; elsewhere (disable=None) the notebook's lines are printed.
     started = time.perf_counter()
+    manager = OwnInterpreterKernelManager()
     with tqdm(total=_cells(notebook), desc=step, unit="cell", disable=None, leave=True) as bar:
         listener = _Listener(step, bar)
         try:
@@ -98,7 +100,7 @@ def execute(step: str, parameters: dict[str, Any], target: Path) -> None:
                 cwd=str(paths.NOTEBOOKS),
                 stdout_file=listener,
                 stderr_file=listener,
-                kernel_manager_class=OwnInterpreterKernelManager,
+                km=manager,
                 on_cell_executed=lambda **_: bar.update(),
                 start_timeout=120,
             )
@@ -111,8 +113,17 @@ def execute(step: str, parameters: dict[str, Any], target: Path) -> None:
             raise StepFailed(
                 f"{step}: {what}; a smaller batch_size or image_size needs less, and the same command resumes the run"
             ) from error
+        finally:
+            _stop(manager)
     if bar.disable:
         print(f"{step}: done in {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def _stop(manager: OwnInterpreterKernelManager) -> None:
+    """End the kernel whatever has happened: nbclient leaves one behind that is interrupted while it starts."""
+    if manager.has_kernel:
+        run_sync(manager.shutdown_kernel)(now=True)
+    manager.cleanup_resources()
 
 
 def _cells(notebook: Path) -> int:

@@ -18,7 +18,7 @@ KAGGLE_HANDLE = "paultimothymooney/chest-xray-pneumonia"
 KAGGLE_VERSION = 2
 KAGGLE_BYTES = 5_500_000_000  # the 2.3 GB zip and the 2.4 GB it unpacks to, and some air
 REAL_RUN = "python run_all.py --data kaggle --run real"
-REAL_RUN_COST = "a download of 2.3 GB, then about 45 minutes on 2 cores"
+REAL_RUN_COST = "a download of 2.3 GB, then about 40 minutes on 2 cores"
 NAMES = ("auto", "kaggle", "phantom")
 
 

@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 import time
@@ -33,7 +32,7 @@ def no_tensorflow(tmp_path):
         (["--frm", "01_eda"], "unrecognized arguments"),
         (["smoke", "--data", "phantom", "--only", "04_comparison", "--run", "never-run"], "repeat the command with --from 02_baseline_cnn"),
         (["smoke", "--data", "phantom", "--from", "03_resnet50v2", "--run", "never-run"], "repeat the command with --from 02_baseline_cnn"),
-        (["smoke", "--data", "phantom", "--set", "baseline_cnn.batch_size=500"], "only 98 training images"),
+        (["smoke", "--data", "phantom", "--set", "baseline_cnn.batch_size=500"], "only 99 training images"),
         (["smoke", "--data", "phantom", "--set", "resnet50v2.weights=nowhere.h5"], "there is no such file"),
     ],
 )
@@ -64,11 +63,11 @@ def test_unwritable_cache_is_one_line(run_all):
 
 
 def test_data_command_says_what_it_holds(phantom_root, capsys):
-    (phantom_root / "train" / "NORMAL" / "<b>note</b>.txt").touch()
+    (phantom_root / "train" / "NORMAL" / "<b>note.txt").touch()
     try:
         assert cli.guarded(cli.main, ["data", str(phantom_root)]) == 0
     finally:
-        (phantom_root / "train" / "NORMAL" / "<b>note</b>.txt").unlink()
+        (phantom_root / "train" / "NORMAL" / "<b>note.txt").unlink()
     printed = capsys.readouterr().out
     assert "phantom (SYNTHETIC)" in printed and "files left out: 1" in printed and "not one of .jpeg" in printed
 
@@ -86,17 +85,20 @@ def test_interrupted_run_ends_its_kernel(tmp_path, phantom_root, name, code):
     command = [sys.executable, paths.ROOT / "run_all.py", "smoke", "--data", "phantom", "--out", tmp_path, "--run", f"stopped{code}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not _kernels(tmp_path) and time.monotonic() < deadline:
+    while not _kernels(process.pid) and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(getattr(__import__("signal"), name))
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code and "the same command resumes the run" in errors
-    assert not _kernels(tmp_path)
+    deadline = time.monotonic() + 10
+    while _kernels(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not _kernels(process.pid)
 
 
-def _kernels(folder):
-    """Kernels whose notebook writes below `folder`, known by the environment they inherited."""
-    mark = os.environ["CXR_CACHE"].encode()
+def _kernels(runner):
+    """Kernels that a runner has started, known by the mark in the environment they inherited from it."""
+    mark = f"JPY_PARENT_PID={runner}".encode()
     found = []
     for entry in paths.Path("/proc").glob("[0-9]*"):
         try:
