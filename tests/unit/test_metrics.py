@@ -78,3 +78,16 @@ def test_operating_points_do_what_they_say():
     assert reached["sensitivity"] + reached["specificity"] == pytest.approx(youden)
     assert 0.98 <= metrics.rates(labels, scores, points["sensitivity"])["sensitivity"] < 0.982
     assert points["half"] == 0.5
+
+
+def test_intervals_can_be_repeated_from_the_predictions_alone():
+    """Sorted patients, default_rng(seed), one draw of all resamples, percentiles: a loop that a reader could write."""
+    labels, scores = _sample(n=60)
+    patients = np.array([f"person{number // 2}" for number in range(60)])
+    names = sorted(set(patients))
+    found = []
+    for drawn in np.random.default_rng(7).integers(0, len(names), (100, len(names))):
+        rows = np.concatenate([np.flatnonzero(patients == names[number]) for number in drawn])
+        found.append(sk.roc_auc_score(labels[rows], scores[rows]))
+    expected = np.quantile(found, (0.025, 0.975)).tolist()
+    assert metrics.bootstrap(labels, scores, patients, 0.5, 100, 7)["auroc"] == pytest.approx(expected, abs=1e-12)
