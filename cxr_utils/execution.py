@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,18 @@ class OwnInterpreterKernelManager(AsyncKernelManager):
     """
 
     transport = "ipc" if os.name == "posix" else "tcp"
+
+    def __init__(self, **options: Any) -> None:
+        # A folder of its own: by default the sockets of all kernels would share their names, in the working folder.
+        self._sockets = tempfile.TemporaryDirectory(prefix="cxr-")
+        super().__init__(connection_file=str(Path(self._sockets.name) / "kernel.json"), **options)
+
+    async def _async_cleanup_resources(self, restart: bool = False) -> None:
+        await super()._async_cleanup_resources(restart=restart)
+        if not restart:
+            self._sockets.cleanup()
+
+    cleanup_resources = _async_cleanup_resources
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -123,7 +136,7 @@ def _stop(manager: OwnInterpreterKernelManager) -> None:
     """End the kernel whatever has happened: nbclient leaves one behind that is interrupted while it starts."""
     if manager.has_kernel:
         run_sync(manager.shutdown_kernel)(now=True)
-    manager.cleanup_resources()
+    run_sync(manager.cleanup_resources)()
 
 
 def _cells(notebook: Path) -> int:

@@ -35,6 +35,7 @@ def test_smoke_run_succeeds_and_says_synthetic(smoke_run):
     lines = done.stdout.strip().splitlines()
     assert lines[-1].startswith("SYNTHETIC") and "python run_all.py --data kaggle --run real" in lines[-1]
     assert f"open {run.index}" in lines
+    assert not list(paths.NOTEBOOKS.glob("kernel-*"))  # sockets
 
 
 def _check_artefacts(run, splits):
