@@ -115,6 +115,7 @@ def test_other_backbones_answer(smoke, backbone):
     assert model(np.random.default_rng(0).uniform(size=(2, 32, 32, 1)).astype("float32")).shape == (2, 1)
 
 
+@pytest.mark.filterwarnings("ignore:Skipping nested container")  # what Keras says of the wrong file, before it refuses it
 def test_weights_file_is_loaded_and_a_wrong_one_refused(smoke, tmp_path):
     settings = smoke.resnet50v2.model_copy(update={"backbone": "MobileNetV2", "weights": str(tmp_path / "w.weights.h5")})
     donor = next(layer for layer in models.build(settings).layers if isinstance(layer, keras.Model))
