@@ -76,7 +76,7 @@ def test_wrong_python_is_one_line(tmp_path):
     script = (paths.ROOT / "run_all.py").read_text().replace("(3, 11) <=", "(3, 99) <=")
     (tmp_path / "run_all.py").write_text(script)
     done = subprocess.run([sys.executable, tmp_path / "run_all.py"], capture_output=True, text=True, check=False)
-    assert done.returncode and "3.11, 3.12 or 3.13 is needed" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and "3.11, 3.12 or 3.13 is needed" in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
