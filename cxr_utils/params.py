@@ -97,7 +97,7 @@ class BaselineCnn(ModelSection):
 class Resnet50v2(ModelSection):
     """A standard backbone of keras.applications."""
 
-    epochs: int = Field(7, ge=1, le=500, description="passes over the training images")
+    epochs: int = Field(6, ge=1, le=500, description="passes over the training images")
     batch_size: int = Field(16, ge=2, le=1024, description="images per gradient step")
     learning_rate: Number = Field(1e-3, gt=0, le=1, description="peak of the warm-up and cosine schedule")
     backbone: Backbone = Field("ResNet50V2", description="name of the architecture in keras.applications")
