@@ -1,3 +1,5 @@
+import functools
+import signal
 import subprocess
 import sys
 import time
@@ -83,11 +85,13 @@ def test_wrong_python_is_one_line(tmp_path):
 def test_interrupted_run_ends_its_kernel(tmp_path, phantom_root, name, code):
     """A signal in the middle of a notebook: the right exit code, and no child is left."""
     command = [sys.executable, paths.ROOT / "run_all.py", "smoke", "--data", "phantom", "--out", tmp_path, "--run", f"stopped{code}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell's background jobs ignore SIGINT and would hand that down; the user's foreground run does not.
+    restore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=restore)
     deadline = time.monotonic() + 120
     while not _kernels(process.pid) and time.monotonic() < deadline:
         time.sleep(0.2)
-    process.send_signal(getattr(__import__("signal"), name))
+    process.send_signal(signal.Signals[name])
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code and "the same command resumes the run" in errors
     deadline = time.monotonic() + 10
