@@ -172,8 +172,3 @@ def _weighted_areas(positive: np.ndarray, scores: np.ndarray, weights: np.ndarra
     one_class = (hits[:, -1] == 0) | (alarms[:, -1] == 0)
     area[one_class] = average_precision[one_class] = np.nan
     return {"auroc": area, "auprc": average_precision}
-
-
-def always_pneumonia(labels: np.ndarray) -> float:
-    """Accuracy of answering PNEUMONIA for every image: the floor that a model must beat."""
-    return float(np.mean(labels == 1))
