@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
-from . import params, paths, pipeline, sources
-from .manifest import Manifest, carve_validation, read_manifest
+from . import images, params, paths, pipeline, sources
+from .manifest import breakdown, read_manifest
 from .params import STEPS, UsageError
+from .pixels import Square
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -35,6 +37,7 @@ class _Parser(argparse.ArgumentParser):
 def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     """Run a command and turn what may go wrong into an exit code and one line on standard error."""
     signal.signal(signal.SIGTERM, _terminate)
+    tqdm.monitor_interval = 0  # its thread would keep workers from being forked
     log.addHandler(logging.NullHandler())
     try:
         return command(arguments)
@@ -69,7 +72,11 @@ def run_all(arguments: Sequence[str]) -> int:
         raise UsageError("--only and --from exclude each other; give one of them")
     looking = asked.list or asked.dry_run
     source = sources.plan(run_params.data) if looking else sources.fetch(run_params.data, progress=True)
-    manifest = None if looking and not source.root.is_dir() else read_manifest(source.root)
+    squares = _squares(run_params)
+    manifest = None if looking and not source.root.is_dir() else read_manifest(source.root, squares, progress=not looking)
+    if manifest and not looking:
+        for square in squares:
+            images.load_pixels(manifest, square, progress=True)
     run = pipeline.Run(folder, Path(asked.profile).stem, run_params, source, manifest, pipeline.read_json(folder.record), tuple(arguments))
     pipeline.check_data(run)
     decisions = pipeline.decide(run, only, start, asked.force)
@@ -79,6 +86,12 @@ def run_all(arguments: Sequence[str]) -> int:
     with _alone_in(folder):
         run.record = pipeline.read_json(folder.record)  # another run may have ended since
         return _work(run, pipeline.decide(run, only, start, asked.force), asked.force)
+
+
+def _squares(run_params: params.Params) -> list[Square]:
+    """What the notebooks will ask for, to be decoded in one pass; the kernels then only read."""
+    sizes = {images.OVERVIEW_SIZE, *(getattr(run_params, model).image_size for model in params.MODELS)}
+    return [Square(size, run_params.data.fit) for size in sorted(sizes)]
 
 
 def _run_parser() -> argparse.ArgumentParser:
@@ -192,21 +205,25 @@ def main(arguments: Sequence[str]) -> int:
     data.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help="override one parameter (repeatable)")
     asked = parser.parse_args(arguments)
     chosen = params.load("default", asked.set, _source(asked.source))
-    source = sources.fetch(chosen.data, progress=True)
-    manifest = read_manifest(source.root)
-    _print_data(source, manifest, chosen)
+    data = images.open_data(chosen, images.OVERVIEW_SIZE, progress=True)
+    _print_data(data)
     return DONE
 
 
-def _print_data(source: sources.Source, manifest: Manifest, chosen: params.Params) -> None:
-    files = carve_validation(manifest.files, chosen.data.validation_fraction, chosen.seed)
-    print(f"{source.kind}{' (SYNTHETIC)' if source.synthetic else ''}: {manifest.root}")
-    print(f"manifest {manifest.digest}")
-    print(
-        files.groupby(["split", "label", "subtype"], sort=False).agg(images=("path", "size"), patients=("patient", "nunique")).to_string()
-    )
-    print("our split by patient:")
-    print(files.groupby(["fold", "subtype"], sort=False).agg(images=("path", "size"), patients=("patient", "nunique")).to_string())
-    print(f"files left out: {len(manifest.left_out)}")
-    for row in manifest.left_out.itertuples():
-        print(f"  {row.path!r}: {row.problem}")
+def _print_data(data: images.XRays) -> None:
+    from . import audit  # here, as scikit-learn takes a second to import
+
+    source = data.source
+    print(f"{source.kind}{' (SYNTHETIC)' if source.synthetic else ''}: {data.manifest.root}")
+    print(f"licence: {source.origin.licence}; cite: {source.origin.citation}")
+    print(f"manifest {data.manifest.digest}\n")
+    print(breakdown(data.files, "split").to_string())
+    print("\nour split by patient:")
+    print(breakdown(data.files, "fold").to_string())
+    print("\naudit:")
+    for finding in audit.audit(data):
+        print(f"  {finding.verdict:<8}{finding.check}: {finding.says}")
+        if finding.remedy:
+            print(f"{'':<10}remedy: {finding.remedy}")
+        for name in finding.files:
+            print(f"{'':<12}{name.encode('unicode_escape').decode('ascii')}")

@@ -1,21 +1,51 @@
-"""From files to pixels: grey, square, uint8, decoded once and read from a memory-mapped cache."""
+"""A data set as the notebooks use it: folds of pixels, labels and files."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from . import paths, sources
+from . import paths, pixels, sources
 from .manifest import FOLDS, Manifest, carve_validation, read_manifest
 from .params import Params
+from .pixels import Square
 from .sources import Source
+
+OVERVIEW_SIZE = 128  # side of the squares that are shown and audited, in pixels
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Grey images of a fold, read from the cache as they are asked for.
+
+    Index it as an array of uint8, shape (n, size, size), along its first axis; white is dense.
+
+    Parameters
+    ----------
+    stored : memmap of uint8, shape (all images, size, size)
+        The cache of the whole data set.
+    rows : ndarray of int, shape (n,)
+        Which of them are the fold's.
+    """
+
+    stored: np.ndarray
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> np.ndarray:
+        return np.asarray(self.stored[self.rows[index]])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of images, height and width."""
+        return (len(self.rows), *self.stored.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -24,15 +54,15 @@ class Fold:
 
     Parameters
     ----------
-    pixels : ndarray of uint8, shape (n, size, size)
-        Grey images, white is dense.
+    pixels : Pixels
+        The images.
     labels : ndarray of int64, shape (n,)
         1 for PNEUMONIA, 0 for NORMAL.
     files : DataFrame
         Rows of the manifest, in the order of `pixels`.
     """
 
-    pixels: np.ndarray
+    pixels: Pixels
     labels: np.ndarray
     files: pd.DataFrame
 
@@ -40,75 +70,43 @@ class Fold:
         return len(self.labels)
 
 
-def decode(path: Path, size: int) -> np.ndarray:
-    """Decode an image file to a grey square.
-
-    The whole image is squashed to a square, as its distributor does; a JPEG far larger than `size` is
-    scaled down by its own decoder first (DCT scaling).
-
-    Parameters
-    ----------
-    path : Path
-        A JPEG or PNG file of any size and colour mode.
-    size : int
-        Side of the square, in pixels.
-
-    Returns
-    -------
-    ndarray of uint8, shape (size, size)
-    """
-    with Image.open(path) as image:
-        image.draft("L", (2 * size, 2 * size))
-        return np.asarray(to_grey(image).resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0))
-
-
-def to_grey(image: Image.Image) -> Image.Image:
-    """Return `image` as 8-bit grey; 16-bit greys keep their upper byte, transparent pixels turn black."""
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image, np.float64)
-        return Image.fromarray(np.clip(values / 256 if values.max(initial=0) > 255 else values, 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layers = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layers.size, (0, 0, 0, 255)), layers)
-    return image.convert("L")
-
-
-def load_pixels(manifest: Manifest, size: int) -> np.ndarray:
-    """Return all images of a manifest at one size, decoding them only the first time.
+def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> np.ndarray:
+    """Return all images of a manifest as squares, decoding them only the first time.
 
     Parameters
     ----------
     manifest : Manifest
         The files.
-    size : int
-        Side of the square, in pixels.
+    square : Square
+        Side, and how the images are fitted.
+    progress : bool
+        Show a progress bar.
 
     Returns
     -------
     memmap of uint8, shape (n, size, size)
         In the order of ``manifest.files``; pages are read from disk as they are used.
     """
-    key = hashlib.sha256(manifest.digest.encode() + Path(__file__).read_bytes()).hexdigest()
-    cached = paths.cache_folder() / "pixels" / f"{key[:32]}-{size}.npy"
-    if not cached.is_file():
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        part = cached.with_name(f".{cached.name}.{os.getpid()}.part")
-        _decode_all(manifest, size, part)
-        part.replace(cached)
-    return np.load(cached, mmap_mode="r")
+    cached = pixels.cached_at(manifest.digest, square)
+    shape = (len(manifest.files), square.size, square.size)
+    with paths.exclusive("pixels"):
+        if not cached.is_file() or cached.stat().st_size != math.prod(shape):
+            pixels.store(manifest.digest, square, (manifest.root / name for name in manifest.files["path"]), progress)
+    return np.memmap(cached, np.uint8, "r", shape=shape)
 
 
-def _decode_all(manifest: Manifest, size: int, target: Path) -> None:
-    names = [manifest.root / name for name in manifest.files["path"]]
-    pixels = np.lib.format.open_memmap(target, "w+", np.uint8, (len(names), size, size))
+def as_filed(manifest: Manifest, names: Sequence[str]) -> list[np.ndarray]:
+    """Return some images upright and grey in their own aspect, a few hundred pixels high; uint8, shape (height, width)."""
+    pictures = []
+    for name in names:
+        with Image.open(manifest.root / name) as image:
+            pictures.append(np.asarray(pixels.upright(image, OVERVIEW_SIZE)))
+    return pictures
 
-    def put(index: int) -> None:
-        pixels[index] = decode(names[index], size)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(put, range(len(names))):
-            pass
-    pixels.flush()
+def squares(manifest: Manifest, names: Sequence[str], square: Square) -> np.ndarray:
+    """Return some images made square, past the cache; uint8, shape (n, size, size)."""
+    return np.stack([pixels.decode((manifest.root / name).read_bytes(), square) for name in names])
 
 
 @dataclass(frozen=True)
@@ -123,6 +121,8 @@ class XRays:
         Its files.
     files : DataFrame
         ``manifest.files`` with the column ``fold``.
+    stored : memmap of uint8, shape (n, size, size)
+        All images, in the order of `files`.
     folds : dict of Fold
         ``train``, ``validation``, ``val`` and ``test``, those there are.
     """
@@ -130,10 +130,11 @@ class XRays:
     source: Source
     manifest: Manifest
     files: pd.DataFrame
+    stored: np.ndarray
     folds: dict[str, Fold]
 
 
-def open_data(params: Params, size: int) -> XRays:
+def open_data(params: Params, size: int, progress: bool = False) -> XRays:
     """Return the data set that `params` names: fetched, listed, split by patient and decoded.
 
     Parameters
@@ -142,20 +143,23 @@ def open_data(params: Params, size: int) -> XRays:
         All parameters of the run.
     size : int
         Side of the square images, in pixels.
+    progress : bool
+        Show progress bars.
 
     Raises
     ------
     UsageError
         The data cannot be had or cannot be used.
     """
-    source = sources.fetch(params.data)
-    manifest = read_manifest(source.root)
+    source = sources.fetch(params.data, progress)
+    square = Square(size, params.data.fit)
+    manifest = read_manifest(source.root, [square], progress)
     files = carve_validation(manifest.files, params.data.validation_fraction, params.seed)
-    pixels = load_pixels(manifest, size)
+    stored = load_pixels(manifest, square, progress)
     folds = {}
     for fold in FOLDS:
         rows = np.flatnonzero(files["fold"] == fold)
         if len(rows):
             part = files.iloc[rows].reset_index(drop=True)
-            folds[fold] = Fold(pixels[rows], (part["label"] == "PNEUMONIA").to_numpy(np.int64), part)
-    return XRays(source, manifest, files, folds)
+            folds[fold] = Fold(Pixels(stored, rows), (part["label"] == "PNEUMONIA").to_numpy(np.int64), part)
+    return XRays(source, manifest, files, stored, folds)

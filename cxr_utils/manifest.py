@@ -7,25 +7,24 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from . import paths
+from . import paths, pixels
 from .params import UsageError
+from .pixels import Square
 
 LABELS = ("NORMAL", "PNEUMONIA")
 FOLDS = ("train", "validation", "val", "test")  # validation is ours, carved from train
 SCORED_FOLDS = FOLDS[1:]
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 MOST_UNUSABLE = 0.05  # of the files; up to two are always passed over
-NO_IMAGE = ("hidden file", f"not one of {', '.join(IMAGE_SUFFIXES)}")
-MOST_PIXELS = 100_000_000  # about three times the largest image of the real set, and 100 MB as grey
+NO_IMAGE = ("hidden file", "folder", f"not one of {', '.join(IMAGE_SUFFIXES)}")
 COLUMNS = ["path", "split", "label", "subtype", "patient", "width", "height", "mode", "bytes", "sha256", "problem"]
 TEXT_COLUMNS = ["path", "split", "label", "subtype", "patient", "mode", "sha256", "problem"]
 
@@ -44,7 +43,7 @@ class Manifest:
         The data root; paths are relative to it.
     files : DataFrame
         One row a usable file: path (POSIX), split, label, subtype, patient, width and height in
-        pixels, mode (as Pillow names it), bytes, sha256.
+        pixels (as stored, before EXIF turns it), mode (as Pillow names it), bytes, sha256.
     left_out : DataFrame
         path and problem of every file that was not used.
     digest : str
@@ -80,8 +79,17 @@ def parse_name(stem: str, label: str) -> tuple[str, str]:
     return patient, subtype.lower() if subtype and subtype.lower() != "normal" else "unknown"
 
 
-def read_manifest(root: Path) -> Manifest:
-    """List, open and hash every file below `root`, or read what was found when nothing has changed since.
+def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = False) -> Manifest:
+    """List, hash and decode every file below `root`, or read what was found when nothing has changed since.
+
+    Parameters
+    ----------
+    root : Path
+        Folder in the Kaggle layout.
+    squares : sequence of Square
+        What will be asked for next: decoded in the same pass and kept in the cache.
+    progress : bool
+        Show a progress bar.
 
     Raises
     ------
@@ -91,18 +99,37 @@ def read_manifest(root: Path) -> Manifest:
     """
     check_layout(root)
     found = list(_walk(root))
-    key = hashlib.sha256(str(root.resolve()).encode() + Path(__file__).read_bytes())
-    for path in found:
-        state = path.lstat()
-        key.update(f"{path.relative_to(root).as_posix()}\0{state.st_size}\0{state.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    code = "".join(paths.digest(Path(file)) for file in (__file__, pixels.__file__))
+    key = hashlib.sha256(f"{root.resolve()} {code}".encode(errors="surrogateescape"))
+    for name in found:
+        state = os.lstat(f"{root}/{name}")
+        key.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode(errors="surrogateescape"))
     cached = paths.cache_folder() / "manifests" / f"{key.hexdigest()[:32]}.csv"
-    if cached.is_file():
-        table = pd.read_csv(cached, keep_default_na=False, dtype=dict.fromkeys(TEXT_COLUMNS, str))
-    else:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            table = pd.DataFrame(list(pool.map(lambda path: _inspect(root, path), found)), columns=COLUMNS)
-        paths.write_atomically(cached, table.to_csv(index=False, quoting=csv.QUOTE_ALL))
+    with paths.exclusive("pixels"):
+        if not cached.is_file():
+            return _read_files(root, found, squares, cached, progress)
+    table = pd.read_csv(cached, keep_default_na=False, dtype=dict.fromkeys(TEXT_COLUMNS, str))
     return _checked(root, table)
+
+
+def _read_files(root: Path, found: Sequence[str], squares: Sequence[Square], cached: Path, progress: bool) -> Manifest:
+    """Inspect and decode each file once; the table and the squares are kept when all is well."""
+    writers = [pixels.Writer(square) for square in squares]
+    rows = []
+    try:
+        for row, decoded in pixels.in_parallel(partial(_inspect, root, squares), found, "reading the images", progress):
+            rows.append(row)
+            for writer, square in zip(writers, decoded, strict=False):
+                writer.file.write(square)
+        table = pd.DataFrame(rows, columns=COLUMNS)
+        manifest = _checked(root, table)
+        for writer in writers:
+            writer.keep(manifest.digest)
+        paths.write_atomically(cached, table.to_csv(index=False, quoting=csv.QUOTE_ALL))
+        return manifest
+    finally:
+        for writer in writers:
+            writer.discard()
 
 
 def _checked(root: Path, table: pd.DataFrame) -> Manifest:
@@ -141,42 +168,45 @@ def _folders(root: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield split, LABELS
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Every file directly in a class folder, in the order of names; symlinked folders are not followed."""
+def _walk(root: Path) -> Iterator[str]:
+    """Everything directly in a class folder, relative to the root, in the order of names."""
     for split, labels in _folders(root):
         for label in labels:
             folder = root / split / label
             try:
-                entries = sorted(folder.iterdir())
+                names = sorted(entry.name for entry in os.scandir(folder))
             except OSError as error:
                 raise UsageError(f"data {folder}: cannot be read ({error.strerror}); give yourself access to it") from None
-            yield from (entry for entry in entries if not entry.is_dir())
+            yield from (f"{split}/{label}/{name}" for name in names)
 
 
-def _inspect(root: Path, path: Path) -> list:
-    """One row of the table: what the file is, or why it cannot be used."""
-    relative = path.relative_to(root)
-    split, label = relative.parts[:2]
-    name = relative.as_posix().encode(errors="surrogateescape").decode(errors="replace")
-    patient, subtype = parse_name(Path(name).stem, label)
+def _inspect(root: Path, squares: Sequence[Square], relative: str) -> tuple[list, list[bytes]]:
+    """One row of the table, what the file is or why it cannot be used; and its squares if it can."""
+    name = relative.encode(errors="surrogateescape").decode(errors="replace")
+    split, label, file = name.split("/")
+    path = root / relative
+    patient, subtype = parse_name(Path(file).stem, label)
     row = [name, split, label, subtype, patient]
-    if name != relative.as_posix():
-        return [*row, 0, 0, "", 0, "", "its name is not UTF-8"]
-    if path.name.startswith("."):
-        return [*row, 0, 0, "", 0, "", NO_IMAGE[0]]
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
-        return [*row, 0, 0, "", 0, "", NO_IMAGE[1]]
+    problem = _no_image(path) or ("its name is not UTF-8" if name != relative else "")
+    if problem:
+        return [*row, 0, 0, "", 0, "", problem], []
     try:
         content = path.read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; we judge by the outcome
-            with Image.open(path) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    return [*row, 0, 0, "", len(content), "", f"too large ({image.width} x {image.height} px)"]
-                image.load()
-                return [*row, image.width, image.height, image.mode, len(content), hashlib.sha256(content).hexdigest(), ""]
+            picture = pixels.read(content, squares or [Square(1)])
     except Exception as error:  # Pillow's decoders raise many kinds; whatever it is, the file is unusable
-        return [*row, 0, 0, "", 0, "", f"not a readable image ({_one_line(error, path)})"]
+        return [*row, 0, 0, "", 0, "", f"not a readable image ({_one_line(error, path)})"], []
+    about = [picture.width, picture.height, picture.mode, len(content), hashlib.sha256(content).hexdigest(), ""]
+    return row + about, [square.tobytes() for square in picture.squares]
+
+
+def _no_image(path: Path) -> str:
+    if path.name.startswith("."):
+        return NO_IMAGE[0]
+    if path.is_dir():
+        return NO_IMAGE[1]
+    return "" if path.suffix.lower() in IMAGE_SUFFIXES else NO_IMAGE[2]
 
 
 def _one_line(error: Exception, path: Path) -> str:
@@ -226,6 +256,13 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
     files.loc[aside, "fold"] = "validation"
     _assert_split(files)
     return files
+
+
+def breakdown(files: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Return images and patients by ``fold`` (or published ``split``), class and subtype."""
+    named = {"images": ("path", "size"), "patients": ("patient", "nunique")}
+    table = files.groupby([by, "label", "subtype"], sort=False).agg(**named)
+    return table.sort_index(level=by, sort_remaining=False, key=lambda names: names.map({fold: rank for rank, fold in enumerate(FOLDS)}))
 
 
 def _assert_split(files: pd.DataFrame) -> None:

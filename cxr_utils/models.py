@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import keras
 import pandas as pd
 from keras import layers
 
-from . import paths
+from . import download, paths
 from .params import BaselineCnn, ModelSection, Resnet50v2, UsageError
 
 WIDTHS = (24, 48, 96, 192)
@@ -19,7 +18,7 @@ IMAGENET = {  # file name and MD5 sum of weights without their classifier, as ke
     "ResNet50V2": ("resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5", "fac2f116257151a9d068a22e544a4917"),
 }
 IMAGENET_ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
-TIMEOUT = 5  # seconds without an answer after which a machine counts as offline
+WEIGHTS_MEGABYTES = 100
 IMAGENET_MEAN, IMAGENET_SPREAD = 0.45, 0.225  # of photographs in 0..1, over the three colours
 CAFFE_MEAN, TORCH_MEAN, TORCH_SPREAD = (103.939, 116.779, 123.68), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -166,20 +165,8 @@ def _put_weights(model: keras.Model, backbone: str, file: Path) -> None:
 def _fetch_imagenet(backbone: str) -> Path:
     if backbone not in IMAGENET:
         raise UsageError(f"no address is known for {backbone}; save its weights to a file and give resnet50v2.weights that path")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tqdm would like notebook widgets, which a report cannot show
-        import pooch
     name, md5 = IMAGENET[backbone]
-    folder = paths.cache_folder() / "weights"
-    downloader = pooch.HTTPDownloader(timeout=TIMEOUT)
-    try:
-        pooch.utils.get_logger().setLevel("WARNING")
-        return Path(pooch.retrieve(IMAGENET_ADDRESS + name, f"md5:{md5}", name, folder, downloader=downloader))
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
-        host = IMAGENET_ADDRESS.split("/")[2]
-        raise UsageError(
-            f"{host} did not deliver {name}: {type(error).__name__}; check the network or take resnet50v2.weights=none"
-        ) from None
+    return download.fetch(IMAGENET_ADDRESS + name, md5, paths.cache_folder() / "weights" / name, WEIGHTS_MEGABYTES)
 
 
 def describe(model: keras.Model) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -52,8 +52,10 @@ class Section(BaseModel):
 class Data(Section):
     """Which X-rays, and how many of the training patients are set aside for validation."""
 
-    source: str = Field("auto", min_length=1, description="auto, kaggle, phantom, or a folder in the Kaggle layout")
+    source: str = Field("auto", min_length=1, description="auto, kaggle, medmnist, phantom, or a folder in the Kaggle layout")
+    fit: Literal["squash", "crop", "pad"] = Field("squash", description="how an image is made a square")
     validation_fraction: Number = Field(0.15, gt=0, lt=0.5, description="share of the training images whose patients are set aside")
+    medmnist_size: Literal[28, 64, 128, 224] = Field(128, description="which PneumoniaMNIST, by the side of its images in pixels")
     phantom_images: int = Field(
         1000, ge=120, le=100_000, description="training images that the phantom draws; its test split is a quarter of it"
     )
@@ -144,12 +146,13 @@ def signature(step: str) -> dict[str, Any]:
     names: dict[str, Any] = {"run_dir": str, "seed": int}
     for section in sections_of(step):
         fields = type(getattr(Params(), section)).model_fields
-        names |= {name: str if _is_text(field.annotation) else field.annotation for name, field in fields.items()}
+        names |= {name: _plain(field.annotation) for name, field in fields.items()}
     return names
 
 
-def _is_text(annotation: Any) -> bool:
-    return getattr(annotation, "__origin__", None) is Literal
+def _plain(annotation: Any) -> Any:
+    """Return the type of a choice's values, or the annotation itself."""
+    return type(get_args(annotation)[0]) if get_origin(annotation) is Literal else annotation
 
 
 def flat(params: Params, step: str, run_dir: str | Path) -> dict[str, Any]:

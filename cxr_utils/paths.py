@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = ROOT / "params"
@@ -24,6 +25,12 @@ def cache_folder() -> Path:
     """
     chosen = os.environ.get("CXR_CACHE")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("cxr_utils"))
+
+
+def exclusive(part: str) -> FileLock:
+    """Return the lock of a part of the cache, for processes to take turns in it; its holder may take it again."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    return FileLock(cache_folder() / f"{part}.lock", is_singleton=True)
 
 
 def from_root(path: str | Path) -> Path:

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from . import paths
 from .params import Data
+from .pixels import in_parallel
 
 MARKER = "phantom.json"
 COMMENT = b"SYNTHETIC: drawn by the phantom of cxr_utils, no radiograph"  # in every JPEG, so that a copy of some is known too
@@ -60,13 +59,12 @@ class Radiograph:
 def fetch(data: Data, progress: bool = False) -> Path:
     """Return the folder of the phantom that `data` describes, drawing it first where it is not cached."""
     target = cached_at(data)
-    if not (target / MARKER).is_file():
-        part = target.with_name(f"{target.name}.{os.getpid()}.part")
-        draw_set(part, data.phantom_images, data.phantom_size, data.phantom_seed, progress)
-        try:
+    with paths.exclusive("phantom"):
+        if not (target / MARKER).is_file():
+            part = target.with_name(".part")
+            shutil.rmtree(part, ignore_errors=True)
+            draw_set(part, data.phantom_images, data.phantom_size, data.phantom_seed, progress)
             part.rename(target)
-        except OSError:  # another process was faster; its phantom is the same
-            shutil.rmtree(part)
     return target
 
 
@@ -109,17 +107,17 @@ def draw_set(root: Path, images: int, size: int, seed: int, progress: bool = Fal
         (root / folder).mkdir(parents=True, exist_ok=True)
         (root / "masks" / folder).mkdir(parents=True, exist_ok=True)
 
-    def save(radiograph: Radiograph) -> None:
-        pixels, mask, quality = draw(radiograph, size, seed)
-        Image.fromarray(pixels).save(root / radiograph.path, "JPEG", quality=quality, comment=COMMENT)
-        if radiograph.kind != "normal":
-            Image.fromarray(mask * np.uint8(255)).save((root / "masks" / radiograph.path).with_suffix(".png"))
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in tqdm(pool.map(save, plan), "drawing the SYNTHETIC phantom", len(plan), disable=None if progress else True, unit="image"):
-            pass
+    for _ in in_parallel(partial(_save, root, size, seed), plan, "drawing the SYNTHETIC phantom", progress):
+        pass
     about = {"synthetic": True, "images": images, "size": size, "seed": seed}
     paths.write_atomically(root / MARKER, json.dumps(about))
+
+
+def _save(root: Path, size: int, seed: int, radiograph: Radiograph) -> None:
+    pixels, mask, quality = draw(radiograph, size, seed)
+    Image.fromarray(pixels).save(root / radiograph.path, "JPEG", quality=quality, comment=COMMENT)
+    if radiograph.kind != "normal":
+        Image.fromarray(mask * np.uint8(255)).save((root / "masks" / radiograph.path).with_suffix(".png"))
 
 
 def plan_set(images: int, seed: int) -> list[Radiograph]:

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import paths, phantom, sources
+from . import paths, sources
 from .manifest import Manifest, carve_validation
 from .params import LEAST_SIDE, MODELS, STEPS, Params, UsageError, flat, model_of
 from .sources import Source
@@ -253,8 +253,7 @@ def run_step(step: str, run: Run, force: bool) -> None:
     if force and model:
         run.folder.model_card(model).unlink(missing_ok=True)
     values = flat(run.params, step, run.folder.root)
-    own = run.source.kind == "folder" or run.source.root not in (phantom.cached_at(run.params.data), sources.kaggle_root())
-    values["source"] = str(run.source.root.resolve()) if own else run.source.kind
+    values["source"] = sources.name_of(run.source, run.params.data)
     key = step_key(step, run)  # before the notebook runs: what is edited meanwhile is not what ran
     run.record["steps"][step] = {"started": _now(), "parameters": values}
     started = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,8 +70,8 @@ def canvas(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 
     return figure, axes
 
 
-def grid_of_images(rows: dict[str, np.ndarray]) -> Figure:
-    """Draw X-rays row by row, each row with its name; images are uint8 or floats in 0..1."""
+def grid_of_images(rows: dict[str, Sequence[np.ndarray]]) -> Figure:
+    """Draw X-rays row by row, each row with its name; images are uint8 or floats in 0..1, of any aspect."""
     columns = max(len(images) for images in rows.values())
     figure, axes = canvas(columns, len(rows), width=1.5, height=1.55)
     for line, (name, images) in zip(axes, rows.items(), strict=True):
@@ -102,6 +103,38 @@ def image_sizes(files: pd.DataFrame) -> Figure:
     sns.histplot(aspect, x="aspect", hue="label", hue_order=LABELS, stat="density", common_norm=False, bins=30, ax=axes[0, 1])
     axes[0, 1].set(xlabel="aspect (width / height)", ylabel="density")
     return figure
+
+
+def mean_images(means: dict[str, np.ndarray]) -> Figure:
+    """Draw the mean image of each class and their difference, as `audit.class_means` gives them."""
+    figure, axes = canvas(3, width=2.9, height=3.0)
+    for axis, label in zip(axes[0], LABELS, strict=False):
+        axis.imshow(means[label], cmap="gray", vmin=0, vmax=255)
+        axis.set_title(f"mean {label}", fontsize="medium")
+    span = np.abs(means["difference"]).max()
+    drawn = axes[0, 2].imshow(means["difference"], cmap="RdBu_r", vmin=-span, vmax=span)
+    axes[0, 2].set_title("PNEUMONIA - NORMAL", fontsize="medium")
+    figure.colorbar(drawn, ax=axes[0, 2], shrink=0.75, label="grey values")
+    for axis in axes[0]:
+        axis.axis("off")
+    return figure
+
+
+def grey_values(shares: dict[str, np.ndarray]) -> Figure:
+    """Draw how often each grey value occurs, by class."""
+    figure, axes = canvas(width=6.4)
+    for label, style in zip(LABELS, ("-", "--"), strict=True):
+        axes[0, 0].plot(100 * shares[label][1:], style, label=label)
+    axes[0, 0].set(xlabel="grey value, 1 (dark) to 255 (white)", ylabel="share of pixels (%)", ylim=(0, None))
+    axes[0, 0].legend()
+    return figure
+
+
+def standardised(pictures: np.ndarray) -> np.ndarray:
+    """Return images less their mean and over their spread, with -2.5 shown black and 2.5 white."""
+    grey = np.asarray(pictures, np.float32)
+    spread = (grey - grey.mean((1, 2), keepdims=True)) / np.maximum(grey.std((1, 2), keepdims=True), 1)
+    return np.clip(0.5 + spread / 5, 0, 1)
 
 
 def learning_curves(history: pd.DataFrame) -> Figure:
@@ -182,9 +215,10 @@ def bars_with_intervals(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def show_table(table: pd.DataFrame, index: bool = False, decimals: int = 4) -> None:
-    """Display a table with its text escaped and its numbers rounded."""
-    display(HTML(table.to_html(index=index, border=0, float_format=lambda value: f"{value:.{decimals}f}")))
+def show_table(table: pd.DataFrame, index: bool = False, decimals: int = 4, words: bool = False) -> None:
+    """Display a table with its text escaped and its numbers rounded; one of `words` is set to the left."""
+    classes = "words" if words else None
+    display(HTML(table.to_html(index=index, border=0, classes=classes, float_format=lambda value: f"{value:.{decimals}f}")))
 
 
 def say(sentences: list[str]) -> None:

@@ -71,7 +71,7 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
     known = scoring.read_metrics(folder)
     models = known.get("models", {})
     synthetic = record["data"]["synthetic"]
-    standing = findings.standing(synthetic, known.get("data", {}).get("counts", {}))
+    standing = findings.standing(known.get("data", {}).get("source", ""), known.get("data", {}).get("counts", {}))
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(paths.TEMPLATE), autoescape=False, trim_blocks=True)
     page = environment.get_template("overview.html.j2").render(
         run=folder.name,

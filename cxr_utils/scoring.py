@@ -11,6 +11,7 @@ import pandas as pd
 from . import calibration, metrics, paths
 from .images import XRays
 from .params import Params
+from .pixels import Square
 
 COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
 SCHEMA = 1
@@ -48,16 +49,18 @@ def score_model(
     frames = [data.folds[fold].files.assign(split=fold, score=scores[fold]) for fold in scores]
     predictions = pd.concat(frames, ignore_index=True)[COLUMNS]
     origin = {"source": data.source.kind, "synthetic": data.source.synthetic, "manifest": data.manifest.digest}
-    card = card | _how_to_use(getattr(params, name).image_size, temperature, points, params) | origin
+    card = card | _how_to_use(Square(getattr(params, name).image_size, params.data.fit), temperature, points, params) | origin
     paths.write_atomically(run.predictions(name), predictions.to_csv(index=False))
     paths.write_atomically(run.model_card(name), json.dumps(card, indent=1))
     return predictions
 
 
-def _how_to_use(size: int, temperature: float, points: dict[str, float], params: Params) -> dict[str, Any]:
+def _how_to_use(square: Square, temperature: float, points: dict[str, float], params: Params) -> dict[str, Any]:
+    size, fit = square
     return {
         "image_size": size,
-        "preprocessing": f"grey, squashed to {size} x {size} px (bilinear), divided by 255, shape (n, {size}, {size}, 1)",
+        "fit": fit,
+        "preprocessing": f"upright, grey, made {size} x {size} px by {fit} (bilinear), divided by 255, shape (n, {size}, {size}, 1)",
         "output": "logit of PNEUMONIA; score = 1 / (1 + exp(-logit / temperature)); PNEUMONIA where score >= threshold",
         "temperature": temperature,
         "operating_point": params.evaluation.operating_point,
@@ -92,7 +95,7 @@ def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder)
             "manifest": data.manifest.digest,
             "counts": data.manifest.counts(),
         },
-        "bootstrap": {"resamples": settings.resamples, "seed": params.seed, "unit": "patient"},
+        "bootstrap": {"resamples": settings.resamples, "seed": params.seed, "unit": data.source.resampled},
     }
     known = read_metrics(run)
     models = known.pop("models", {}) if known else {}

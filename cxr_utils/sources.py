@@ -1,25 +1,83 @@
-"""Where X-rays come from: a folder, the Kaggle data set, or the phantom."""
+"""Where X-rays come from: a folder, the Kaggle data set, PneumoniaMNIST, or the phantom."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
 
-from . import paths, phantom
-from .manifest import LABELS, check_layout
+from . import download, paths, phantom
+from .manifest import IMAGE_SUFFIXES, LABELS, check_layout
 from .params import Data, UsageError, nearest
-from .published import COUNTS
+from .published import CITATION, COUNTS
 
-KAGGLE_HANDLE = "paultimothymooney/chest-xray-pneumonia"
-KAGGLE_VERSION = 2
-KAGGLE_BYTES = 5_500_000_000  # the 2.3 GB zip and the 2.4 GB it unpacks to, and some air
 REAL_RUN = "python run_all.py --data kaggle --run real"
 REAL_RUN_COST = "a download of 2.3 GB, then about 40 minutes on 2 cores"
-NAMES = ("auto", "kaggle", "phantom")
+KAGGLE_SITE = "https://www.kaggle.com"
+KAGGLE_MEGABYTES = 5500  # the 2.3 GB zip and the 2.4 GB it unpacks to, and some air
+# MD5 sums by image size, as the package medmnist 3.0.2 lists them.
+MEDMNIST_MD5 = {
+    28: "28209eda62fecd6e6a2d98b1501bb15f",
+    64: "8f4eceb4ccffa70c672198ea285246c6",
+    128: "05b46931834c231683c68f40c47b2971",
+    224: "d6a3c71de1b945ea11211b03746c1fe1",
+}
+MEDMNIST_SPLITS = {"train": "train", "val": "validation", "test": "test"}  # its val has 524 images and is a true validation split
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A row of the table of sources.
+
+    Parameters
+    ----------
+    address : str
+        Where it is fetched from: a handle or a URL.
+    version : str
+        The one that is pinned.
+    checks : str
+        What is verified after the download.
+    counts : dict or None
+        Split -> class -> images; None where it is not fixed.
+    licence : str
+        Under which the images may be used.
+    citation : str
+        What to cite.
+    """
+
+    address: str
+    version: str
+    checks: str
+    counts: dict[str, dict[str, int]] | None
+    licence: str
+    citation: str
+
+
+ORIGINS = {
+    "kaggle": Origin("paultimothymooney/chest-xray-pneumonia", "2", "the server's MD5 and the counts", COUNTS, "CC BY 4.0", CITATION),
+    "medmnist": Origin(
+        "https://zenodo.org/records/10519652/files/",
+        "10519652",
+        "an MD5 for each size, and the counts",
+        {
+            "train": {"NORMAL": 1214, "PNEUMONIA": 3494},
+            "validation": {"NORMAL": 135, "PNEUMONIA": 389},
+            "test": {"NORMAL": 234, "PNEUMONIA": 390},
+        },
+        "CC BY 4.0",
+        "Yang et al.: MedMNIST v2. Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8; " + CITATION,
+    ),
+    "folder": Origin("your own, in the Kaggle layout", "by its digest", "every file is decoded", None, "its owner's", "its owner's"),
+    "phantom": Origin("drawn by this project: SYNTHETIC", "by its seed", "drawn anew for each version", None, "MIT", "this project"),
+}
+NAMES = ("auto", "kaggle", "medmnist", "phantom")
 
 
 @dataclass(frozen=True)
@@ -29,13 +87,23 @@ class Source:
     Parameters
     ----------
     kind : str
-        ``folder``, ``kaggle`` or ``phantom``.
+        ``folder``, ``kaggle``, ``medmnist`` or ``phantom``.
     root : Path
         Folder in the Kaggle layout; it may not exist yet where the source is only planned.
     """
 
     kind: str
     root: Path
+
+    @property
+    def origin(self) -> Origin:
+        """Its row in the table of sources."""
+        return ORIGINS[self.kind]
+
+    @property
+    def resampled(self) -> str:
+        """What an interval resamples: ``patient``, or ``image`` where patients are not known."""
+        return "image" if self.kind == "medmnist" else "patient"
 
     @property
     def synthetic(self) -> bool:
@@ -64,6 +132,8 @@ def plan(data: Data) -> Source:
         return Source("phantom", phantom.cached_at(data))
     if name == "kaggle":
         return Source("kaggle", kaggle_root())
+    if name == "medmnist":
+        return Source("medmnist", paths.cache_folder() / "medmnist" / f"{ORIGINS[name].version}-{data.medmnist_size}")
     if "/" not in name and os.sep not in name and not paths.from_root(name).exists():
         raise UsageError(f"data.source {name!r}: neither a folder nor one of {', '.join(NAMES)}{nearest(name, NAMES)}")
     return _folder(paths.from_root(name))
@@ -81,8 +151,16 @@ def fetch(data: Data, progress: bool = False) -> Source:
     if source.kind == "phantom":
         phantom.fetch(data, progress)
     if source.kind == "kaggle" and not _verified(source.root):
-        _download_kaggle(source.root)
+        _fetch_kaggle(source.root)
+    if source.kind == "medmnist" and not _verified(source.root):
+        _fetch_medmnist(source.root, data.medmnist_size, progress)
     return source
+
+
+def name_of(source: Source, data: Data) -> str:
+    """Return what a notebook is to be given as its ``source``: a kind that stands for this very folder, or the folder."""
+    known = source.kind != "folder" and plan(data.model_copy(update={"source": source.kind})).root == source.root
+    return source.kind if known else str(source.root.resolve())
 
 
 def _folder(root: Path) -> Source:
@@ -92,36 +170,59 @@ def _folder(root: Path) -> Source:
 
 def kaggle_root() -> Path:
     """Return where the Kaggle set lies once it was downloaded and verified."""
-    return paths.cache_folder() / "kaggle" / f"version{KAGGLE_VERSION}"
+    return paths.cache_folder() / "kaggle" / f"version{ORIGINS['kaggle'].version}"
 
 
 def _verified(root: Path) -> bool:
     return (root / "verified").is_file()
 
 
-def _download_kaggle(target: Path) -> None:
+def _fetch_kaggle(target: Path) -> None:
+    """Download and unpack the Kaggle set; a download that broke off goes on, a spoilt one is removed."""
     try:
         import kagglehub
+        import requests
     except ImportError:
         raise UsageError("data kaggle: kagglehub is not installed; run: pip install 'cxr-utils[kaggle]'") from None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_suffix(".lock")):
+    unpacked = target.parent / "kagglehub"
+    with paths.exclusive("downloads"):
         if _verified(target):
             return
-        free = shutil.disk_usage(target.parent).free
-        if free < KAGGLE_BYTES:
-            raise UsageError(
-                f"data kaggle: needs {KAGGLE_BYTES / 1e9:.1f} GB in {target.parent}, {free / 1e9:.1f} GB are free; "
-                "make room or set CXR_CACHE to another disk"
-            )
-        os.environ["KAGGLEHUB_CACHE"] = str(target.parent / "kagglehub")
+        unpacked.mkdir(parents=True, exist_ok=True)
+        download.check_room(target.parent, KAGGLE_MEGABYTES)
+        os.environ["KAGGLEHUB_CACHE"] = str(unpacked)
+        handle = f"{ORIGINS['kaggle'].address}/versions/{ORIGINS['kaggle'].version}"
         try:
-            downloaded = Path(kagglehub.dataset_download(f"{KAGGLE_HANDLE}/versions/{KAGGLE_VERSION}"))
-        except Exception as error:  # kagglehub and requests raise many kinds; each means: no data
+            with _time_limits():
+                requests.head(KAGGLE_SITE)
+                downloaded = Path(kagglehub.dataset_download(handle))
+            _take_over(find_root(downloaded), target)
+        except requests.RequestException as error:
             raise UsageError(
-                f"data kaggle: the download failed ({' '.join(str(error).split())[:300]}); check the network and run again"
+                f"data kaggle: the download broke off ({download.one_line(error)}); check the network and run again, it goes on from there"
             ) from None
-        _take_over(find_root(downloaded), target)
+        except Exception as error:  # kagglehub, zipfile and the disk raise many kinds; whatever it is, what came is of no use
+            shutil.rmtree(unpacked, ignore_errors=True)
+            reason = str(error) if isinstance(error, UsageError) else download.one_line(error)
+            raise UsageError(f"data kaggle: what came cannot be used and was removed ({reason}); run again") from None
+        shutil.rmtree(unpacked, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _time_limits() -> Iterator[None]:
+    """Give every request a time limit; kagglehub 1.0 sends its own without one and would wait for ever."""
+    from requests.adapters import HTTPAdapter
+
+    send = HTTPAdapter.send
+
+    def limited(self, request, stream=False, timeout=None, **options):
+        return send(self, request, stream=stream, timeout=timeout or download.TIMEOUT, **options)
+
+    HTTPAdapter.send = limited
+    try:
+        yield
+    finally:
+        HTTPAdapter.send = send
 
 
 def find_root(folder: Path) -> Path:
@@ -139,16 +240,46 @@ def find_root(folder: Path) -> Path:
 
 
 def _take_over(root: Path, target: Path) -> None:
-    """Move the three splits of a download to `target` once their counts are the published ones."""
-    for split, labels in COUNTS.items():
-        for label in LABELS:
-            found = len(list((root / split / label).glob("*.jpeg")))
-            if found != labels[label]:
-                raise UsageError(
-                    f"data kaggle: {split}/{label} holds {found} images instead of {labels[label]}; delete {target.parent} and run again"
-                )
-    target.mkdir(exist_ok=True)
+    """Move the splits of a download to `target` once their counts are the published ones."""
+    _check_counts(root, "kaggle")
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
     for split in COUNTS:
-        shutil.rmtree(target / split, ignore_errors=True)
         shutil.move(root / split, target / split)
     (target / "verified").touch()
+
+
+def _check_counts(root: Path, kind: str) -> None:
+    for split, labels in ORIGINS[kind].counts.items():
+        for label, expected in labels.items():
+            found = sum(file.suffix in IMAGE_SUFFIXES for file in (root / split / label).glob("[!.]*"))
+            if found != expected:
+                raise UsageError(f"{split}/{label} holds {found} images instead of {expected}")
+
+
+def _fetch_medmnist(target: Path, size: int, progress: bool) -> None:
+    """Download PneumoniaMNIST and unpack its arrays into the Kaggle layout, as PNG files."""
+    origin = ORIGINS["medmnist"]
+    megabytes = 2 * sum(sum(labels.values()) for labels in origin.counts.values()) * size**2 // 10**6 + 50
+    name = "pneumoniamnist.npz" if size == 28 else f"pneumoniamnist_{size}.npz"
+    with paths.exclusive("downloads"):
+        if _verified(target):
+            return
+        file = download.fetch(f"{origin.address}{name}?download=1", MEDMNIST_MD5[size], target.parent / name, megabytes, progress)
+        part = target.with_name(".unpacked")
+        shutil.rmtree(part, ignore_errors=True)
+        with np.load(file) as arrays:
+            for theirs, split in MEDMNIST_SPLITS.items():
+                _unpack(arrays[f"{theirs}_images"], arrays[f"{theirs}_labels"], part / split, progress)
+        _check_counts(part, "medmnist")
+        (part / "verified").touch()
+        part.replace(target)
+        file.unlink()
+
+
+def _unpack(pictures: np.ndarray, answers: np.ndarray, folder: Path, progress: bool) -> None:
+    for label in LABELS:
+        (folder / label).mkdir(parents=True)
+    rows = zip(pictures, answers[:, 0], strict=True)
+    for number, (picture, answer) in enumerate(tqdm(rows, folder.name, len(pictures), disable=None if progress else True, unit="image")):
+        Image.fromarray(picture).save(folder / LABELS[int(answer)] / f"medmnist-{folder.name}-{number:04d}.png")

@@ -23,7 +23,7 @@ from .manifest import SCORED_FOLDS
 from .params import Augmentation, ModelSection, Params, UsageError
 
 # What decides a model's weights: when one of these changes, it is trained again.
-MODULES = ("manifest", "images", "augmentation", "models", "training")
+MODULES = ("pixels", "manifest", "images", "augmentation", "models", "training")
 LIBRARIES = ("tensorflow", "keras", "numpy", "pillow")
 SCORING_BATCH = 64
 
@@ -111,6 +111,7 @@ def training_key(name: str, params: Params, digest: str) -> str:
     asked = {
         "seed": params.seed,
         "validation_fraction": params.data.validation_fraction,
+        "fit": params.data.fit,
         "augmentation": params.augmentation.model_dump(),
         "model": settings.model_dump(),
         "weights": paths.digest(paths.from_root(getattr(settings, "weights", ""))),

@@ -1,9 +1,12 @@
 """What the tests share: a private cache, a tiny SYNTHETIC phantom, a small real subset, and the commands."""
 
+import http.server
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +67,60 @@ def run_all():
         return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=900, check=False)
 
     return call
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `files` (path -> bytes) on 127.0.0.1, and misbehaves as `fault` says."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files, self.fault, self.asked = {}, "", []
+        self.address = f"http://127.0.0.1:{self.server_port}/"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked.append((self.command, self.path, self.headers.get("Range", "")))
+        body = self.server.files.get(self.path.split("?")[0].lstrip("/"))
+        if body is None:
+            return self.send_error(404)
+        if self.server.fault == "html":
+            body = b"<html>please sign in</html>"
+        if self.server.fault == "wrong":
+            body = bytes([body[0] ^ 1]) + body[1:]
+        start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if "Range" in self.headers else 0
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+        if self.command == "HEAD":
+            return None
+        if self.server.fault in ("cut", "stall"):
+            self.wfile.write(body[start : (start + len(body)) // 2])
+            time.sleep(4 if self.server.fault == "stall" else 0)
+            return self.connection.close()
+        return self.wfile.write(body[start:])
+
+    do_HEAD = do_GET
+
+    def do_POST(self):
+        """Kaggle's service answers with the address of the archive."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(302)
+        self.send_header("Location", f"{self.server.address}archive.zip")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    served = Server()
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    yield served
+    served.shutdown()
+    served.server_close()

@@ -71,7 +71,7 @@ def test_data_command_says_what_it_holds(phantom_root, capsys):
     finally:
         (phantom_root / "train" / "NORMAL" / "<b>note.txt").unlink()
     printed = capsys.readouterr().out
-    assert "phantom (SYNTHETIC)" in printed and "files left out: 1" in printed and "not one of .jpeg" in printed
+    assert "phantom (SYNTHETIC)" in printed and "1 files were left out" in printed and "not one of .jpeg" in printed
 
 
 def test_wrong_python_is_one_line(tmp_path):

@@ -1,8 +1,12 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from cxr_utils import images
+from cxr_utils import images, pixels
+from cxr_utils.pixels import Square
 
 
 def _save(tmp_path, image, name="x.png", **options):
@@ -10,30 +14,34 @@ def _save(tmp_path, image, name="x.png", **options):
     return tmp_path / name
 
 
+def _decode(file, size, fit="squash"):
+    return pixels.decode(file.read_bytes(), Square(size, fit))
+
+
 def test_grey_modes_agree(tmp_path):
     """The same picture in every mode decodes to the same grey."""
     grey = Image.fromarray(np.linspace(0, 255, 64 * 64).reshape(64, 64).astype(np.uint8))
     expected = np.asarray(grey, int)
     for mode in ("RGB", "RGBA", "LA", "P"):
-        found = images.decode(_save(tmp_path, grey.convert(mode), f"{mode}.png"), 64)
+        found = _decode(_save(tmp_path, grey.convert(mode), f"{mode}.png"), 64)
         assert found.dtype == np.uint8 and np.abs(found - expected).max() <= 1, mode
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-    assert np.abs(images.decode(_save(tmp_path, deep, "deep.png"), 64) - expected).max() <= 1
-    cmyk = images.decode(_save(tmp_path, grey.convert("CMYK"), "cmyk.jpeg", quality=100), 64)
+    assert np.abs(_decode(_save(tmp_path, deep, "deep.png"), 64) - expected).max() <= 1
+    cmyk = _decode(_save(tmp_path, grey.convert("CMYK"), "cmyk.jpeg", quality=100), 64)
     assert np.abs(cmyk - expected).mean() < 3
 
 
 def test_transparent_pixels_turn_black(tmp_path):
     layers = np.full((32, 32, 4), 255, np.uint8)
     layers[:, :16, 3] = 0
-    found = images.decode(_save(tmp_path, Image.fromarray(layers)), 32)
+    found = _decode(_save(tmp_path, Image.fromarray(layers)), 32)
     assert found[:, :14].max() == 0 and found[:, 18:].min() == 255
 
 
 def test_image_is_squashed_whole(tmp_path):
     wide = np.zeros((50, 200), np.uint8)
     wide[:, :100] = 200
-    found = images.decode(_save(tmp_path, Image.fromarray(wide)), 40)
+    found = _decode(_save(tmp_path, Image.fromarray(wide)), 40)
     assert found.shape == (40, 40) and found[:, :18].min() > 190 and found[:, 22:].max() < 10
 
 
@@ -43,7 +51,7 @@ def test_decoders_own_scaling_changes_little(tmp_path):
     file = _save(tmp_path, coarse.resize((1500, 1200), Image.Resampling.BICUBIC), "large.jpeg", quality=95)
     with Image.open(file) as image:
         whole = np.asarray(image.resize((96, 96), Image.Resampling.BILINEAR), int)
-    assert np.abs(images.decode(file, 96) - whole).mean() < 2
+    assert np.abs(_decode(file, 96) - whole).mean() < 2
 
 
 def test_folds_hold_the_files_pixels_and_labels(smoke):
@@ -53,10 +61,93 @@ def test_folds_hold_the_files_pixels_and_labels(smoke):
         assert fold.pixels.shape == (len(fold), 48, 48)
         assert (fold.labels == (fold.files["label"] == "PNEUMONIA")).all()
     row = data.folds["test"].files.iloc[7]
-    assert (data.folds["test"].pixels[7] == images.decode(data.manifest.root / row["path"], 48)).all()
+    assert (data.folds["test"].pixels[7] == _decode(data.manifest.root / row["path"], 48)).all()
 
 
 def test_second_start_reads_the_cache(smoke, monkeypatch):
     images.open_data(smoke, 48)
-    monkeypatch.setattr(images, "decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(pixels, "read", lambda *_: pytest.fail("decoded again"))
     images.open_data(smoke, 48)
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+def test_fit_keeps_what_it_promises(tmp_path, fit):
+    """A wide film with a mark at its left rim and a disc in its middle."""
+    down, across = np.mgrid[:100, :200]
+    film = np.where(np.hypot(down - 50, across - 100) < 30, 200, 50).astype(np.uint8)
+    film[:, :20] = 255
+    found = _decode(_save(tmp_path, Image.fromarray(film)), 60, fit)
+    disc = (found > 150) & (found < 230)
+    height, width = np.ptp(np.nonzero(disc)[0]), np.ptp(np.nonzero(disc[25:35, 10:])[1])
+    assert (found[20:40, :3] > 240).all() == (fit != "crop")
+    assert (found[:10] == 0).all() == (fit == "pad")
+    assert abs(height / width - {"squash": 2, "crop": 1, "pad": 1}[fit]) < 0.25
+
+
+def test_exif_rotation_is_done(tmp_path):
+    upright = np.zeros((40, 40), np.uint8)
+    upright[:20] = 200
+    turned = Image.fromarray(np.rot90(upright))  # as a camera held sideways stores it
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("x.jpeg", "x.png"):
+        found = _decode(_save(tmp_path, turned, name, exif=exif), 40)
+        assert found[:18].min() > 180 and found[22:].max() < 20, name
+
+
+def test_an_animation_counts_by_its_first_picture(tmp_path):
+    first, second = (Image.fromarray(np.full((32, 32), value, np.uint8)) for value in (200, 10))
+    file = _save(tmp_path, first, "moving.png", save_all=True, append_images=[second])
+    assert (_decode(file, 32) == 200).all()
+
+
+def test_more_squares_at_once_are_those_made_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    file = _save(tmp_path, Image.fromarray(rng.integers(0, 255, (500, 700)).astype(np.uint8)), "film.jpeg")
+    both = pixels.read(file.read_bytes(), [Square(200), Square(48)])
+    assert (both.width, both.height, both.mode) == (700, 500, "L")
+    assert (both.squares[0] == _decode(file, 200)).all() and (both.squares[1] == _decode(file, 48)).all()
+
+
+@pytest.mark.parametrize("spoil", [lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:-100])])
+def test_a_spoilt_cache_is_made_again(smoke, spoil):
+    before = images.open_data(smoke, 40)
+    expected = before.stored[:].copy()
+    spoil(pixels.cached_at(before.manifest.digest, Square(40)))
+    assert (images.open_data(smoke, 40).stored == expected).all()
+
+
+@pytest.mark.parametrize("workers", ["processes", "threads"])
+def test_results_come_in_order_and_errors_come_through(monkeypatch, workers):
+    if workers == "threads":
+        monkeypatch.setattr(pixels.sys, "platform", "elsewhere")
+    assert list(pixels.in_parallel(str, range(200), "")) == [str(number) for number in range(200)]
+    with pytest.raises(ZeroDivisionError):
+        list(pixels.in_parallel((1).__truediv__, [1, 0], ""))
+
+
+MEASURE = """
+import resource, sys
+from cxr_utils import images, params
+data = images.open_data(params.load("default", ["data.phantom_size=64", "data.phantom_images=" + sys.argv[1]], "phantom"), 224)
+peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+held = lambda: int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1])
+before = held()
+for name, fold in data.folds.items():
+    for start in range(0, len(fold), 32):
+        fold.pixels[start : start + 32].sum()
+print(peak, before, held())
+"""
+
+
+def _memory(images_drawn):
+    done = subprocess.run([sys.executable, "-c", MEASURE, str(images_drawn)], capture_output=True, text=True, check=True)
+    return [int(kilobytes) for kilobytes in done.stdout.split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_number_of_images():
+    """Ten times as many: 131 MB of pixels more. Neither preparing nor reading them holds them in memory."""
+    few, many = _memory(230), _memory(2300)
+    assert many[0] <= 1.2 * few[0]
+    assert many[2] - many[1] < 10_000  # kB, while every image is read once

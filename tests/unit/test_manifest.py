@@ -1,5 +1,7 @@
 import os
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -44,6 +46,56 @@ def test_unusable_files_are_left_out_and_named(planted):
     assert before["train/NORMAL/.DS_Store"] == "hidden file"
     again = manifest.read_manifest(planted).left_out.set_index("path")["problem"]
     assert again.equals(before)
+
+
+def _png_header(side):
+    """A PNG that claims to be side x side pixels and holds none."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + b"\0\0\0\0IDAT"
+
+
+def test_odd_files_are_read_right_or_left_out(planted):
+    """What users' folders hold: none crashes, none gets another label, and what is left out is named."""
+    sick = planted / "train" / "PNEUMONIA"
+    with Image.open(min(sick.glob("*.jpeg"))) as image:
+        grey = image.convert("L")
+    readable = {"cmyk.jpeg": "CMYK", "rgba.png": "RGBA", "palette.png": "P", "deep.png": "I;16", "bits.png": "1"}
+    for name, mode in readable.items():
+        grey.convert(mode).save(sick / name)
+    odd = ["<script>alert(1)</script>.jpeg".replace("/", "-"), "two words.jpeg", "Lungenentzündung 肺炎.jpeg", "line\nbreak.jpeg"]
+    for name in odd:
+        grey.save(sick / name)
+    (sick / "bomb.png").write_bytes(_png_header(30_000))
+    (sick / "large.png").write_bytes(_png_header(11_000))
+    (sick / "__MACOSX").mkdir()
+    (sick / "._person1.jpeg").write_bytes(b"\0\5\x16\7")
+    (sick / "loop").symlink_to("loop")
+    (planted / "__MACOSX" / "train").mkdir(parents=True)
+    found = read_manifest(planted)
+    used = found.files.set_index("path")
+    for name in (*readable, *odd):
+        assert used.loc[f"train/PNEUMONIA/{name}", "label"] == "PNEUMONIA", name
+    assert used.loc[[f"train/PNEUMONIA/{name}" for name in readable], "mode"].tolist() == list(readable.values())
+    problems = found.left_out.set_index("path")["problem"]
+    assert {path.removeprefix("train/PNEUMONIA/") for path in problems.index} == {
+        "bomb.png",
+        "large.png",
+        "__MACOSX",
+        "._person1.jpeg",
+        "loop",
+    }
+    assert problems["train/PNEUMONIA/__MACOSX"] == "folder" and "too large" in problems["train/PNEUMONIA/large.png"]
+    again = read_manifest(planted)
+    assert again.digest == found.digest and again.files.equals(found.files)
+
+
+def test_a_folder_that_cannot_be_read_stops(planted, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(manifest.os, "scandir", refuse)
+    with pytest.raises(UsageError, match="train/NORMAL: cannot be read \\(Permission denied\\); give yourself access"):
+        read_manifest(planted)
 
 
 def test_too_many_unusable_files_stop(planted):

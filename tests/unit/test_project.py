@@ -8,7 +8,7 @@ from cxr_utils import paths
 
 NAMED = {"jupyterlab", "papermill", "tensorflow", "pandas", "seaborn", "scikit-learn", "nbconvert"}
 ORDER = [
-    *["paths", "params", "published", "phantom", "manifest", "sources", "images"],
+    *["paths", "params", "published", "download", "pixels", "phantom", "manifest", "sources", "images", "audit"],
     *["augmentation", "models", "training", "metrics", "calibration", "scoring", "plots", "findings"],
     *["report", "execution", "pipeline", "cli"],
 ]

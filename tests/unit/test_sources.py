@@ -1,9 +1,5 @@
 import hashlib
-import http.server
 import shutil
-import sys
-import threading
-import types
 
 import keras
 import pytest
@@ -11,7 +7,6 @@ from PIL import Image
 
 from cxr_utils import models, paths, sources
 from cxr_utils.params import Data, UsageError
-from cxr_utils.published import COUNTS
 
 
 @pytest.fixture
@@ -58,73 +53,10 @@ def test_a_copy_of_the_phantoms_images_is_still_synthetic(phantom_root, tmp_path
     assert sources.plan(Data(source=str(tmp_path))).synthetic
 
 
-def _nested_download(folder, counts):
-    """What Kaggle's zip unpacks to: the set, a second copy of it inside, and a Mac's leavings."""
-    root = folder / "chest_xray"
-    for split, labels in counts.items():
-        for label, count in labels.items():
-            for place in (root, root / "chest_xray", root / "__MACOSX"):
-                (place / split / label).mkdir(parents=True)
-            for number in range(count):
-                (root / split / label / f"{number}.jpeg").touch()
-            (root / split / label / ".DS_Store").touch()
-    return folder
-
-
-def _fake_kagglehub(monkeypatch, download):
-    monkeypatch.setitem(sys.modules, "kagglehub", types.SimpleNamespace(dataset_download=download))
-
-
-def test_kaggle_download_is_unpacked_verified_and_kept(clean, monkeypatch):
-    asked = []
-    _fake_kagglehub(monkeypatch, lambda handle: asked.append(handle) or str(_nested_download(clean / "download", COUNTS)))
-    source = sources.fetch(Data(source="kaggle"))
-    assert asked == ["paultimothymooney/chest-xray-pneumonia/versions/2"]
-    assert len(list(source.root.glob("train/PNEUMONIA/*.jpeg"))) == COUNTS["train"]["PNEUMONIA"]
-    assert not (source.root / "chest_xray").exists()
-    sources.fetch(Data(source="kaggle"))
-    assert len(asked) == 1 and sources.plan(Data()).kind == "kaggle"
-
-
-def test_kaggle_download_with_other_counts_is_refused(clean, monkeypatch):
-    short = {split: labels | {"NORMAL": labels["NORMAL"] - 1} for split, labels in COUNTS.items()}
-    _fake_kagglehub(monkeypatch, lambda _: str(_nested_download(clean / "download", short)))
-    with pytest.raises(UsageError, match="train/NORMAL holds 1340 images instead of 1341"):
-        sources.fetch(Data(source="kaggle"))
-    assert sources.plan(Data()).kind == "phantom"
-
-
-def test_kaggle_without_network_or_room_is_one_line(clean, monkeypatch):
-    def offline(_):
-        raise ConnectionError("no route\nto host")
-
-    _fake_kagglehub(monkeypatch, offline)
-    with pytest.raises(UsageError, match="the download failed \\(no route to host\\)"):
-        sources.fetch(Data(source="kaggle"))
-    monkeypatch.setattr(sources, "KAGGLE_BYTES", 10**18)
-    with pytest.raises(UsageError, match="make room"):
-        sources.fetch(Data(source="kaggle"))
-
-
 @pytest.fixture
-def weights_server(clean, monkeypatch):
-    """Serve a folder on 127.0.0.1 in place of the address of the ImageNet weights."""
-    folder = clean / "served"
-    folder.mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments):
-            super().__init__(*arguments, directory=folder)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(models, "IMAGENET_ADDRESS", f"http://127.0.0.1:{server.server_port}/")
-    yield folder
-    server.shutdown()
-    server.server_close()
+def weights_server(clean, monkeypatch, server):
+    monkeypatch.setattr(models, "IMAGENET_ADDRESS", server.address)
+    return server
 
 
 def _ask(smoke, weights):
@@ -135,8 +67,8 @@ def _ask(smoke, weights):
 
 def test_imagenet_weights_are_fetched_and_loaded(smoke, weights_server, monkeypatch):
     donor = next(layer for layer in _ask(smoke, "none")[0].layers if isinstance(layer, keras.Model))
-    file = weights_server / "mobile.weights.h5"
-    donor.save_weights(file)
+    donor.save_weights(file := paths.cache_folder().parent / "mobile.weights.h5")
+    weights_server.files[file.name] = file.read_bytes()
     monkeypatch.setitem(models.IMAGENET, "MobileNetV2", (file.name, hashlib.md5(file.read_bytes()).hexdigest()))
     model, origin = _ask(smoke, "auto")
     inner = next(layer for layer in model.layers if isinstance(layer, keras.Model))
@@ -149,7 +81,7 @@ def test_weights_that_cannot_be_had(smoke, weights_server, monkeypatch, content)
     """Auto goes on with random weights and says why; with imagenet it stops; nothing wrong stays in the cache."""
     monkeypatch.setitem(models.IMAGENET, "MobileNetV2", ("mobile.weights.h5", "0" * 32))
     if content:
-        (weights_server / "mobile.weights.h5").write_bytes(content)
+        weights_server.files["mobile.weights.h5"] = content
     assert _ask(smoke, "auto")[1].startswith("random, as ImageNet weights cannot be had here")
     with pytest.raises(UsageError, match="did not deliver"):
         _ask(smoke, "imagenet")

@@ -1,0 +1,142 @@
+"""Defects planted in the phantom are found, with their files; a clean phantom raises no warning."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from cxr_utils import audit, images, params
+
+
+def _findings(root, *overrides):
+    data = images.open_data(params.load("smoke", overrides, str(root)), images.OVERVIEW_SIZE)
+    return {finding.check: finding for finding in audit.audit(data)}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
+def test_a_clean_phantom_raises_no_warning(seed):
+    found = _findings("phantom", f"data.phantom_seed={seed}", "data.phantom_images=300")
+    assert {finding.verdict for finding in found.values()} <= {"fine", "note"}
+    assert found["exact duplicates"].verdict == found["labels of twins"].verdict == found["patients across folds"].verdict == "fine"
+
+
+def _first(root, folder):
+    return min((root / folder).glob("*.jpeg"))
+
+
+def test_a_duplicate_across_splits(planted):
+    original = _first(planted, "test/NORMAL")
+    shutil.copy(original, planted / "train" / "NORMAL" / "IM-9999-0001.jpeg")
+    finding = _findings(planted)["exact duplicates"]
+    assert finding.verdict == "warning" and "across train and test: 1" in finding.says
+    assert set(finding.files[0].split(" = ")) == {"train/NORMAL/IM-9999-0001.jpeg", f"test/NORMAL/{original.name}"}
+
+
+def test_a_re_encoded_near_duplicate(planted):
+    original = _first(planted, "test/PNEUMONIA")
+    with Image.open(original) as image:
+        image.resize((image.width * 2, image.height * 2)).convert("RGB").save(
+            planted / "train" / "PNEUMONIA" / "person9999_virus_1.jpeg", quality=40
+        )
+    found = _findings(planted)
+    assert found["exact duplicates"].verdict == "fine" and found["near duplicates"].verdict == "warning"
+    assert set(found["near duplicates"].files[0].split(" = ")) == {
+        "train/PNEUMONIA/person9999_virus_1.jpeg",
+        f"test/PNEUMONIA/{original.name}",
+    }
+
+
+def test_a_patient_across_splits(planted):
+    child = _first(planted, "train/NORMAL")
+    moved = child.with_stem(child.stem[:-1] + "9").name
+    _first(planted, "test/NORMAL").rename(planted / "test" / "NORMAL" / moved)
+    finding = _findings(planted)["patients across folds"]
+    assert finding.verdict == "warning" and finding.says.startswith("1 of ")
+    assert {f"train/NORMAL/{child.name}", f"test/NORMAL/{moved}"} <= set(finding.files[0].split(" = "))
+
+
+def test_twins_with_different_labels(planted):
+    original = _first(planted, "train/NORMAL")
+    shutil.copy(original, planted / "train" / "PNEUMONIA" / "person9999_virus_1.jpeg")
+    finding = _findings(planted)["labels of twins"]
+    assert finding.verdict == "warning"
+    assert set(finding.files[0].split(" = ")) == {f"train/NORMAL/{original.name}", "train/PNEUMONIA/person9999_virus_1.jpeg"}
+
+
+def _change(root, label, change):
+    for file in root.glob(f"*/{label}/*.jpeg"):
+        with Image.open(file) as image:
+            change(image).save(file, quality=90)
+
+
+def test_a_brightness_shortcut(planted):
+    _change(planted, "NORMAL", lambda image: image.point(lambda value: value * 0.5))
+    finding = _findings(planted)["single traits"]
+    assert finding.verdict == "warning" and "brightness" in finding.says.split(":")[1] and finding.remedy
+
+
+def test_a_size_shortcut(planted):
+    _change(planted, "PNEUMONIA", lambda image: image.resize((image.width * 5 // 4, image.height * 5 // 4)))
+    found = _findings(planted)
+    assert found["metadata floor"].verdict == found["single traits"].verdict == "warning"
+    assert "height" in found["single traits"].says
+
+
+def test_damaged_files_are_a_warning_and_hidden_ones_a_note(planted):
+    (planted / "train" / "NORMAL" / ".DS_Store").touch()
+    assert _findings(planted)["usable files"].verdict == "note"
+    (planted / "train" / "NORMAL" / "empty.jpeg").touch()
+    finding = _findings(planted)["usable files"]
+    assert finding.verdict == "warning" and any(name.startswith("train/NORMAL/empty.jpeg: ") for name in finding.files)
+
+
+def test_what_each_fit_lets_through_of_an_aspect_shortcut(tmp_path):
+    """Planted: wide films are filed as PNEUMONIA whatever they show. Crop hides that from a model, squash and pad do not."""
+    drawn = images.open_data(params.load("default", ["data.phantom_images=600"], "phantom"), images.OVERVIEW_SIZE)
+    for row in drawn.files.itertuples():
+        label = "PNEUMONIA" if row.width > 1.15 * row.height else "NORMAL"
+        target = tmp_path / row.split / label / f"case{row.Index}.jpeg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(drawn.manifest.root / row.path, target)
+    found = {}
+    for fit in ("squash", "crop", "pad"):
+        data = images.open_data(params.load("default", [f"data.fit={fit}"], str(tmp_path)), 16)
+        train, test = data.folds["train"], data.folds["test"]
+        model = LogisticRegression(C=1e-6, max_iter=1000).fit(train.pixels[:].reshape(len(train), -1), train.labels)
+        found[fit] = roc_auc_score(test.labels, model.decision_function(test.pixels[:].reshape(len(test), -1)))
+    assert found["crop"] < 0.6 < 0.8 < min(found["squash"], found["pad"])
+    leaks = audit.fit_leaks(drawn, 1).set_index("fit")["AUROC"]
+    assert leaks["crop"] < 0.6 < 0.8 < min(leaks["squash"], leaks["pad"])
+
+
+def test_films_of_one_aspect_leave_nothing_to_measure(planted):
+    for label in ("NORMAL", "PNEUMONIA"):
+        _change(planted, label, lambda image: image.resize((64, 64)))
+    assert audit.fit_leaks(images.open_data(params.load("smoke", (), str(planted)), images.OVERVIEW_SIZE), 1).empty
+
+
+def test_class_means_and_grey_values_are_those_of_the_pixels(smoke):
+    fold = images.open_data(smoke, 48).folds["train"]
+    pixels, sick = fold.pixels[:], fold.labels == 1
+    means, shares = audit.class_means(fold), audit.grey_histograms(fold)
+    assert np.allclose(means["difference"], pixels[sick].mean(0) - pixels[~sick].mean(0), atol=1e-6)
+    assert np.isclose(shares["NORMAL"][7], (pixels[~sick] == 7).mean()) and np.isclose(shares["PNEUMONIA"].sum(), 1)
+
+
+def test_metadata_floor_finds_a_planted_trait(smoke):
+    """The floor is an AUROC on patients the classifier has not seen: chance without a shortcut, near 1 with one."""
+    data = images.open_data(smoke, images.OVERVIEW_SIZE)
+    looks = audit.traits(data)
+    assert abs(audit.metadata_floor(looks[["width"]] * 0, data.files)[0] - 0.5) < 0.1
+    planted = looks[["width"]] + 1000 * (data.files["label"] == "PNEUMONIA").to_numpy()[:, None]
+    assert min(audit.metadata_floor(planted, data.files)) > 0.95
+
+
+def test_every_warning_and_note_has_a_remedy(planted):
+    shutil.copy(_first(planted, "test/NORMAL"), planted / "train" / "PNEUMONIA" / "x.jpeg")
+    for finding in _findings(planted).values():
+        assert bool(finding.remedy) == (finding.verdict != "fine"), dataclasses.asdict(finding)
