@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -211,19 +213,29 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _print_data(data: images.XRays) -> None:
-    from . import audit  # here, as scikit-learn takes a second to import
+    from . import audit, data_findings, published  # here, as scikit-learn and seaborn take seconds to import
 
-    source = data.source
-    print(f"{source.kind}{' (SYNTHETIC)' if source.synthetic else ''}: {data.manifest.root}")
-    print(f"licence: {source.origin.licence}; cite: {source.origin.citation}")
-    print(f"manifest {data.manifest.digest}\n")
+    standing = published.standing(data.source.kind, data.manifest.counts())
+    audited = audit.audit(data)
+    print(f"{data.source.kind}{' (SYNTHETIC)' if data.source.synthetic else ''}: {data.manifest.root}")
+    for sentence in (published.STANDINGS[standing], *data_findings.against_published(data, standing)):
+        _print_wrapped(sentence)
+    for name, value in data_findings.origin(data, standing).items():
+        _print_wrapped(f"{name}: {value}")
+    print("\nimages and patients by published folder:")
     print(breakdown(data.files, "split").to_string())
-    print("\nour split by patient:")
+    print("\nby fold, with our validation carved from train by patient:")
     print(breakdown(data.files, "fold").to_string())
     print("\naudit:")
-    for finding in audit.audit(data):
-        print(f"  {finding.verdict:<8}{finding.check}: {finding.says}")
-        if finding.remedy:
-            print(f"{'':<10}remedy: {finding.remedy}")
+    for finding in audited:
+        _print_wrapped(f"{finding.verdict}: {finding.check}. {finding.says}{finding.remedy and ' Remedy: '}{finding.remedy}")
+    for finding in audited:
+        if finding.files:
+            print(f"\n{finding.check}, files (those joined by = belong together):")
         for name in finding.files:
-            print(f"{'':<12}{name.encode('unicode_escape').decode('ascii')}")
+            print(f"  {name.encode('unicode_escape').decode('ascii')}")
+
+
+def _print_wrapped(sentence: str) -> None:
+    width = max(shutil.get_terminal_size((120, 24)).columns - 2, 40)
+    print(textwrap.fill(sentence, width, initial_indent="  ", subsequent_indent="    "))

@@ -1,4 +1,4 @@
-"""Tables and sentences of the reports, computed from the scores so that none can disagree with them."""
+"""Tables and sentences about the models, computed from the scores so that none can disagree with them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import numpy as np
 import pandas as pd
 
 from . import metrics, published
-from .audit import Finding
-from .images import XRays
-from .manifest import LABELS, SCORED_FOLDS, Manifest
+from .manifest import SCORED_FOLDS
 from .params import STEPS, model_of
 from .paths import RunFolder
 from .plots import MODEL_NAMES, SPLIT_NAMES
 from .scoring import labels_of
-from .sources import Source
 
 SCORES = {
     "accuracy": "accuracy",
@@ -27,29 +24,6 @@ SCORES = {
     "brier": "Brier score",
     "ece": "calibration error",
 }
-STANDINGS = {
-    "synthetic": "SYNTHETIC data: every image was drawn by this project's phantom; no score of this run says anything about real X-rays.",
-    "published": "The published set: its train folder holds as many images of each class as were published.",
-    "medmnist": "PneumoniaMNIST: the published images, cropped to the centre and scaled by MedMNIST, with its own train and validation; "
-    "patients are not known, so the split and every interval are by image.",
-    "own": "These are not the images of the published set; what others reported on that set is not comparable.",
-}
-NOT_COMPARABLE = {
-    "synthetic": "Reported on real X-rays, not comparable: the scores of this run are on SYNTHETIC images.",
-    "medmnist": "Only the rows of MedMNIST are on these images; the others are on the published ones, uncropped and larger.",
-    "own": "Reported on the published set, not comparable: the scores of this run are on other images.",
-}
-
-
-def standing(kind: str, counts: dict[str, dict[str, int]]) -> str:
-    """Return how a data set of a kind of source stands to the published one: ``synthetic``, ``published``, ``medmnist`` or ``own``.
-
-    It is the published one where as many training images of each class are there; a part of the test
-    images may be missing, which the sentences then say.
-    """
-    if kind in ("phantom", "medmnist"):
-        return {"phantom": "synthetic", "medmnist": "medmnist"}[kind]
-    return "published" if counts.get("train") == published.COUNTS["train"] else "own"
 
 
 def with_interval(entry: dict[str, Any], score: str) -> str:
@@ -76,99 +50,6 @@ def score_table(models: dict[str, dict[str, Any]]) -> pd.DataFrame:
             rows["threshold"] = f"{entry['threshold']:.3f}"
             columns[(MODEL_NAMES[model], SPLIT_NAMES[split])] = rows
     return pd.DataFrame(columns)
-
-
-def count_table(manifest: Manifest, standing: str) -> pd.DataFrame:
-    """Return images per folder and class beside the published counts and the original project's."""
-    rows = []
-    for split, counts in manifest.counts().items():
-        for label in LABELS:
-            row = {"folder": split, "class": label, "here": counts[label]}
-            if standing == "published":
-                row["published"] = published.COUNTS.get(split, {}).get(label, "")
-                row["original project"] = published.ORIGINAL_COUNTS.get(split, {}).get(label, "")
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def origin_table(source: Source) -> pd.DataFrame:
-    """Return where the data comes from and under which terms, in the words of the table of sources."""
-    named = vars(source.origin) | {"source": source.kind}
-    return pd.DataFrame([{"": key, "this data": named[key]} for key in ("source", "address", "version", "checks", "licence", "citation")])
-
-
-def about_data(data: XRays, standing: str, audited: list[Finding]) -> list[str]:
-    """Return what the counts, the split and the audit say."""
-    counts, files = data.manifest.counts(), data.files
-    shares = {split: count["PNEUMONIA"] / sum(count.values()) for split, count in counts.items()}
-    sentences = [
-        f"{len(files)} images are usable and {len(data.manifest.left_out)} files were left out.",
-        f"PNEUMONIA makes up {shares['train']:.1%} of train and {shares['test']:.1%} "
-        f"of test: a model that always answers PNEUMONIA is right that often.",
-    ]
-    if standing == "published":
-        sentences += [_against_published(split, counts[split]) for split in published.COUNTS if split in counts]
-        sentences.append("Where the original project counted one image more in a folder, it had counted the hidden file .DS_Store.")
-    if "val" in counts:
-        images = sum(counts["val"].values())
-        sentences.append(
-            f"One image of the published val changes accuracy on it by {100 / images:.1f} points: too coarse to choose anything on."
-        )
-    train, validation = (files[files["fold"] == fold] for fold in ("train", "validation"))
-    shared = len(set(train["patient"]) & set(validation["patient"]))
-    sentences.append(
-        f"Validation holds {len(validation)} images of {validation['patient'].nunique()} patients, {shared} of whom are also in the "
-        f"{len(train)} images that remain for training, as far as file names tell."
-    )
-    warned = [f"{finding.check} ({finding.says} Remedy: {finding.remedy}.)" for finding in audited if finding.verdict == "warning"]
-    return [*sentences, f"The audit warns of {len(warned)} of {len(audited)} things it looked for{':' if warned else '.'}", *warned]
-
-
-def about_sizes(files: pd.DataFrame) -> list[str]:
-    """Return what the sizes of the files say, by split and by class."""
-    if len(files[["width", "height"]].drop_duplicates()) == 1:
-        width, height = files[["width", "height"]].iloc[0]
-        return [f"Every file is {width} x {height} px: whoever passed them on made them so, and their own sizes and aspects are lost."]
-    means = files.groupby("split", sort=False)[["width", "height"]].mean()
-    sizes = ", ".join(f"{row.width:.0f} x {row.height:.0f} px in {row.Index}" for row in means.itertuples())
-    aspect = (files["width"] / files["height"]).groupby(files["label"]).mean()
-    return [
-        f"The mean size is {sizes}.",
-        f"A NORMAL film is {aspect['NORMAL']:.2f} times as wide as high on average, one with PNEUMONIA {aspect['PNEUMONIA']:.2f} times.",
-    ]
-
-
-def about_fits(leaks: pd.DataFrame, fit: str) -> list[str]:
-    """Return how much of a film's aspect each way of making it a square lets through."""
-    if leaks.empty:
-        return [f"All films here have one aspect, so {fit} has none to give away; what each way lets through cannot be measured on them."]
-    areas = ", ".join(f"{row.AUROC:.3f} after {row.fit}" for row in leaks.itertuples())
-    return [
-        f"How well a linear model tells a wide film from a narrow one by 16 x 16 of its pixels, as AUROC: {areas} (0.5 is not at all).",
-        f"This run uses {fit}. Squash distorts the chest by the aspect, pad shows it as black bars, and crop cuts the sides of wide films.",
-    ]
-
-
-def audit_table(audited: list[Finding]) -> pd.DataFrame:
-    """Return what the audit looked for, its verdict, what it found and the remedy."""
-    rows = [[finding.verdict, finding.check, finding.says, finding.remedy] for finding in audited]
-    return pd.DataFrame(rows, columns=["verdict", "looked for", "found", "remedy"])
-
-
-def audit_files(audited: list[Finding]) -> pd.DataFrame:
-    """Return the files that the audit names; those joined by = belong together."""
-    rows = [[finding.check, finding.verdict, name] for finding in audited for name in finding.files]
-    return pd.DataFrame(rows, columns=["looked for", "verdict", "files"])
-
-
-def _against_published(split: str, counts: dict[str, int]) -> str:
-    expected = published.COUNTS[split]
-    if counts == expected:
-        return f"{split} is complete: {counts['NORMAL']} NORMAL and {counts['PNEUMONIA']} PNEUMONIA, as published."
-    return (
-        f"{split} is not the published one: {counts['NORMAL']} NORMAL and {counts['PNEUMONIA']} "
-        f"PNEUMONIA here, {expected['NORMAL']} and {expected['PNEUMONIA']} published."
-    )
 
 
 def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standing: str) -> list[str]:

@@ -100,7 +100,18 @@ def image_sizes(files: pd.DataFrame) -> Figure:
     sns.scatterplot(files, x="width", y="height", hue="label", hue_order=LABELS, s=12, alpha=0.5, ax=axes[0, 0])
     axes[0, 0].set(xlabel="width (px)", ylabel="height (px)")
     aspect = files.assign(aspect=files["width"] / files["height"])
-    sns.histplot(aspect, x="aspect", hue="label", hue_order=LABELS, stat="density", common_norm=False, bins=30, ax=axes[0, 1])
+    sns.histplot(
+        aspect,
+        x="aspect",
+        hue="label",
+        hue_order=LABELS,
+        stat="density",
+        common_norm=False,
+        bins=30,
+        element="step",
+        fill=False,
+        ax=axes[0, 1],
+    )
     axes[0, 1].set(xlabel="aspect (width / height)", ylabel="density")
     return figure
 
@@ -121,10 +132,10 @@ def mean_images(means: dict[str, np.ndarray]) -> Figure:
 
 
 def grey_values(shares: dict[str, np.ndarray]) -> Figure:
-    """Draw how often each grey value occurs, by class."""
+    """Draw how often each grey value but black occurs, by class; the share of black stands in the legend."""
     figure, axes = canvas(width=6.4)
     for label, style in zip(LABELS, ("-", "--"), strict=True):
-        axes[0, 0].plot(100 * shares[label][1:], style, label=label)
+        axes[0, 0].plot(range(1, 256), 100 * shares[label][1:], style, label=f"{label} (and {shares[label][0]:.1%} black)")
     axes[0, 0].set(xlabel="grey value, 1 (dark) to 255 (white)", ylabel="share of pixels (%)", ylim=(0, None))
     axes[0, 0].legend()
     return figure
@@ -225,6 +236,11 @@ def say(sentences: list[str]) -> None:
     """Display sentences as a list; what looks like markup in them is shown as text."""
     lines = (html.escape(sentence).translate(MARKUP) for sentence in sentences)
     display(Markdown("\n".join(f"- {line}" for line in lines)))
+
+
+def some_of_each(fold: Fold, count: int) -> np.ndarray:
+    """Return the rows of the first images of each class, NORMAL first; int, shape (<= 2 * count,)."""
+    return np.concatenate([np.flatnonzero(fold.labels == label)[:count] for label in (0, 1)])
 
 
 def examples(fold: Fold, count: int, seed: int) -> dict[str, np.ndarray]:

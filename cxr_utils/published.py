@@ -1,4 +1,4 @@
-"""What others reported on this data set: counts and scores, each with its protocol."""
+"""What others reported on this data set, counts and scores with their protocol, and how a run's data stands to it."""
 
 from __future__ import annotations
 
@@ -52,3 +52,28 @@ OTHERS = (
     Score("Keras example, X-rays with TPUs", 0.814, note="small CNN at 180 px"),
     Score("Rajaraman et al. 2018, VGG16", 0.962, 0.993, note="ImageNet weights, cropped to the lungs"),
 )
+
+STANDINGS = {
+    "synthetic": "SYNTHETIC data: every image was drawn by this project's phantom; no score of this run says anything about real X-rays.",
+    "published": "By its counts this is the published set: its train folder holds as many images of each class as were published. The "
+    "children were one to five years old and at one hospital; physicians labelled the films by looking at them, with no laboratory result.",
+    "medmnist": "PneumoniaMNIST: the published images, cropped to the centre and scaled by MedMNIST, with its own train and validation; "
+    "patients are not known, so the split and every interval are by image.",
+    "own": "These are not the images of the published set; what others reported on that set is not comparable.",
+}
+NOT_COMPARABLE = {
+    "synthetic": "Reported on real X-rays, not comparable: the scores of this run are on SYNTHETIC images.",
+    "medmnist": "Only the rows of MedMNIST are on these images; the others are on the published ones, uncropped and larger.",
+    "own": "Reported on the published set, not comparable: the scores of this run are on other images.",
+}
+
+
+def standing(kind: str, counts: dict[str, dict[str, int]]) -> str:
+    """Return how a data set of a kind of source stands to the published one: ``synthetic``, ``published``, ``medmnist`` or ``own``.
+
+    It is the published one where as many training images of each class are there; a part of the test
+    images may be missing, which the sentences then say.
+    """
+    if kind in ("phantom", "medmnist"):
+        return {"phantom": "synthetic", "medmnist": "medmnist"}[kind]
+    return "published" if counts.get("train") == COUNTS["train"] else "own"

@@ -9,7 +9,7 @@ import nbformat
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-from . import findings, paths, scoring
+from . import findings, paths, published, scoring
 from .params import STEPS
 from .plots import MODEL_NAMES, SPLIT_NAMES
 from .sources import REAL_RUN, REAL_RUN_COST
@@ -71,7 +71,7 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
     known = scoring.read_metrics(folder)
     models = known.get("models", {})
     synthetic = record["data"]["synthetic"]
-    standing = findings.standing(known.get("data", {}).get("source", ""), known.get("data", {}).get("counts", {}))
+    standing = published.standing(known.get("data", {}).get("source", ""), known.get("data", {}).get("counts", {}))
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(paths.TEMPLATE), autoescape=False, trim_blocks=True)
     page = environment.get_template("overview.html.j2").render(
         run=folder.name,

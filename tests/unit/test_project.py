@@ -8,8 +8,8 @@ from cxr_utils import paths
 
 NAMED = {"jupyterlab", "papermill", "tensorflow", "pandas", "seaborn", "scikit-learn", "nbconvert"}
 ORDER = [
-    *["paths", "params", "published", "download", "pixels", "phantom", "manifest", "sources", "images", "audit"],
-    *["augmentation", "models", "training", "metrics", "calibration", "scoring", "plots", "findings"],
+    *["paths", "params", "published", "download", "pixels", "phantom", "manifest", "sources", "images", "shortcuts", "audit"],
+    *["augmentation", "models", "training", "metrics", "calibration", "scoring", "plots", "data_findings", "findings"],
     *["report", "execution", "pipeline", "cli"],
 ]
 
