@@ -40,6 +40,9 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
     """Run a command and turn what may go wrong into an exit code and one line on standard error."""
     signal.signal(signal.SIGTERM, _terminate)
     tqdm.monitor_interval = 0  # its thread would keep workers from being forked
+    for name in ("CXR_CACHE", "CXR_DATA"):  # kernels work in another folder
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
     log.addHandler(logging.NullHandler())
     try:
         return command(arguments)
@@ -233,7 +236,7 @@ def _print_data(data: images.XRays) -> None:
         if finding.files:
             print(f"\n{finding.check}, files (those joined by = belong together):")
         for name in finding.files:
-            print(f"  {name.encode('unicode_escape').decode('ascii')}")
+            print(f"  {''.join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in name)}")
 
 
 def _print_wrapped(sentence: str) -> None:

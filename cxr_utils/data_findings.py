@@ -59,7 +59,7 @@ def about_data(data: XRays, standing: str, audited: list[Finding]) -> list[str]:
     ]
     if standing == "published":
         sentences.append("Where the original project counted one image more in a folder, it had counted the hidden file .DS_Store.")
-    if "val" in counts:
+    if "val" in counts and standing == "published":
         images = sum(counts["val"].values())
         sentences.append(
             f"One image of the published val changes accuracy on it by {100 / images:.1f} points: too coarse to choose anything on."

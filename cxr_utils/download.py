@@ -45,7 +45,7 @@ def fetch(url: str, md5: str, target: Path, megabytes: int, progress: bool = Fal
             (part / target.name).replace(target)
         except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
             host, reason = url.split("/")[2], one_line(error)
-            if isinstance(error, ValueError):
+            if not isinstance(error, OSError):
                 reason = "what came is not that file (its MD5 differs)"
             raise UsageError(f"{host} did not deliver {target.name}: {reason}; check the network and the disk and run again") from None
         finally:

@@ -91,7 +91,8 @@ def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> n
     shape = (len(manifest.files), square.size, square.size)
     with paths.exclusive("pixels"):
         if not cached.is_file() or cached.stat().st_size != math.prod(shape):
-            pixels.store(manifest.digest, square, (manifest.root / name for name in manifest.files["path"]), progress)
+            files = [(manifest.root / row.path, row.sha256) for row in manifest.files.itertuples()]
+            pixels.store(manifest.digest, square, files, progress)
     return np.memmap(cached, np.uint8, "r", shape=shape)
 
 

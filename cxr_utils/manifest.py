@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL
 
 from . import paths, pixels
 from .params import UsageError
@@ -23,6 +24,7 @@ LABELS = ("NORMAL", "PNEUMONIA")
 FOLDS = ("train", "validation", "val", "test")  # validation is ours, carved from train
 SCORED_FOLDS = FOLDS[1:]
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+MOST_BYTES = 200_000_000  # of a file
 MOST_UNUSABLE = 0.05  # of the files; up to two are always passed over
 NO_IMAGE = ("hidden file", "folder", f"not one of {', '.join(IMAGE_SUFFIXES)}")
 COLUMNS = ["path", "split", "label", "subtype", "patient", "width", "height", "mode", "bytes", "sha256", "problem"]
@@ -99,37 +101,48 @@ def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = F
     """
     check_layout(root)
     found = list(_walk(root))
-    code = "".join(paths.digest(Path(file)) for file in (__file__, pixels.__file__))
+    code = PIL.__version__ + "".join(paths.digest(Path(file)) for file in (__file__, pixels.__file__))
     key = hashlib.sha256(f"{root.resolve()} {code}".encode(errors="surrogateescape"))
     for name in found:
-        state = os.lstat(f"{root}/{name}")
-        key.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        key.update(f"{name}\0{_state(root / name)}\n".encode(errors="surrogateescape"))
     cached = paths.cache_folder() / "manifests" / f"{key.hexdigest()[:32]}.csv"
     with paths.exclusive("pixels"):
-        if not cached.is_file():
+        table = _cached_table(cached)
+        if len(table) != len(found):
             return _read_files(root, found, squares, cached, progress)
-    table = pd.read_csv(cached, keep_default_na=False, dtype=dict.fromkeys(TEXT_COLUMNS, str))
     return _checked(root, table)
+
+
+def _state(path: Path) -> str:
+    """What changes when a file, or the one that a link leads to, is written or replaced."""
+    try:
+        state = path.stat()
+    except OSError:  # a link that leads nowhere
+        state = path.lstat()
+    return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
+
+
+def _cached_table(cached: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(cached, keep_default_na=False, dtype=dict.fromkeys(TEXT_COLUMNS, str))
+    except (FileNotFoundError, pd.errors.EmptyDataError, pd.errors.ParserError):
+        return pd.DataFrame(columns=COLUMNS)
 
 
 def _read_files(root: Path, found: Sequence[str], squares: Sequence[Square], cached: Path, progress: bool) -> Manifest:
     """Inspect and decode each file once; the table and the squares are kept when all is well."""
-    writers = [pixels.Writer(square) for square in squares]
-    rows = []
+    stores = [pixels.Store(square, len(found)) for square in squares]
     try:
-        for row, decoded in pixels.in_parallel(partial(_inspect, root, squares), found, "reading the images", progress):
-            rows.append(row)
-            for writer, square in zip(writers, decoded, strict=False):
-                writer.file.write(square)
-        table = pd.DataFrame(rows, columns=COLUMNS)
+        rows = pixels.in_parallel(partial(_inspect, root, stores), list(enumerate(found)), "reading the images", progress)
+        table = pd.DataFrame(list(rows), columns=COLUMNS)
         manifest = _checked(root, table)
-        for writer in writers:
-            writer.keep(manifest.digest)
+        for squares_of in stores:
+            squares_of.keep(manifest.digest, np.flatnonzero(table["problem"] == "").tolist())
         paths.write_atomically(cached, table.to_csv(index=False, quoting=csv.QUOTE_ALL))
         return manifest
     finally:
-        for writer in writers:
-            writer.discard()
+        for squares_of in stores:
+            squares_of.discard()
 
 
 def _checked(root: Path, table: pd.DataFrame) -> Manifest:
@@ -155,7 +168,9 @@ def _checked(root: Path, table: pd.DataFrame) -> Manifest:
 def check_layout(root: Path) -> None:
     """Raise UsageError where `root` is not a folder in the Kaggle layout."""
     if not root.is_dir():
-        raise UsageError(f"data {root}: there is no such folder; give a folder in the Kaggle layout or one of auto, kaggle, phantom")
+        raise UsageError(
+            f"data {root}: there is no such folder; give a folder in the Kaggle layout or one of auto, kaggle, medmnist, phantom"
+        )
     splits = ["train", "test", *(split for split in ("validation", "val") if (root / split).is_dir())]
     missing = [f"{split}/{label}" for split in splits for label in LABELS if not (root / split / label).is_dir()]
     if missing:
@@ -180,8 +195,9 @@ def _walk(root: Path) -> Iterator[str]:
             yield from (f"{split}/{label}/{name}" for name in names)
 
 
-def _inspect(root: Path, squares: Sequence[Square], relative: str) -> tuple[list, list[bytes]]:
-    """One row of the table, what the file is or why it cannot be used; and its squares if it can."""
+def _inspect(root: Path, stores: Sequence[pixels.Store], item: tuple[int, str]) -> list:
+    """One row of the table: what the file is, its squares being stored, or why it cannot be used."""
+    index, relative = item
     name = relative.encode(errors="surrogateescape").decode(errors="replace")
     split, label, file = name.split("/")
     path = root / relative
@@ -189,16 +205,18 @@ def _inspect(root: Path, squares: Sequence[Square], relative: str) -> tuple[list
     row = [name, split, label, subtype, patient]
     problem = _no_image(path) or ("its name is not UTF-8" if name != relative else "")
     if problem:
-        return [*row, 0, 0, "", 0, "", problem], []
+        return [*row, 0, 0, "", 0, "", problem]
     try:
         content = path.read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; we judge by the outcome
-            picture = pixels.read(content, squares or [Square(1)])
+            picture = pixels.read(content, [store.square for store in stores] or [Square(1)])
     except Exception as error:  # Pillow's decoders raise many kinds; whatever it is, the file is unusable
-        return [*row, 0, 0, "", 0, "", f"not a readable image ({_one_line(error, path)})"], []
+        return [*row, 0, 0, "", 0, "", f"not a readable image ({_one_line(error, path)})"]
+    for store, decoded in zip(stores, picture.squares, strict=False):
+        store.put(index, decoded)
     about = [picture.width, picture.height, picture.mode, len(content), hashlib.sha256(content).hexdigest(), ""]
-    return row + about, [square.tobytes() for square in picture.squares]
+    return row + about
 
 
 def _no_image(path: Path) -> str:
@@ -206,18 +224,23 @@ def _no_image(path: Path) -> str:
         return NO_IMAGE[0]
     if path.is_dir():
         return NO_IMAGE[1]
-    return "" if path.suffix.lower() in IMAGE_SUFFIXES else NO_IMAGE[2]
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return NO_IMAGE[2]
+    if not path.is_file():
+        return "not a file that can be read (a broken link, or a device)"
+    return "too large to be an X-ray" if path.stat().st_size > MOST_BYTES else ""
 
 
 def _one_line(error: Exception, path: Path) -> str:
-    return " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
+    return " ".join(re.sub(r"<_io.BytesIO[^>]*>", "it", str(error)).replace(str(path), path.name).split()) or type(error).__name__
 
 
 def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
     """Set aside a share of the training patients as validation.
 
     Patients are drawn within strata of class and subtype, until a stratum's share of images is
-    reached, so that no patient stands on both sides.
+    reached, so that no patient stands on both sides. Nor does a number that is used twice (``person1``
+    of ``_bacteria`` and of ``_virus``, ``IM-0429`` with and without ``NORMAL2``): it may be one child.
 
     Parameters
     ----------
@@ -243,19 +266,27 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
     if "validation" in set(files["split"]):
         return files
     train = files[files["split"] == "train"]
-    strata = train.groupby("patient").agg(stratum=("subtype", lambda kinds: "+".join(sorted(set(kinds)))), images=("path", "size"))
+    train = train.assign(number=[_number(patient) for patient in train["patient"]])
+    strata = train.groupby("number").agg(stratum=("subtype", lambda kinds: "+".join(sorted(set(kinds)))), images=("path", "size"))
     rng = np.random.default_rng([seed, 1])
     chosen: list[str] = []
     for _, stratum in strata.groupby("stratum"):
-        if len(stratum) < 2:
-            continue  # a lone patient stays in training
         stratum = stratum.iloc[rng.permutation(len(stratum))]
-        before = stratum["images"].cumsum() - stratum["images"]
-        chosen += list(stratum.index[before < fraction * stratum["images"].sum()])
-    aside = (files["split"] == "train") & files["patient"].isin(chosen)
+        wanted = fraction * stratum["images"].sum()
+        # A patient is taken where that comes nearer to the share than leaving it; one at least stays on each side.
+        take = stratum["images"].cumsum() - stratum["images"] / 2 <= wanted
+        if len(stratum) > 1 and not take.any():
+            take[stratum["images"].idxmin()] = True
+        take.iloc[-1] &= len(stratum) > 1 and not take.all()
+        chosen += list(stratum.index[take])
+    aside = train.index[train["number"].isin(chosen)]
     files.loc[aside, "fold"] = "validation"
     _assert_split(files)
     return files
+
+
+def _number(patient: str) -> str:
+    return re.sub(r"^(person\d+)_.*|^NORMAL2-(?=IM)", lambda found: found[1] or "", patient)
 
 
 def breakdown(files: pd.DataFrame, by: str) -> pd.DataFrame:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = ROOT / "params"
@@ -16,6 +19,7 @@ NOTEBOOKS = ROOT / "notebooks"
 REPORTS = ROOT / "reports"
 PACKAGE = Path(__file__).resolve().parent
 TEMPLATE = PACKAGE / "template"
+PATIENCE = 2  # seconds of waiting for a lock before saying so
 
 
 def cache_folder() -> Path:
@@ -27,10 +31,20 @@ def cache_folder() -> Path:
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("cxr_utils"))
 
 
-def exclusive(part: str) -> FileLock:
-    """Return the lock of a part of the cache, for processes to take turns in it; its holder may take it again."""
+@contextlib.contextmanager
+def exclusive(part: str) -> Iterator[None]:
+    """Hold the lock of a part of the cache, for processes to take turns in it; its holder may take it again."""
     cache_folder().mkdir(parents=True, exist_ok=True)
-    return FileLock(cache_folder() / f"{part}.lock", is_singleton=True)
+    lock = FileLock(cache_folder() / f"{part}.lock", is_singleton=True)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        print(f"waiting for another process that holds {lock.lock_file}", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def from_root(path: str | Path) -> Path:
@@ -121,5 +135,11 @@ def write_atomically(path: Path, text: str) -> None:
     """Write `text` (UTF-8) to `path` so that a reader sees all of it or what was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the name without the content
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import multiprocessing
@@ -9,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,10 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from . import paths
+from .params import UsageError
 
 CHUNK = 32  # files a worker takes at a time; one by one, handing over costs as much as decoding a small file
-MOST_PIXELS = 100_000_000  # about three times the largest image of the real set, and 100 MB as grey
+MOST_PIXELS = 40_000_000  # five times the largest image of the real set
 ORIENTATION = 0x0112  # EXIF tag
 UPRIGHT = 1
 
@@ -101,12 +103,12 @@ def upright(image: Image.Image, size: int) -> Image.Image:
 
 
 def to_grey(image: Image.Image) -> Image.Image:
-    """Return `image` as 8-bit grey; 16-bit greys keep their upper byte, transparent pixels turn black."""
+    """Return `image` as 8-bit grey; of deeper greys the 8 uppermost bits in use are kept, transparent pixels turn black."""
     if image.mode == "L" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image, np.float64)
-        return Image.fromarray(np.clip(values / 256 if values.max(initial=0) > 255 else values, 0, 255).astype(np.uint8))
+        values = np.clip(np.asarray(image), 0, 2**31 - 1).astype(np.int32)
+        return Image.fromarray((values >> max(int(values.max()).bit_length() - 8, 0)).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layers = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layers.size, (0, 0, 0, 255)), layers)
@@ -128,7 +130,8 @@ def in_parallel(function: Callable[[Any], Any], items: Sequence[Any], title: str
     parts = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     pool = _workers()
     try:
-        results = pool.map(partial(_each, function), parts)
+        with _signals_held():  # until the workers run, who leave them to the parent
+            results = pool.map(partial(_each, function), parts)
         for part in tqdm(results, title, len(parts), unit=f"x{CHUNK} files") if progress and sys.stderr.isatty() else results:
             yield from part
     finally:
@@ -150,10 +153,24 @@ def _workers() -> Executor:
     return ThreadPoolExecutor(os.cpu_count())
 
 
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM here, and for good in the processes that are forked meanwhile.
+
+    A worker that died by itself while it sends a result would leave the parent waiting for the rest.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
-    """Leave signals to the parent, and end when it has gone, however it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Make a worker end when its parent has gone, however it went."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -162,45 +179,72 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-class Writer:
-    """Collects squares on disk, not in memory, until the data they belong to is known.
+class Store:
+    """Squares of many files on disk, written by the workers themselves, until the data they belong to is known.
 
     Parameters
     ----------
     square : Square
-        What is collected.
+        What is stored.
+    count : int
+        How many files there are.
     """
 
-    def __init__(self, square: Square) -> None:
-        self.square = square
+    def __init__(self, square: Square, count: int) -> None:
+        self.square, self.bytes = square, square.size**2
         self.part = _folder() / f"{square.fit}-{square.size}.part"
         self.part.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.part.open("wb")
+        for left in self.part.parent.glob("*.part"):  # of a process that was killed; the lock is ours
+            left.unlink()
+        with self.part.open("wb") as file:
+            file.truncate(count * self.bytes)
 
-    def keep(self, digest: str) -> None:
-        """Make what was collected the cache of the data with this digest."""
-        self.file.close()
+    def put(self, index: int, decoded: np.ndarray) -> None:
+        """Write one square at its place; any process may."""
+        file = os.open(self.part, os.O_WRONLY)
+        try:
+            os.pwrite(file, decoded.tobytes(), index * self.bytes)
+        finally:
+            os.close(file)
+
+    def keep(self, digest: str, used: Sequence[int]) -> None:
+        """Make the squares of the files that were used the cache of the data with this digest."""
+        with self.part.open("r+b") as file:
+            for place, index in enumerate(used):
+                if place != index:
+                    os.pwrite(file.fileno(), os.pread(file.fileno(), self.bytes, index * self.bytes), place * self.bytes)
+            file.truncate(len(used) * self.bytes)
+            os.fsync(file.fileno())
         self.part.replace(cached_at(digest, self.square))
 
     def discard(self) -> None:
-        """Remove what was collected and not kept."""
-        self.file.close()
+        """Remove what was stored and not kept."""
         self.part.unlink(missing_ok=True)
 
 
-def store(digest: str, square: Square, files: Iterable[Path], progress: bool = False) -> None:
-    """Decode files into the cache of the data with this digest."""
-    writer = Writer(square)
+def store(digest: str, square: Square, files: Sequence[tuple[Path, str]], progress: bool = False) -> None:
+    """Decode files, given with their SHA-256, into the cache of the data with this digest.
+
+    Raises
+    ------
+    UsageError
+        A file is not what it was when the data was listed.
+    """
+    squares = Store(square, len(files))
     try:
-        for decoded in in_parallel(partial(_decode_file, square), list(files), "decoding", progress):
-            writer.file.write(decoded)
-        writer.keep(digest)
+        for _ in in_parallel(partial(_decode_file, squares), list(enumerate(files)), "decoding", progress):
+            pass
+        squares.keep(digest, range(len(files)))
     finally:
-        writer.discard()
+        squares.discard()
 
 
-def _decode_file(square: Square, file: Path) -> np.ndarray:
-    return decode(file.read_bytes(), square)
+def _decode_file(squares: Store, item: tuple[int, tuple[Path, str]]) -> None:
+    index, (file, sha256) = item
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UsageError(f"data {file}: changed while the data was read; run again")
+    squares.put(index, decode(content, squares.square))
 
 
 def _folder() -> Path:

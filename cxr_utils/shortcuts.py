@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -10,12 +10,13 @@ from sklearn.base import BaseEstimator
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
-from .images import Fold, XRays, load_pixels
-from .manifest import LABELS, Manifest
+from .images import Fold, XRays, squares
+from .manifest import LABELS
 from .pixels import Square
 
 BLOCK = 512  # images looked at together
@@ -24,7 +25,8 @@ TRAITS = [*METADATA, "brightness", "contrast", "black"]
 BLACK = 5  # grey values below count as black
 RIM_SIZE, RIM = 32, 4  # the rim is the outer 4 of 32 pixels on each side
 LEAK_IMAGES, LEAK_SIZE = 600, 16
-FOLDS_OF_PATIENTS = 5
+FOLDS_OF_PATIENTS, LEAST_PATIENTS = 5, 15
+LEAST_SPREAD = 0.02  # of the aspect
 
 
 def traits(data: XRays) -> pd.DataFrame:
@@ -50,33 +52,67 @@ def _looks(pictures: np.ndarray) -> np.ndarray:
     return np.stack([grey.mean((1, 2)), grey.std((1, 2)), np.log(edges.std((1, 2)) + 1e-3), (grey < BLACK).mean((1, 2))], axis=1)
 
 
-def metadata_floor(looks: pd.DataFrame, files: pd.DataFrame) -> tuple[float, float]:
-    """Return the AUROC of gradient boosting on metadata: on unseen training patients, and on test."""
+@dataclass(frozen=True)
+class Reach:
+    """How far a shortcut gets.
+
+    Parameters
+    ----------
+    seen : float
+        AUROC on training patients that the classifier has not seen; NaN where there are too few.
+    test : float
+        AUROC on test, with `low` and `high`, its 95 % interval (Hanley and McNeil 1982, by image).
+    """
+
+    seen: float
+    test: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        interval = f"[{self.low:.3f}, {self.high:.3f}]"
+        return f"an AUROC of {self.seen:.3f} on training patients it has not seen and of {self.test:.3f} {interval} on test"
+
+
+def metadata_floor(looks: pd.DataFrame, files: pd.DataFrame) -> Reach:
+    """Return how far gradient boosting on metadata alone gets."""
     features = looks[METADATA].join(pd.get_dummies(looks["mode"]).astype(float))
-    return _areas(HistGradientBoostingClassifier(max_iter=50, random_state=0), features.to_numpy(np.float64), files)
+    leaf = int(np.clip(len(files) // 40, 2, 20))
+    return _reach(HistGradientBoostingClassifier(max_iter=50, min_samples_leaf=leaf, random_state=0), features.to_numpy(np.float64), files)
 
 
-def rim_auroc(data: XRays) -> tuple[float, float]:
-    """Return the AUROC of a logistic regression on the rim of the standardised picture: on unseen training patients, and on test."""
+def rim(data: XRays) -> Reach:
+    """Return how far a logistic regression on the rim of the standardised picture gets."""
     side = data.stored.shape[1] // RIM_SIZE
-    rim = np.ones((RIM_SIZE, RIM_SIZE), bool)
-    rim[RIM:-RIM, RIM:-RIM] = False
+    outer = np.ones((RIM_SIZE, RIM_SIZE), bool)
+    outer[RIM:-RIM, RIM:-RIM] = False
     rows = []
     for start in range(0, len(data.files), BLOCK):
         grey = np.asarray(data.stored[start : start + BLOCK], np.float32)
         coarse = grey[:, : side * RIM_SIZE, : side * RIM_SIZE].reshape(len(grey), RIM_SIZE, side, RIM_SIZE, side).mean((2, 4))
         coarse = (coarse - coarse.mean((1, 2), keepdims=True)) / np.maximum(coarse.std((1, 2), keepdims=True), 1)
-        rows.append(coarse[:, rim])
-    return _areas(make_pipeline(StandardScaler(), LogisticRegression(C=0.001, max_iter=1000)), np.concatenate(rows), data.files)
+        rows.append(coarse[:, outer])
+    return _reach(_linear(0.001), np.concatenate(rows), data.files)
 
 
-def _areas(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> tuple[float, float]:
+def _reach(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> Reach:
     labels, patients = (files["label"] == LABELS[1]).to_numpy(), files["patient"].to_numpy()
     train, test = files["split"].isin(["train", "validation"]).to_numpy(), (files["split"] == "test").to_numpy()
-    folds = GroupKFold(FOLDS_OF_PATIENTS)
-    seen = cross_val_predict(model, features[train], labels[train], groups=patients[train], cv=folds, method="predict_proba")[:, 1]
-    hidden = model.fit(features[train], labels[train]).predict_proba(features[test])[:, 1]
-    return roc_auc_score(labels[train], seen), roc_auc_score(labels[test], hidden)
+    if not _enough(labels[train], patients[train]):
+        return Reach(np.nan, np.nan, np.nan, np.nan)
+    seen = roc_auc_score(labels[train], _unseen(model, features[train], labels[train], patients[train]))
+    with threadpool_limits(1):
+        scores = model.fit(features[train], labels[train]).predict_proba(features[test])[:, 1]
+    area = float(roc_auc_score(labels[test], scores))
+    spread = 1.96 * auroc_error(area, int(labels[test].sum()), int((~labels[test]).sum()))
+    return Reach(float(seen), area, max(area - spread, 0.0), min(area + spread, 1.0))
+
+
+def auroc_error(area: float, positives: int, negatives: int) -> float:
+    """Return the standard error of an AUROC (Hanley and McNeil 1982, Radiology 143:29)."""
+    one, two = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = area * (1 - area) + (positives - 1) * (one - area**2) + (negatives - 1) * (two - area**2)
+    return float(np.sqrt(variance / (positives * negatives)))
 
 
 def trait_aurocs(looks: pd.DataFrame, files: pd.DataFrame) -> dict[str, float]:
@@ -89,30 +125,42 @@ def trait_aurocs(looks: pd.DataFrame, files: pd.DataFrame) -> dict[str, float]:
 def fit_leaks(data: XRays, seed: int) -> pd.DataFrame:
     """Measure how well the pixels tell a wide film from a narrow one after each way of making it a square.
 
-    A logistic regression on 16 x 16 pixels of up to 600 training images, on patients it has not seen. Where the classes differ in
-    aspect, a network can use what it reads; where all files have one aspect, there is nothing to measure and the table is empty.
+    A logistic regression on 16 x 16 pixels of up to 600 training images, on patients it has not seen.
+    Where the classes differ in aspect, a network can use what it reads; where all files have one aspect,
+    or there are too few, nothing can be measured and the table is empty.
 
     Returns
     -------
     DataFrame
-        fit, AUROC (of "wider than the median film").
+        fit, AUROC (of "wider than midway between the narrowest and the widest film").
     """
-    return pd.DataFrame(list(_leaks(data, seed)), columns=["fit", "AUROC"])
-
-
-def _leaks(data: XRays, seed: int) -> Iterator[tuple[str, float]]:
     train = data.files[data.files["split"] == "train"]
     chosen = train.sample(min(len(train), LEAK_IMAGES), random_state=seed)
     aspect = chosen["width"] / chosen["height"]
-    if aspect.max() - aspect.min() < 0.02:
-        return
-    manifest = Manifest(data.manifest.root, chosen, data.manifest.left_out, f"{data.manifest.digest} sample {seed}")
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-    for fit in ("squash", "crop", "pad"):
-        pictures = load_pixels(manifest, Square(LEAK_SIZE, fit)).reshape(len(chosen), -1).astype(np.float32)
-        wide = (aspect > aspect.median()).to_numpy()
-        guess = cross_val_predict(model, pictures, wide, groups=chosen["patient"], cv=GroupKFold(FOLDS_OF_PATIENTS), method="predict_proba")
-        yield fit, roc_auc_score(wide, guess[:, 1])
+    wide = (aspect > (aspect.min() + aspect.max()) / 2).to_numpy()
+    rows = []
+    if aspect.max() - aspect.min() >= LEAST_SPREAD and _enough(wide, chosen["patient"].to_numpy()):
+        for fit in ("squash", "crop", "pad"):
+            pictures = squares(data.manifest, chosen["path"], Square(LEAK_SIZE, fit)).reshape(len(chosen), -1)
+            guess = _unseen(_linear(0.01), pictures.astype(np.float32), wide, chosen["patient"].to_numpy())
+            rows.append([fit, roc_auc_score(wide, guess)])
+    return pd.DataFrame(rows, columns=["fit", "AUROC"])
+
+
+def _linear(strength: float) -> BaseEstimator:
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
+
+
+def _enough(labels: np.ndarray, patients: np.ndarray) -> bool:
+    """Whether each class has the patients without which a cross-validation says nothing."""
+    return min(len(set(patients[labels == label])) for label in (False, True)) >= LEAST_PATIENTS
+
+
+def _unseen(model: BaseEstimator, features: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """Scores of each row by a model that has not seen its patient."""
+    with threadpool_limits(1):  # on a busy machine more threads wait for each other twenty times as long
+        folds = StratifiedGroupKFold(FOLDS_OF_PATIENTS)
+        return cross_val_predict(model, features, labels, groups=patients, cv=folds, method="predict_proba")[:, 1]
 
 
 def class_means(fold: Fold) -> dict[str, np.ndarray]:

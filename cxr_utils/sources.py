@@ -197,11 +197,12 @@ def _fetch_kaggle(target: Path) -> None:
                 requests.head(KAGGLE_SITE)
                 downloaded = Path(kagglehub.dataset_download(handle))
             _take_over(find_root(downloaded), target)
-        except requests.RequestException as error:
+        except OSError as error:  # requests' errors are OSErrors too
             raise UsageError(
-                f"data kaggle: the download broke off ({download.one_line(error)}); check the network and run again, it goes on from there"
+                f"data kaggle: the download broke off ({download.one_line(error)}); check the network and the disk and run again, "
+                "it goes on from there"
             ) from None
-        except Exception as error:  # kagglehub, zipfile and the disk raise many kinds; whatever it is, what came is of no use
+        except Exception as error:  # kagglehub and zipfile raise many kinds; whatever it is, what came is of no use
             shutil.rmtree(unpacked, ignore_errors=True)
             reason = str(error) if isinstance(error, UsageError) else download.one_line(error)
             raise UsageError(f"data kaggle: what came cannot be used and was removed ({reason}); run again") from None
@@ -254,7 +255,7 @@ def _check_counts(root: Path, kind: str) -> None:
         for label, expected in labels.items():
             found = sum(file.suffix in IMAGE_SUFFIXES for file in (root / split / label).glob("[!.]*"))
             if found != expected:
-                raise UsageError(f"{split}/{label} holds {found} images instead of {expected}")
+                raise UsageError(f"data {kind}: {split}/{label} holds {found} images instead of {expected}; fetch it again")
 
 
 def _fetch_medmnist(target: Path, size: int, progress: bool) -> None:
@@ -268,12 +269,17 @@ def _fetch_medmnist(target: Path, size: int, progress: bool) -> None:
         file = download.fetch(f"{origin.address}{name}?download=1", MEDMNIST_MD5[size], target.parent / name, megabytes, progress)
         part = target.with_name(".unpacked")
         shutil.rmtree(part, ignore_errors=True)
-        with np.load(file) as arrays:
-            for theirs, split in MEDMNIST_SPLITS.items():
-                _unpack(arrays[f"{theirs}_images"], arrays[f"{theirs}_labels"], part / split, progress)
-        _check_counts(part, "medmnist")
-        (part / "verified").touch()
-        part.replace(target)
+        try:
+            with np.load(file) as arrays:
+                for theirs, split in MEDMNIST_SPLITS.items():
+                    _unpack(arrays[f"{theirs}_images"], arrays[f"{theirs}_labels"], part / split, progress)
+            _check_counts(part, "medmnist")
+            (part / "verified").touch()
+            part.replace(target)
+        except OSError as error:
+            raise UsageError(f"data medmnist: cannot be unpacked ({download.one_line(error)}); check the disk and run again") from None
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
         file.unlink()
 
 

@@ -144,12 +144,69 @@ def test_metadata_floor_finds_a_planted_trait(smoke):
     data = images.open_data(smoke, images.OVERVIEW_SIZE)
     looks = shortcuts.traits(data)
     blind = looks.assign(**dict.fromkeys(shortcuts.METADATA, 0.0))
-    assert abs(shortcuts.metadata_floor(blind, data.files)[0] - 0.5) < 0.1
+    assert abs(shortcuts.metadata_floor(blind, data.files).seen - 0.5) < 0.1
     planted = blind.assign(width=1000.0 * (data.files["label"] == "PNEUMONIA"))
-    assert min(shortcuts.metadata_floor(planted, data.files)) > 0.95
+    floor = shortcuts.metadata_floor(planted, data.files)
+    assert floor.seen > 0.95 and floor.test > 0.95 and floor.low <= floor.test <= floor.high
 
 
 def test_every_warning_and_note_has_a_remedy(planted):
     shutil.copy(_first(planted, "test/NORMAL"), planted / "train" / "PNEUMONIA" / "x.jpeg")
     for finding in _findings(planted).values():
         assert bool(finding.remedy) == (finding.verdict != "fine"), dataclasses.asdict(finding)
+
+
+def test_copies_of_one_film_are_one_group(planted):
+    """Two exact copies and two re-encodings of a film in another split: one group each way, one pair of twins."""
+    original = _first(planted, "test/NORMAL")
+    for number in (1, 2):
+        shutil.copy(original, planted / "train" / "NORMAL" / f"IM-990{number}-0001.jpeg")
+    with Image.open(original) as image:
+        for number, quality in ((1, 50), (2, 70)):
+            image.save(planted / "train" / "PNEUMONIA" / f"person990{number}_virus_1.jpeg", quality=quality)
+    found = _findings(planted)
+    assert len(found["exact duplicates"].files) == len(found["near duplicates"].files) == len(found["labels of twins"].files) == 1
+    assert found["labels of twins"].files[0].count(" = ") == 4
+
+
+def test_a_number_used_twice_is_noted(planted):
+    """The person of a bacterial film in train has the number of one with a viral film in test."""
+    number = _first(planted, "train/PNEUMONIA").name.split("_")[0]
+    shutil.move(_first(planted, "test/PNEUMONIA"), planted / "test" / "PNEUMONIA" / f"{number}_virus_9999.jpeg")
+    (planted / "phantom.json").unlink()
+    for file in planted.glob("*/*/*.jpeg"):
+        with Image.open(file) as image:
+            image.save(file, quality=95, comment=b"")  # no longer known as drawn
+    finding = _findings(planted)["reused patient numbers"]
+    assert finding.verdict == "note" and "of them in test" in finding.says
+
+
+def test_names_that_tell_no_patient_are_noted(planted):
+    for number, file in enumerate(sorted(planted.glob("*/*/*.jpeg"))):
+        file.rename(file.with_name(f"case{number}.jpeg"))
+    assert _findings(planted)["patients across folds"].verdict == "note"
+
+
+def test_prior_shift_is_noted_and_its_absence_fine(planted):
+    assert _findings(planted)["prior shift"].verdict == "note"
+    sick = sorted((planted / "train" / "PNEUMONIA").glob("*.jpeg"))
+    for file in sick[: len(sick) - 53]:  # 31 NORMAL and 53 PNEUMONIA, as 11 to 19 in test
+        file.unlink()
+    assert _findings(planted)["prior shift"].verdict == "fine"
+
+
+def test_a_handful_of_images_is_too_few_to_tell(planted):
+    for folder in planted.glob("t*/*"):
+        for file in sorted(folder.glob("*.jpeg"))[6:]:
+            file.unlink()
+    found = _findings(planted)
+    assert found["metadata floor"].verdict == found["rim of the picture"].verdict == "note"
+    assert "too few" in found["metadata floor"].says
+
+
+def test_hanley_mcneil_error_is_that_of_the_bootstrap():
+    rng = np.random.default_rng(0)
+    labels, areas = np.repeat([0, 1], [100, 150]), []
+    for _ in range(2000):
+        areas.append(roc_auc_score(labels, rng.normal(labels * 1.5)))
+    assert shortcuts.auroc_error(np.mean(areas), 150, 100) == pytest.approx(np.std(areas), rel=0.15)

@@ -1,11 +1,16 @@
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cxr_utils import images, pixels
+from cxr_utils import images, phantom, pixels
+from cxr_utils.manifest import read_manifest
+from cxr_utils.params import UsageError
 from cxr_utils.pixels import Square
 
 
@@ -27,6 +32,8 @@ def test_grey_modes_agree(tmp_path):
         assert found.dtype == np.uint8 and np.abs(found - expected).max() <= 1, mode
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     assert np.abs(_decode(_save(tmp_path, deep, "deep.png"), 64) - expected).max() <= 1
+    twelve = Image.fromarray(np.asarray(grey).astype(np.uint16) * 16)
+    assert np.abs(_decode(_save(tmp_path, twelve, "twelve.png"), 64) - expected).max() <= 1
     cmyk = _decode(_save(tmp_path, grey.convert("CMYK"), "cmyk.jpeg", quality=100), 64)
     assert np.abs(cmyk - expected).mean() < 3
 
@@ -124,6 +131,64 @@ def test_results_come_in_order_and_errors_come_through(monkeypatch, workers):
     assert list(pixels.in_parallel(str, range(200), "")) == [str(number) for number in range(200)]
     with pytest.raises(ZeroDivisionError):
         list(pixels.in_parallel((1).__truediv__, [1, 0], ""))
+
+
+def test_a_file_that_changes_meanwhile_does_not_spoil_the_cache(planted):
+    manifest = read_manifest(planted)
+    file = planted / manifest.files["path"][3]
+    content = file.read_bytes()
+    file.write_bytes((planted / manifest.files["path"][4]).read_bytes())
+    with pytest.raises(UsageError, match="changed while the data was read; run again"):
+        images.load_pixels(manifest, Square(33))
+    file.write_bytes(content)
+    assert (images.load_pixels(manifest, Square(33))[3] == _decode(file, 33)).all()
+
+
+PREPARE = """
+import sys
+from cxr_utils import cli
+sys.exit(cli.guarded(cli.main, ["data", sys.argv[1]]))
+"""
+
+
+def _prepare(root, cache):
+    command = [sys.executable, "-c", PREPARE, str(root)]
+    environment = os.environ | {"CXR_CACHE": str(cache)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+
+
+def test_two_processes_prepare_at_once(phantom_root, tmp_path):
+    both = [_prepare(phantom_root, tmp_path) for _ in range(2)]
+    printed = {process.communicate(timeout=300)[0] for process in both}
+    assert len(printed) == 1 and all(process.returncode == 0 for process in both)
+    assert len(list((tmp_path / "pixels").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGKILL", -9)])
+def test_no_worker_outlives_a_preparation_that_was_stopped(tmp_path, name, code):
+    root = tmp_path / "large"
+    phantom.draw_set(root, 400, 256, 1)
+    process = _prepare(root, tmp_path / "cache")
+    while not list((tmp_path / "cache").glob("pixels/*.part")) and process.poll() is None:
+        time.sleep(0.01)
+    if name == "SIGTERM":
+        os.killpg(process.pid, signal.SIGTERM)  # the whole group, as batch systems do
+    else:
+        process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    deadline = time.monotonic() + 10
+    while _of_session(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _of_session(process.pid)
+    done = _prepare(root, tmp_path / "cache")
+    done.communicate(timeout=300)
+    assert done.returncode == 0 and not list((tmp_path / "cache").glob("pixels/*.part"))
+
+
+def _of_session(session):
+    listed = subprocess.run(["ps", "-o", "pid=,stat=", "-s", str(session)], capture_output=True, text=True, check=False).stdout
+    return [line for line in listed.splitlines() if "Z" not in line]
 
 
 MEASURE = """

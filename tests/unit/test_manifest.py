@@ -4,6 +4,7 @@ import struct
 import zlib
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -70,6 +71,7 @@ def test_odd_files_are_read_right_or_left_out(planted):
     (sick / "__MACOSX").mkdir()
     (sick / "._person1.jpeg").write_bytes(b"\0\5\x16\7")
     (sick / "loop").symlink_to("loop")
+    os.mkfifo(sick / "pipe.jpeg")
     (planted / "__MACOSX" / "train").mkdir(parents=True)
     found = read_manifest(planted)
     used = found.files.set_index("path")
@@ -83,6 +85,7 @@ def test_odd_files_are_read_right_or_left_out(planted):
         "__MACOSX",
         "._person1.jpeg",
         "loop",
+        "pipe.jpeg",
     }
     assert problems["train/PNEUMONIA/__MACOSX"] == "folder" and "too large" in problems["train/PNEUMONIA/large.png"]
     again = read_manifest(planted)
@@ -160,3 +163,40 @@ def test_split_repeats_with_its_seed(phantom_root):
     files = read_manifest(phantom_root).files
     folds = [carve_validation(files, 0.2, seed)["fold"].tolist() for seed in (1, 1, 2)]
     assert folds[0] == folds[1] != folds[2]
+
+
+def test_no_number_on_both_sides(phantom_root):
+    """The phantom numbers bacterial and viral patients alike, as the published set does."""
+    files = carve_validation(read_manifest(phantom_root).files, 0.2, 1)
+    numbers = files["patient"].str.extract(r"^(person\d+)_", expand=False)
+    folds = {fold: set(numbers[files["fold"] == fold].dropna()) for fold in ("train", "validation")}
+    assert folds["validation"] and not folds["train"] & folds["validation"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_patient_with_most_images_does_not_empty_a_class(seed):
+    rows = [("NORMAL", "a", "normal")] + [("NORMAL", "b", "normal")] * 12
+    rows += [("PNEUMONIA", f"person{number}_virus", "virus") for number in range(20)]
+    files = pd.DataFrame(rows, columns=["label", "patient", "subtype"]).assign(split="train", path=range(33))
+    carved = carve_validation(files, 0.15, seed)
+    assert carved.groupby("label")["fold"].nunique().tolist() == [2, 2]
+
+
+def test_a_rewritten_file_is_read_again(planted):
+    """Of the same size, with its time set back; and through a link."""
+    file = min((planted / "train" / "NORMAL").glob("*.jpeg"))
+    linked = planted.parent / "elsewhere.jpeg"
+    shutil.move(file, linked)
+    file.symlink_to(linked)
+    before, state, content = read_manifest(planted), linked.stat(), linked.read_bytes()
+    linked.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+    os.utime(linked, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert read_manifest(planted).digest != before.digest
+
+
+@pytest.mark.parametrize("spoil", [lambda text: "", lambda text: "".join(text.splitlines(keepends=True)[:-3])])
+def test_a_damaged_list_in_the_cache_is_made_again(planted, spoil, private_cache):
+    before = read_manifest(planted)
+    cached = max((private_cache / "manifests").glob("*.csv"), key=lambda file: file.stat().st_mtime_ns)
+    cached.write_text(spoil(cached.read_text()))
+    assert read_manifest(planted).digest == before.digest
