@@ -12,6 +12,9 @@ import tensorflow as tf
 
 from .params import Augmentation
 
+# What is drawn for each image, each in -1..1 and times its strength in `Augmentation`; noise takes the absolute value.
+DRAWS = ("flip", "rotation", "zoom", "stretch", "shift_x", "shift_y", "sharpness", "contrast", "brightness", "gamma", "noise")
+
 
 def to_float(pixels: tf.Tensor) -> tf.Tensor:
     """Turn grey images of uint8, shape (n, size, size), into float32 in 0..1, shape (n, size, size, 1)."""
@@ -35,8 +38,30 @@ def augment(images: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Te
     tf.Tensor of float32, shape (n, size, size, 1)
         Changed images in 0..1; the border is repeated where an image was moved.
     """
-    count, side = tf.shape(images)[0], tf.cast(tf.shape(images)[1], tf.float32)
-    draws = tf.random.stateless_uniform([11, count], seed, -1.0, 1.0)
+    draws = tf.random.stateless_uniform([len(DRAWS), tf.shape(images)[0]], seed, -1.0, 1.0)
+    return change(images, draws, settings, seed)
+
+
+def change(images: tf.Tensor, draws: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Tensor:
+    """Change each image of a batch by given amounts.
+
+    Parameters
+    ----------
+    images : tf.Tensor of float32, shape (n, size, size, 1)
+        Grey images in 0..1.
+    draws : tf.Tensor of float32, shape (11, n)
+        The amounts, in the order of `DRAWS`, as shares of what `settings` allows.
+    settings : Augmentation
+        The largest change of each kind.
+    seed : tf.Tensor of int32, shape (2,)
+        Seed of the noise.
+
+    Returns
+    -------
+    tf.Tensor of float32, shape (n, size, size, 1)
+        In 0..1.
+    """
+    side = tf.cast(tf.shape(images)[1], tf.float32)
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=_transforms(draws[:6], side, settings),

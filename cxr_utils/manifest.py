@@ -131,6 +131,7 @@ def _cached_table(cached: Path) -> pd.DataFrame:
 
 def _read_files(root: Path, found: Sequence[str], squares: Sequence[Square], cached: Path, progress: bool) -> Manifest:
     """Inspect and decode each file once; the table and the squares are kept when all is well."""
+    pixels.sweep()
     stores = [pixels.Store(square, len(found)) for square in squares]
     try:
         rows = pixels.in_parallel(partial(_inspect, root, stores), list(enumerate(found)), "reading the images", progress)

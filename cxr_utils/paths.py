@@ -111,6 +111,10 @@ class RunFolder:
         """Weights and architecture of a model."""
         return self.root / "models" / f"{model}.keras"
 
+    def checkpoint(self, model: str) -> Path:
+        """State of a training that is not finished."""
+        return self.root / "models" / f"{model}.checkpoint"
+
     def model_card(self, model: str) -> Path:
         """Preprocessing, threshold, temperature, source and provenance of a model."""
         return self.root / "models" / f"{model}.json"

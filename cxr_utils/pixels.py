@@ -194,8 +194,6 @@ class Store:
         self.square, self.bytes = square, square.size**2
         self.part = _folder() / f"{square.fit}-{square.size}.part"
         self.part.parent.mkdir(parents=True, exist_ok=True)
-        for left in self.part.parent.glob("*.part"):  # of a process that was killed; the lock is ours
-            left.unlink()
         with self.part.open("wb") as file:
             file.truncate(count * self.bytes)
 
@@ -222,6 +220,12 @@ class Store:
         self.part.unlink(missing_ok=True)
 
 
+def sweep() -> None:
+    """Remove what processes that were killed have left half-written; the caller holds the lock of the pixels."""
+    for left in _folder().glob("*.part"):
+        left.unlink()
+
+
 def store(digest: str, square: Square, files: Sequence[tuple[Path, str]], progress: bool = False) -> None:
     """Decode files, given with their SHA-256, into the cache of the data with this digest.
 
@@ -230,6 +234,7 @@ def store(digest: str, square: Square, files: Sequence[tuple[Path, str]], progre
     UsageError
         A file is not what it was when the data was listed.
     """
+    sweep()
     squares = Store(square, len(files))
     try:
         for _ in in_parallel(partial(_decode_file, squares), list(enumerate(files)), "decoding", progress):

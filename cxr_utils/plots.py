@@ -153,6 +153,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     figure, axes = canvas(2)
     axes[0, 0].plot(history["epoch"], history["loss"], "o-", label="training, augmented")
     axes[0, 0].plot(history["epoch"], history["validation_loss"], "s--", label="validation")
+    axes[0, 0].plot(history["epoch"], history["stress_loss"], "^:", label="stress validation")
     axes[0, 0].set(xlabel="epoch", ylabel="log loss (nats)", ylim=(0, None))
     axes[0, 0].legend()
     for axis in axes[0]:

@@ -18,9 +18,15 @@ SCHEMA = 1
 
 
 def score_model(
-    name: str, card: dict[str, Any], logits: dict[str, np.ndarray], data: XRays, params: Params, run: paths.RunFolder
+    name: str,
+    card: dict[str, Any],
+    logits: dict[str, np.ndarray],
+    stressed: np.ndarray,
+    data: XRays,
+    params: Params,
+    run: paths.RunFolder,
 ) -> pd.DataFrame:
-    """Calibrate a model on validation, and write its predictions and its card.
+    """Calibrate a model on the stress validation, and write its predictions and its card.
 
     Parameters
     ----------
@@ -29,7 +35,10 @@ def score_model(
     card : dict
         What training says of the model.
     logits : dict of ndarray
-        Fold -> logits before calibration; ``validation`` is needed.
+        Fold -> logits before calibration.
+    stressed : ndarray
+        Logits of shifted copies of the validation images: the temperature and the thresholds are fitted
+        on them, as new films differ from those that training and validation share.
     data : XRays
         The data set.
     params : Params
@@ -43,9 +52,9 @@ def score_model(
         split, path, patient, label, subtype, score (P(PNEUMONIA) after calibration).
     """
     labels = data.folds["validation"].labels
-    temperature = calibration.fit_temperature(logits["validation"], labels)
+    temperature = calibration.fit_temperature(stressed, labels)
     scores = {fold: calibration.calibrated(logit, temperature) for fold, logit in logits.items()}
-    points = calibration.thresholds(labels, scores["validation"], params.evaluation.target_sensitivity)
+    points = calibration.thresholds(labels, calibration.calibrated(stressed, temperature), params.evaluation.target_sensitivity)
     frames = [data.folds[fold].files.assign(split=fold, score=scores[fold]) for fold in scores]
     predictions = pd.concat(frames, ignore_index=True)[COLUMNS]
     origin = {"source": data.source.kind, "synthetic": data.source.synthetic, "manifest": data.manifest.digest}
@@ -80,7 +89,7 @@ def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder)
         Split -> scores, as in ``metrics.json``.
     """
     predictions = read_predictions(name, run)
-    points = json.loads(run.model_card(name).read_text(encoding="utf-8"))["thresholds"]
+    points = read_card(name, run)["thresholds"]
     settings = params.evaluation
     entry = {
         split: metrics.evaluate(part, points, settings.operating_point, settings.resamples, params.seed)
@@ -110,6 +119,11 @@ def forget(name: str, run: paths.RunFolder) -> None:
     known = read_metrics(run)
     if known.get("models", {}).pop(name, None):
         paths.write_atomically(run.metrics, json.dumps(known, indent=1))
+
+
+def read_card(name: str, run: paths.RunFolder) -> dict[str, Any]:
+    """Return a model's card."""
+    return json.loads(run.model_card(name).read_text(encoding="utf-8"))
 
 
 def read_metrics(run: paths.RunFolder) -> dict[str, Any]:

@@ -16,14 +16,16 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from . import models, paths
+from . import models, paths, stress
 from .augmentation import augment, to_float
+from .checkpoint import Checkpoint
 from .images import Fold
 from .manifest import SCORED_FOLDS
+from .optimizer import AdamW, learning_rates
 from .params import Augmentation, ModelSection, Params, UsageError
 
 # What decides a model's weights: when one of these changes, it is trained again.
-MODULES = ("pixels", "manifest", "images", "augmentation", "models", "training")
+MODULES = ("pixels", "manifest", "images", "augmentation", "stress", "models", "optimizer", "training")
 LIBRARIES = ("tensorflow", "keras", "numpy", "pillow")
 SCORING_BATCH = 64
 
@@ -37,7 +39,8 @@ class Trained:
     model : keras.Model
         In float32, with the weights of its best epoch.
     history : DataFrame
-        One row an epoch: epoch, loss, validation_loss, validation_accuracy, learning_rate, seconds.
+        One row an epoch: epoch, loss, validation_loss, stress_loss, validation_accuracy,
+        learning_rate, seconds.
     card : dict
         What the model card says of the training.
     """
@@ -95,13 +98,15 @@ def fit_or_load(name: str, params: Params, digest: str, parts: dict[str, Fold], 
             print(f"{name}: loaded, trained before with the same data, parameters and code")
             return Trained(keras.models.load_model(model_file, compile=False), pd.DataFrame(card["history"]), card)
     card_file.unlink(missing_ok=True)
-    trained = fit(getattr(params, name), params.augmentation, params.seed, parts)
+    checkpoint = Checkpoint(run.checkpoint(name), key)
+    trained = fit(getattr(params, name), params.augmentation, params.seed, parts, checkpoint)
     versions = {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}}
     card = {"model": name, "training_key": key, **trained.card, "versions": versions, "history": trained.history.to_dict("records")}
     part = model_file.with_name(f".part.{model_file.name}")
     trained.model.save(part)
     part.replace(model_file)
     paths.write_atomically(card_file, json.dumps(card, indent=1))
+    checkpoint.discard()
     return Trained(trained.model, trained.history, card)
 
 
@@ -122,11 +127,10 @@ def training_key(name: str, params: Params, digest: str) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-def fit(settings: ModelSection, augmentation: Augmentation, seed: int, parts: dict[str, Fold]) -> Trained:
-    """Train a model with AdamW under warm-up and cosine, and keep its best epoch by validation log loss.
-
-    The learning rate rises linearly over the warm-up and then falls along a cosine to zero (Loshchilov
-    and Hutter 2017, arXiv:1608.03983).
+def fit(
+    settings: ModelSection, augmentation: Augmentation, seed: int, parts: dict[str, Fold], checkpoint: Checkpoint | None = None
+) -> Trained:
+    """Train a model with AdamW and keep its best epoch, by log loss on the stress validation.
 
     Parameters
     ----------
@@ -138,10 +142,19 @@ def fit(settings: ModelSection, augmentation: Augmentation, seed: int, parts: di
         The same seed, data and machine give the same weights.
     parts : dict of Fold
         ``train`` and ``validation``.
+    checkpoint : Checkpoint, optional
+        Where the state is kept after each epoch, and taken from where it is this training's.
 
     Returns
     -------
     Trained
+
+    Raises
+    ------
+    UsageError
+        There are fewer training images than a batch, or the weights that were asked for cannot be had.
+    FloatingPointError
+        The loss became NaN.
     """
     train, validation = parts["train"], parts["validation"]
     if len(train) < settings.batch_size:
@@ -155,78 +168,76 @@ def fit(settings: ModelSection, augmentation: Augmentation, seed: int, parts: di
     weights = models.load_weights(network, settings)
     model = network if precision == "float32" else models.build(settings)
     steps = len(train) // settings.batch_size
-    rates = _learning_rates(settings, steps)
+    rates = learning_rates(settings, steps)
     optimizer = AdamW([variable.value for variable in network.trainable_variables], settings.weight_decay)
     step = _training_step(network, optimizer, augmentation)
-    best, kept, rows = math.inf, network.get_weights(), []
+    state = _State(network, optimizer, checkpoint)
     print(f"{len(train)} images in {steps} batches of {settings.batch_size}, {precision}, weights: {weights}", flush=True)
-    for epoch in range(settings.epochs):
+    if state.rows:
+        print(f"going on after epoch {len(state.rows)}, where this training was stopped before", flush=True)
+    for epoch in range(len(state.rows), settings.epochs):
         started = time.perf_counter()
         loss = _run_epoch(step, train, settings.batch_size, rates[epoch * steps : (epoch + 1) * steps], seed, epoch)
         if model is not network:
             model.set_weights(network.get_weights())
-        found = _log_loss_and_accuracy(logits(model, validation.pixels), validation.labels)
-        if not math.isfinite(loss + found[0]):
+        found = _validate(model, validation)
+        if not math.isfinite(loss + found["stress_loss"]):
             raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}; take a smaller learning_rate than {settings.learning_rate}")
-        if found[0] < best:
-            best, kept = found[0], network.get_weights()
-        seconds = time.perf_counter() - started
-        rows.append([epoch + 1, loss, *found, float(rates[epoch * steps + steps - 1]), seconds])
-        print(f"epoch {epoch + 1}/{settings.epochs}: loss {loss:.4f}, validation loss {found[0]:.4f}, "
-              f"validation accuracy {found[1]:.4f}, {seconds:.0f} s", flush=True)  # fmt: skip
-    model.set_weights(kept)
-    history = pd.DataFrame(rows, columns=["epoch", "loss", "validation_loss", "validation_accuracy", "learning_rate", "seconds"])
+        rate = float(rates[epoch * steps + steps - 1])
+        row = {"epoch": epoch + 1, "loss": loss, **found, "learning_rate": rate, "seconds": time.perf_counter() - started}
+        state.add(row)
+        _report(row, settings.epochs)
+    model.set_weights(state.kept)
+    history = pd.DataFrame(state.rows)
     card = {
         "network": getattr(settings, "backbone", "small residual CNN"),
         "weights": weights,
         "precision": precision,
         "parameters": model.count_params(),
-        "best_epoch": int(history["validation_loss"].idxmin()) + 1,
+        "best_epoch": int(history["stress_loss"].idxmin()) + 1,
     }
     return Trained(model, history, card)
 
 
-def _learning_rates(settings: ModelSection, steps: int) -> np.ndarray:
-    total = settings.epochs * steps
-    warmup = min(round(settings.warmup_epochs * steps), total // 2)
-    index = np.arange(total)
-    rise = (index + 1) / max(warmup, 1)
-    fall = 0.5 * (1 + np.cos(np.pi * (index - warmup) / max(total - warmup, 1)))
-    return (settings.learning_rate * np.where(index < warmup, rise, fall)).astype(np.float32)
+def _report(row: dict[str, float], epochs: int) -> None:
+    losses = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4f}" for name in ("loss", "validation_loss", "stress_loss"))
+    print(
+        f"epoch {row['epoch']}/{epochs}: {losses}, validation accuracy {row['validation_accuracy']:.4f}, {row['seconds']:.0f} s", flush=True
+    )
 
 
-class AdamW:
-    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) by TensorFlow's fused kernel.
+class _State:
+    """What a training has reached: its weights, its best ones, and a row for each epoch; taken up from a checkpoint."""
 
-    Keras' own optimizer makes a dozen passes over each weight where the kernel makes one; with the 24
-    million weights of ResNet50V2 at 96 px that was 12 to 25 % of a step on two cores. Biases and the
-    scales of batch norm are not decayed.
+    def __init__(self, network: keras.Model, optimizer: AdamW, checkpoint: Checkpoint | None) -> None:
+        # Beside the weights these hold the seeds of dropout, which a training that goes on needs as well.
+        self.variables = [variable.value for variable in network.variables] + optimizer.state
+        self.network, self.checkpoint = network, checkpoint
+        self.kept, self.rows = network.get_weights(), []
+        saved = checkpoint.load() if checkpoint else None
+        if saved:
+            arrays, self.rows = saved
+            for variable, array in zip(self.variables, arrays, strict=False):
+                variable.assign(array)
+            self.kept = arrays[len(self.variables) :]
 
-    Parameters
-    ----------
-    variables : list of tf.Variable
-        The weights to train.
-    weight_decay : float
-        Share of the learning rate by which weights shrink each step.
-    """
+    def add(self, row: dict[str, float]) -> None:
+        """Note an epoch, and keep its weights where it is the best so far."""
+        if all(row["stress_loss"] < earlier["stress_loss"] for earlier in self.rows):
+            self.kept = self.network.get_weights()
+        self.rows.append(row)
+        if self.checkpoint:
+            self.checkpoint.save([variable.numpy() for variable in self.variables] + self.kept, self.rows)
 
-    BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
 
-    def __init__(self, variables: list[tf.Variable], weight_decay: float) -> None:
-        self.variables, self.weight_decay = variables, weight_decay
-        self.steps = tf.Variable(0.0)
-        self.means = [tf.Variable(tf.zeros_like(variable)) for variable in variables]
-        self.squares = [tf.Variable(tf.zeros_like(variable)) for variable in variables]
-
-    def apply(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> None:
-        """Move each weight against its gradient, at a learning rate."""
-        self.steps.assign_add(1.0)
-        powers = {"beta1_power": self.BETA1**self.steps, "beta2_power": self.BETA2**self.steps}
-        constants = {"beta1": self.BETA1, "beta2": self.BETA2, "epsilon": self.EPSILON}
-        for variable, mean, square, gradient in zip(self.variables, self.means, self.squares, gradients, strict=True):
-            if self.weight_decay and variable.shape.rank > 1:
-                variable.assign(variable * (1.0 - rate * self.weight_decay))
-            tf.raw_ops.ResourceApplyAdam(var=variable.handle, m=mean.handle, v=square.handle, lr=rate, grad=gradient, **powers, **constants)
+def _validate(model: keras.Model, validation: Fold) -> dict[str, float]:
+    """Log loss and accuracy on the validation images, and log loss on shifted copies of them."""
+    found = logits(model, validation.pixels)
+    return {
+        "validation_loss": stress.log_loss(found, validation.labels),
+        "stress_loss": stress.log_loss(stress.mixed_logits(model, validation), validation.labels),
+        "validation_accuracy": float(np.mean((found >= 0) == validation.labels)),
+    }
 
 
 def _training_step(network: keras.Model, optimizer: AdamW, augmentation: Augmentation):
@@ -281,8 +292,3 @@ def logits(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
 def score_folds(model: keras.Model, folds: dict[str, Fold]) -> dict[str, np.ndarray]:
     """Return the logits of every fold that is scored (all but ``train``)."""
     return {name: logits(model, folds[name].pixels) for name in SCORED_FOLDS if name in folds}
-
-
-def _log_loss_and_accuracy(logit: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    loss = np.mean(np.logaddexp(0, -logit * (2 * labels - 1)))
-    return float(loss), float(np.mean((logit >= 0) == labels))

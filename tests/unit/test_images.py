@@ -124,6 +124,15 @@ def test_a_spoilt_cache_is_made_again(smoke, spoil):
     assert (images.open_data(smoke, 40).stored == expected).all()
 
 
+def test_squares_of_one_pass_are_those_of_each_alone(planted):
+    """With a file left out in the middle, after which the others move up."""
+    (planted / "train" / "NORMAL" / "A.jpeg").write_bytes(b"damaged")
+    manifest = read_manifest(planted, [Square(24), Square(36, "crop")])
+    for square in (Square(24), Square(36, "crop")):
+        stored = np.fromfile(pixels.cached_at(manifest.digest, square), np.uint8).reshape(-1, square.size, square.size)
+        assert (stored == images.squares(manifest, manifest.files["path"], square)).all()
+
+
 @pytest.mark.parametrize("workers", ["processes", "threads"])
 def test_results_come_in_order_and_errors_come_through(monkeypatch, workers):
     if workers == "threads":

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from cxr_utils import images, models, params, paths, training
+from cxr_utils import checkpoint, images, models, optimizer, params, paths, training
 from cxr_utils.params import UsageError
 
 
@@ -68,11 +68,51 @@ def test_same_seed_same_weights(smoke):
         assert (first == second).all()
 
 
+@pytest.mark.parametrize("name", ["baseline_cnn", "resnet50v2"])
+def test_a_stopped_training_ends_with_the_same_weights(smoke, tmp_path, monkeypatch, name):
+    """Stopped after its first epoch and started again, with dropout and batch norm: equal to one left alone, to the last digit."""
+    data = images.open_data(smoke, 32)
+    settings = getattr(smoke, name).model_copy(update={"epochs": 2, "image_size": 32})
+    if name == "resnet50v2":
+        settings = settings.model_copy(update={"backbone": "MobileNetV2"})  # smaller, behind the same head
+    alone = training.fit(settings, smoke.augmentation, 3, data.folds)
+    kept = checkpoint.Checkpoint(tmp_path / "kept", "key")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        save = kept.save
+        patch.setattr(kept, "save", lambda *state: (save(*state), kill()))
+        training.fit(settings, smoke.augmentation, 3, data.folds, kept)
+    keras.utils.clear_session()
+    resumed = training.fit(settings, smoke.augmentation, 3, data.folds, kept)
+    for first, second in zip(alone.model.get_weights(), resumed.model.get_weights(), strict=True):
+        assert (first == second).all()
+    assert resumed.history.drop(columns="seconds").equals(alone.history.drop(columns="seconds"))
+
+
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(tmp_path):
+    kept = checkpoint.Checkpoint(tmp_path / "kept", "key")
+    assert kept.load() is None
+    kept.save([np.arange(3), np.float32(2)], [{"epoch": 1}])
+    arrays, notes = checkpoint.Checkpoint(tmp_path / "kept", "key").load()
+    assert (arrays[0] == np.arange(3)).all() and notes == [{"epoch": 1}]
+    assert checkpoint.Checkpoint(tmp_path / "kept", "other").load() is None
+    kept.path.write_bytes(kept.path.read_bytes()[:-40])
+    assert kept.load() is None
+    kept.discard()
+    assert not list(tmp_path.iterdir())
+
+
 def test_fused_adamw_is_keras_adamw():
     rng = np.random.default_rng(0)
     start, gradients = rng.normal(size=(4, 3)).astype("float32"), rng.normal(size=(20, 4, 3)).astype("float32")
     ours, theirs = keras.Variable(start), keras.Variable(start)
-    fused = training.AdamW([ours.value], weight_decay=0.1)
+    fused = optimizer.AdamW([ours.value], weight_decay=0.1)
     keras_own = keras.optimizers.AdamW(0.01, weight_decay=0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-7)
     for gradient in gradients:
         fused.apply([keras.ops.convert_to_tensor(gradient)], keras.ops.convert_to_tensor(0.01))
@@ -82,7 +122,7 @@ def test_fused_adamw_is_keras_adamw():
 
 def test_learning_rate_rises_then_falls(smoke):
     settings = smoke.baseline_cnn.model_copy(update={"epochs": 10, "warmup_epochs": 2.0, "learning_rate": 0.1})
-    rates = training._learning_rates(settings, steps=5)
+    rates = optimizer.learning_rates(settings, steps=5)
     assert len(rates) == 50 and rates.argmax() == 9 and rates.max() == pytest.approx(0.1)
     assert (np.diff(rates[:10]) > 0).all() and (np.diff(rates[10:]) < 0).all() and rates[-1] < 1e-3
 

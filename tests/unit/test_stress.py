@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from cxr_utils import images, models, stress
+
+
+@pytest.fixture(scope="module")
+def fold(smoke):
+    return images.open_data(smoke, smoke.baseline_cnn.image_size).folds["validation"]
+
+
+def test_shifts_do_what_their_names_say(fold):
+    plain = stress.shifted(fold.pixels[:], "as it is").numpy()
+    assert np.abs(plain[..., 0] * 255 - fold.pixels[:]).max() < 0.1
+    shifted = {name: stress.shifted(fold.pixels[:], name).numpy() for name in stress.SHIFTS}
+    assert all(values.min() >= 0 and values.max() <= 1 for values in shifted.values())
+
+    def edges(values):
+        return np.abs(np.diff(values, axis=1)).mean()
+
+    assert edges(shifted["blurred"]) < edges(plain) < edges(shifted["sharper"])
+    assert shifted["darker, flat"].mean() < plain.mean() < shifted["brighter, hard"].mean()
+    assert shifted["gamma up"].mean() < plain.mean() < shifted["gamma down"].mean()
+    assert np.abs(shifted["noisy"] - plain).std() > 0.01
+    middle = slice(plain.shape[1] // 4, -(plain.shape[1] // 4))
+    for name, rows, columns in (("larger", 1, 1), ("smaller", 1, 1), ("wider", 0, 1), ("narrower", 1, 0)):
+        assert not np.allclose(shifted[name][:, middle, middle], plain[:, middle, middle], atol=0.02), (name, rows, columns)
+
+
+def test_mixed_logits_give_every_image_one_of_the_shifts(smoke, fold):
+    model = models.build(smoke.baseline_cnn)
+    mixed = stress.mixed_logits(model, fold)
+    names = list(stress.SHIFTS)
+    for row in (0, 1, len(names) - 1, len(fold) - 1):
+        alone = stress.logits(model, fold.pixels[[row]], names[row % len(names)])
+        if names[row % len(names)] != "noisy":  # noise depends on the place in the batch
+            assert mixed[row] == pytest.approx(alone[0], abs=1e-4)
+    assert (stress.mixed_logits(model, fold) == mixed).all()
+
+
+def test_log_loss_is_the_cross_entropy():
+    logit, labels = np.array([2.0, -1.0, 0.5]), np.array([1, 0, 0])
+    scores = 1 / (1 + np.exp(-logit))
+    assert stress.log_loss(logit, labels) == pytest.approx(-np.mean(np.log(np.where(labels == 1, scores, 1 - scores))))
+
+
+def test_table_has_a_row_a_shift(smoke, fold):
+    model = models.build(smoke.baseline_cnn)
+    table = stress.table(model, fold, 1.0, 0.0, 1)
+    assert table["shift"].tolist() == list(stress.SHIFTS)
+    assert (table["sensitivity"] == 1).all() and (table["specificity"] == 0).all()  # at a threshold of 0
