@@ -170,14 +170,14 @@ def fit(
     steps = len(train) // settings.batch_size
     rates = learning_rates(settings, steps)
     optimizer = AdamW([variable.value for variable in network.trainable_variables], settings.weight_decay)
-    step = _training_step(network, optimizer, augmentation)
+    step = training_step(network, optimizer, augmentation)
     state = _State(network, optimizer, checkpoint)
     print(f"{len(train)} images in {steps} batches of {settings.batch_size}, {precision}, weights: {weights}", flush=True)
     if state.rows:
         print(f"going on after epoch {len(state.rows)}, where this training was stopped before", flush=True)
     for epoch in range(len(state.rows), settings.epochs):
         started = time.perf_counter()
-        loss = _run_epoch(step, train, settings.batch_size, rates[epoch * steps : (epoch + 1) * steps], seed, epoch)
+        loss = run_epoch(step, train, settings.batch_size, rates[epoch * steps : (epoch + 1) * steps], seed, epoch)
         if model is not network:
             model.set_weights(network.get_weights())
         found = _validate(model, validation)
@@ -240,8 +240,15 @@ def _validate(model: keras.Model, validation: Fold) -> dict[str, float]:
     }
 
 
-def _training_step(network: keras.Model, optimizer: AdamW, augmentation: Augmentation):
-    """One gradient step, augmentation included, as a single graph: no input pipeline to wait for."""
+def training_step(network: keras.Model, optimizer: AdamW, augmentation: Augmentation):
+    """Return one gradient step, augmentation included, as a single graph: there is no input pipeline to wait for.
+
+    Returns
+    -------
+    callable
+        Takes pixels (uint8, shape (n, size, size)), labels (float32, shape (n,)), the learning rate and a seed
+        (int32, shape (2,)); returns the mean loss.
+    """
 
     @tf.function(autograph=False, jit_compile=False)
     def step(pixels, labels, rate, seed):
@@ -255,8 +262,8 @@ def _training_step(network: keras.Model, optimizer: AdamW, augmentation: Augment
     return step
 
 
-def _run_epoch(step, train: Fold, batch_size: int, rates: np.ndarray, seed: int, epoch: int) -> float:
-    """Run one pass over shuffled full batches; returns the mean loss."""
+def run_epoch(step, train: Fold, batch_size: int, rates: np.ndarray, seed: int, epoch: int) -> float:
+    """Run one pass over shuffled full batches, one for each of `rates`, and return the mean loss."""
     order = np.random.default_rng([seed, 2, epoch]).permutation(len(train))
     losses = []
     for number, rate in enumerate(rates):

@@ -3,6 +3,7 @@ import inspect
 
 import nbformat
 import pytest
+import yaml
 
 from cxr_utils import params, paths
 from cxr_utils.params import STEPS, Params, UsageError
@@ -80,3 +81,15 @@ def test_bad_profile_is_one_line_with_a_remedy(tmp_path, text, words):
 def test_unknown_profile_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean smoke"):
         params.load("smok")
+
+
+@pytest.mark.parametrize("profile", sorted(file.stem for file in paths.PARAMS.glob("*.yaml")))
+def test_every_profile_is_valid_and_states_only_differences(profile):
+    loaded = params.load(profile)
+    if profile != "default":
+        stated = yaml.safe_load((paths.PARAMS / f"{profile}.yaml").read_text())
+        default = Params().model_dump()
+        same = [
+            f"{section}.{name}" for section, values in stated.items() for name, value in values.items() if default[section][name] == value
+        ]
+        assert not same and loaded != Params()

@@ -1,0 +1,190 @@
+"""How fast a network trains here, beside the network alone and the ways people feed it today.
+
+    python benchmarks/training_speed.py ../path/to/chest_xray --model baseline_cnn --steps 100
+    python benchmarks/training_speed.py phantom --model resnet50v2 --steps 30
+
+The same images, network, batch, optimizer's rule and float32 arithmetic in one run, each way in a process of its own, in turn; the
+median of the rounds counts. The network alone takes one batch of tensors in memory again and again, without augmentation: no way of
+feeding it can be faster. Ours runs as in a real training, with deterministic operations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+WARM_UP = 5  # steps before the clock starts
+WAYS = {
+    "limit": "the network alone, on tensors in memory",
+    "ours": "this project, augmentation included",
+    "generator": "ImageDataGenerator.flow_from_directory",
+    "dataset": "image_dataset_from_directory, as in the Keras guides",
+}
+
+
+def main() -> None:
+    """Measure each way and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", help="a folder in the Kaggle layout, or phantom")
+    parser.add_argument("--model", choices=("baseline_cnn", "resnet50v2"), default="baseline_cnn")
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.way:
+        print(json.dumps(measure(asked)))
+        return
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    for _ in range(asked.rounds):
+        for way in WAYS:
+            command = [sys.executable, __file__, *sys.argv[1:], "--way", way]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})
+            found[way].append(json.loads(done.stdout.splitlines()[-1]))
+    limit = statistics.median(entry["rate"] for entry in found["limit"])
+    print(f"{asked.model}, {asked.steps} steps, {asked.rounds} rounds, {os.cpu_count()} cores")
+    for way, title in WAYS.items():
+        rate = statistics.median(entry["rate"] for entry in found[way])
+        memory = max(entry["megabytes"] for entry in found[way])
+        print(f"  {title:<56} {rate:7.1f} images/s  {rate / limit:5.2f} of the limit  {memory:6.0f} MB at most")
+
+
+def measure(asked: argparse.Namespace) -> dict[str, float]:
+    """Train one way for some steps; returns images a second and the peak of memory."""
+    from cxr_utils import params, sources
+
+    source = str(Path(asked.source).resolve()) if os.path.lexists(asked.source) else asked.source
+    chosen = params.load("default", asked.set, source)
+    settings = getattr(chosen, asked.model)
+    root = sources.fetch(chosen.data).root
+    feed = {"limit": _limit, "ours": _ours, "generator": _generator, "dataset": _dataset}[asked.way]
+    seconds = feed(chosen, settings, root, asked.steps)
+    return {"rate": asked.steps * settings.batch_size / seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def _limit(chosen, settings, root, steps) -> float:
+    import numpy as np
+    import tensorflow as tf
+
+    from cxr_utils import models, optimizer
+
+    network = models.build(settings)
+    adamw = optimizer.AdamW([variable.value for variable in network.trainable_variables], settings.weight_decay)
+    images = tf.constant(
+        np.random.default_rng(0).uniform(size=(settings.batch_size, settings.image_size, settings.image_size, 1)), tf.float32
+    )
+    labels, rate = tf.constant(np.arange(settings.batch_size) % 2, tf.float32), tf.constant(1e-3)
+
+    @tf.function(autograph=False)
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, network(images, training=True)[:, 0]))
+        adamw.apply(tape.gradient(loss, adamw.variables), rate)
+        return loss
+
+    return _timed(step, steps)
+
+
+def _ours(chosen, settings, root, steps) -> float:
+    import numpy as np
+    import tensorflow as tf
+
+    from cxr_utils import images, models, optimizer, training
+
+    tf.config.experimental.enable_op_determinism()
+    data = images.open_data(chosen.model_copy(update={"data": chosen.data.model_copy(update={"source": str(root)})}), settings.image_size)
+    network = models.build(settings)
+    adamw = optimizer.AdamW([variable.value for variable in network.trainable_variables], settings.weight_decay)
+    step = training.training_step(network, adamw, chosen.augmentation)
+    train, rates = data.folds["train"], np.full(steps, 1e-3, np.float32)
+    training.run_epoch(step, train, settings.batch_size, rates[:WARM_UP], 1, 0)
+    started = time.perf_counter()
+    training.run_epoch(step, train, settings.batch_size, rates, 1, 1)
+    return time.perf_counter() - started
+
+
+def _generator(chosen, settings, root, steps) -> float:
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    changes = chosen.augmentation
+    feed = ImageDataGenerator(
+        rescale=1 / 255,
+        horizontal_flip=changes.flip,
+        rotation_range=changes.rotation,
+        width_shift_range=changes.shift,
+        height_shift_range=changes.shift,
+        zoom_range=changes.zoom,
+        brightness_range=(1 - changes.brightness, 1 + changes.brightness),
+    ).flow_from_directory(
+        root / "train",
+        target_size=(settings.image_size, settings.image_size),
+        color_mode="grayscale",
+        class_mode="binary",
+        batch_size=settings.batch_size,
+    )
+    return _fitted(settings, feed, steps)
+
+
+def _dataset(chosen, settings, root, steps) -> float:
+    import keras
+    import tensorflow as tf
+    from keras import layers
+
+    changes = chosen.augmentation
+    loaded = keras.utils.image_dataset_from_directory(
+        root / "train",
+        image_size=(settings.image_size, settings.image_size),
+        color_mode="grayscale",
+        batch_size=settings.batch_size,
+        verbose=False,
+    )
+    layered = [
+        layers.Rescaling(1 / 255),
+        layers.RandomFlip("horizontal"),
+        layers.RandomRotation(changes.rotation / 360),
+        layers.RandomTranslation(changes.shift, changes.shift),
+        layers.RandomZoom(changes.zoom),
+        layers.RandomContrast(changes.contrast),
+    ]
+
+    def change(images, labels):
+        for layer in layered:
+            images = layer(images, training=True) if layer is not layered[0] else layer(images)
+        return images, labels
+
+    return _fitted(settings, loaded.map(change, num_parallel_calls=tf.data.AUTOTUNE).repeat().prefetch(tf.data.AUTOTUNE), steps)
+
+
+def _fitted(settings, feed, steps) -> float:
+    """Seconds of Keras' own loop."""
+    import keras
+
+    from cxr_utils import models
+
+    network = models.build(settings)
+    network.compile(keras.optimizers.AdamW(1e-3, weight_decay=settings.weight_decay), keras.losses.BinaryCrossentropy(from_logits=True))
+    network.fit(feed, steps_per_epoch=WARM_UP, epochs=1, verbose=0)
+    started = time.perf_counter()
+    network.fit(feed, steps_per_epoch=steps, epochs=1, verbose=0)
+    return time.perf_counter() - started
+
+
+def _timed(step, steps) -> float:
+    for _ in range(WARM_UP):
+        step()
+    started = time.perf_counter()
+    for _ in range(steps):
+        loss = step()
+    loss.numpy()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
