@@ -34,7 +34,7 @@ def no_tensorflow(tmp_path):
         (["--frm", "01_eda"], "unrecognized arguments"),
         (["smoke", "--data", "phantom", "--only", "04_comparison", "--run", "never-run"], "repeat the command with --from 02_baseline_cnn"),
         (["smoke", "--data", "phantom", "--from", "03_resnet50v2", "--run", "never-run"], "repeat the command with --from 02_baseline_cnn"),
-        (["smoke", "--data", "phantom", "--set", "baseline_cnn.batch_size=500"], "only 99 training images"),
+        (["smoke", "--data", "phantom", "--set", "baseline_cnn.batch_size=500"], "only 102 training images"),
         (["smoke", "--data", "phantom", "--set", "resnet50v2.weights=nowhere.h5"], "there is no such file"),
     ],
 )
