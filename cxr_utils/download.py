@@ -44,9 +44,11 @@ def fetch(url: str, md5: str, target: Path, megabytes: int, progress: bool = Fal
             _retrieve(url, md5, part / target.name, progress)
             (part / target.name).replace(target)
         except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
-            host, reason = url.split("/")[2], one_line(error)
+            host = url.split("/")[2]
             if not isinstance(error, OSError):
                 reason = "what came is not that file (its MD5 differs)"
+            else:  # the disk says in words what is wrong; of the network its kind says enough
+                reason = one_line(error) if error.errno else type(error).__name__
             raise UsageError(f"{host} did not deliver {target.name}: {reason}; check the network and the disk and run again") from None
         finally:
             shutil.rmtree(part, ignore_errors=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 import pandas as pd
+import tensorflow as tf
 from keras import layers
 
 from . import download, paths
+from .augmentation import to_float
 from .params import BaselineCnn, ModelSection, Resnet50v2, UsageError
 
 WIDTHS = (24, 48, 96, 192)
@@ -19,6 +23,7 @@ IMAGENET = {  # file name and MD5 sum of weights without their classifier, as ke
 }
 IMAGENET_ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
 WEIGHTS_MEGABYTES = 100
+SCORING_BATCH = 64
 IMAGENET_MEAN, IMAGENET_SPREAD = 0.45, 0.225  # of photographs in 0..1, over the three colours
 CAFFE_MEAN, TORCH_MEAN, TORCH_SPREAD = (103.939, 116.779, 123.68), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -167,6 +172,32 @@ def _fetch_imagenet(backbone: str) -> Path:
         raise UsageError(f"no address is known for {backbone}; save its weights to a file and give resnet50v2.weights that path")
     name, md5 = IMAGENET[backbone]
     return download.fetch(IMAGENET_ADDRESS + name, md5, paths.cache_folder() / "weights" / name, WEIGHTS_MEGABYTES)
+
+
+def logits(model: keras.Model, pixels: Sequence[np.ndarray], prepare: Callable[[tf.Tensor], tf.Tensor] = to_float) -> np.ndarray:
+    """Apply a float32 model to grey images.
+
+    Parameters
+    ----------
+    model : keras.Model
+        As it was trained or loaded.
+    pixels : ndarray or Pixels of uint8, shape (n, size, size)
+        Grey images.
+    prepare : callable
+        Turns a batch of them into float32 in 0..1, shape (n, size, size, 1).
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Logits of PNEUMONIA, before calibration.
+    """
+    batches = []
+    for start in range(0, len(pixels), SCORING_BATCH):
+        batch = pixels[start : start + SCORING_BATCH]
+        # Filled up, so that the graph is made for one shape only.
+        full = np.concatenate([batch, np.zeros((SCORING_BATCH - len(batch), *batch.shape[1:]), np.uint8)])
+        batches.append(model.predict_on_batch(prepare(tf.constant(full)))[: len(batch), 0])
+    return np.concatenate(batches).astype(np.float64)
 
 
 def describe(model: keras.Model) -> pd.DataFrame:

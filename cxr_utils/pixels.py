@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import multiprocessing
@@ -125,6 +126,12 @@ def fitted(image: Image.Image, square: Square) -> Image.Image:
     return image.resize(sides, Image.Resampling.BILINEAR)
 
 
+def standardised(pictures: np.ndarray) -> np.ndarray:
+    """Return images less their mean and over their spread; float32, of the shape given, (n, height, width)."""
+    grey = np.asarray(pictures, np.float32)
+    return (grey - grey.mean((1, 2), keepdims=True)) / np.maximum(grey.std((1, 2), keepdims=True), 1)
+
+
 def in_parallel(function: Callable[[Any], Any], items: Sequence[Any], title: str, progress: bool = False) -> Iterator[Any]:
     """Apply a function to each item, a worker for each core, and yield the results in order."""
     parts = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
@@ -201,7 +208,8 @@ class Store:
         """Write one square at its place; any process may."""
         file = os.open(self.part, os.O_WRONLY)
         try:
-            os.pwrite(file, decoded.tobytes(), index * self.bytes)
+            if os.pwrite(file, decoded.tobytes(), index * self.bytes) < self.bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.part))
         finally:
             os.close(file)
 

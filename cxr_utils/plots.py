@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
 
-from . import paths
+from . import paths, pixels
 from .images import Fold
 from .manifest import LABELS
 from .scoring import labels_of
@@ -143,9 +143,7 @@ def grey_values(shares: dict[str, np.ndarray]) -> Figure:
 
 def standardised(pictures: np.ndarray) -> np.ndarray:
     """Return images less their mean and over their spread, with -2.5 shown black and 2.5 white."""
-    grey = np.asarray(pictures, np.float32)
-    spread = (grey - grey.mean((1, 2), keepdims=True)) / np.maximum(grey.std((1, 2), keepdims=True), 1)
-    return np.clip(0.5 + spread / 5, 0, 1)
+    return np.clip(0.5 + pixels.standardised(pictures) / 5, 0, 1)
 
 
 def learning_curves(history: pd.DataFrame) -> Figure:

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from .images import Fold, XRays, squares
 from .manifest import LABELS
-from .pixels import Square
+from .pixels import Square, standardised
 
 BLOCK = 512  # images looked at together
 METADATA = ["width", "height", "aspect", "bytes a pixel", "sharpness"]  # and the colour mode
@@ -90,8 +90,7 @@ def rim(data: XRays) -> Reach:
     for start in range(0, len(data.files), BLOCK):
         grey = np.asarray(data.stored[start : start + BLOCK], np.float32)
         coarse = grey[:, : side * RIM_SIZE, : side * RIM_SIZE].reshape(len(grey), RIM_SIZE, side, RIM_SIZE, side).mean((2, 4))
-        coarse = (coarse - coarse.mean((1, 2), keepdims=True)) / np.maximum(coarse.std((1, 2), keepdims=True), 1)
-        rows.append(coarse[:, outer])
+        rows.append(standardised(coarse)[:, outer])
     return _reach(_linear(0.001), np.concatenate(rows), data.files)
 
 

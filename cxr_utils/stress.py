@@ -7,12 +7,15 @@ these ways, by fixed amounts that do not depend on the augmentation of the run.
 
 from __future__ import annotations
 
+from functools import partial
+
 import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 from scipy.special import expit
 
+from . import models
 from .augmentation import DRAWS, change, to_float
 from .images import Fold
 from .params import Augmentation
@@ -36,15 +39,15 @@ SHIFTS = {
     "noisy": (("noise", 1.0),),
     "turned": (("rotation", 1.0), ("shift_x", 0.5), ("shift_y", -0.5)),
 }
-BATCH, TABLE_IMAGES = 64, 200
+TABLE_IMAGES = 200
 
 
-def shifted(pixels: np.ndarray, shift: str) -> tf.Tensor:
+def shifted(pixels: tf.Tensor, shift: str) -> tf.Tensor:
     """Return images changed by one of `SHIFTS`.
 
     Parameters
     ----------
-    pixels : ndarray of uint8, shape (n, size, size)
+    pixels : tf.Tensor of uint8, shape (n, size, size)
         Grey images.
     shift : str
         A key of `SHIFTS`.
@@ -58,13 +61,12 @@ def shifted(pixels: np.ndarray, shift: str) -> tf.Tensor:
     draws[DRAWS.index("flip")] = 1.0
     for kind, amount in SHIFTS[shift]:
         draws[DRAWS.index(kind)] = amount
-    return change(to_float(tf.constant(pixels)), tf.constant(draws), STRENGTH, tf.constant([0, 0]))
+    return change(to_float(pixels), tf.constant(draws), STRENGTH, tf.constant([0, 0]))
 
 
 def logits(model: keras.Model, pixels: np.ndarray, shift: str) -> np.ndarray:
     """Return a model's logits of images under one shift; float64, shape (n,)."""
-    parts = [model.predict_on_batch(shifted(pixels[start : start + BATCH], shift))[:, 0] for start in range(0, len(pixels), BATCH)]
-    return np.concatenate(parts).astype(np.float64)
+    return models.logits(model, pixels, partial(shifted, shift=shift))
 
 
 def mixed_logits(model: keras.Model, fold: Fold) -> np.ndarray:

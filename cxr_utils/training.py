@@ -27,7 +27,6 @@ from .params import Augmentation, ModelSection, Params, UsageError
 # What decides a model's weights: when one of these changes, it is trained again.
 MODULES = ("pixels", "manifest", "images", "augmentation", "stress", "models", "optimizer", "training")
 LIBRARIES = ("tensorflow", "keras", "numpy", "pillow")
-SCORING_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -232,7 +231,7 @@ class _State:
 
 def _validate(model: keras.Model, validation: Fold) -> dict[str, float]:
     """Log loss and accuracy on the validation images, and log loss on shifted copies of them."""
-    found = logits(model, validation.pixels)
+    found = models.logits(model, validation.pixels)
     return {
         "validation_loss": stress.log_loss(found, validation.labels),
         "stress_loss": stress.log_loss(stress.mixed_logits(model, validation), validation.labels),
@@ -274,28 +273,6 @@ def run_epoch(step, train: Fold, batch_size: int, rates: np.ndarray, seed: int, 
     return float(np.mean([float(loss) for loss in losses]))
 
 
-def logits(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
-    """Apply a float32 model to grey images.
-
-    Parameters
-    ----------
-    model : keras.Model
-        As `fit` returns it or as it was loaded.
-    pixels : ndarray of uint8, shape (n, size, size)
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        Logits of PNEUMONIA, before calibration.
-    """
-    batches = []
-    for start in range(0, len(pixels), SCORING_BATCH):
-        batch = pixels[start : start + SCORING_BATCH]
-        full = np.concatenate([batch, np.zeros((SCORING_BATCH - len(batch), *batch.shape[1:]), np.uint8)])
-        batches.append(model.predict_on_batch(to_float(tf.constant(full)))[: len(batch), 0])
-    return np.concatenate(batches).astype(np.float64)
-
-
 def score_folds(model: keras.Model, folds: dict[str, Fold]) -> dict[str, np.ndarray]:
     """Return the logits of every fold that is scored (all but ``train``)."""
-    return {name: logits(model, folds[name].pixels) for name in SCORED_FOLDS if name in folds}
+    return {name: models.logits(model, folds[name].pixels) for name in SCORED_FOLDS if name in folds}

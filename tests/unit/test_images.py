@@ -154,6 +154,15 @@ def test_a_file_that_changes_meanwhile_does_not_spoil_the_cache(planted):
     assert (images.load_pixels(manifest, Square(33))[3] == _decode(file, 33)).all()
 
 
+def test_a_square_that_was_written_in_part_is_an_error(tmp_path, monkeypatch):
+    """On a disk that fills up the operating system may write less than it was given and say so only by the count."""
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path))
+    squares = pixels.Store(Square(8), 1)
+    monkeypatch.setattr(pixels.os, "pwrite", lambda file, content, place: len(content) - 1)
+    with pytest.raises(OSError, match="No space left"):
+        squares.put(0, np.zeros((8, 8), np.uint8))
+
+
 PREPARE = """
 import sys
 from cxr_utils import cli

@@ -9,7 +9,7 @@ from cxr_utils import paths
 NAMED = {"jupyterlab", "papermill", "tensorflow", "pandas", "seaborn", "scikit-learn", "nbconvert"}
 ORDER = [
     *["paths", "params", "published", "download", "pixels", "phantom", "manifest", "sources", "images", "shortcuts", "audit"],
-    *["augmentation", "stress", "models", "optimizer", "checkpoint", "training"],
+    *["augmentation", "models", "stress", "optimizer", "checkpoint", "training"],
     *["metrics", "calibration", "scoring", "plots", "data_findings", "findings"],
     *["report", "execution", "pipeline", "cli"],
 ]

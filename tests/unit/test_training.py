@@ -31,14 +31,14 @@ def test_training_learns(trained, learner_data):
     from sklearn.metrics import roc_auc_score
 
     test = learner_data.folds["test"]
-    assert roc_auc_score(test.labels, training.logits(trained.model, test.pixels)) > 0.75
+    assert roc_auc_score(test.labels, models.logits(trained.model, test.pixels)) > 0.75
     assert trained.history["loss"].iloc[-1] < 0.8 * trained.history["loss"].iloc[0]
 
 
 def test_saved_model_answers_as_the_one_in_memory(trained, learner_data, folder):
     pixels = learner_data.folds["test"].pixels
     loaded = keras.models.load_model(folder.model("baseline_cnn"), compile=False, safe_mode=True)
-    assert (training.logits(loaded, pixels) == training.logits(trained.model, pixels)).all()
+    assert (models.logits(loaded, pixels) == models.logits(trained.model, pixels)).all()
 
 
 def test_same_training_is_not_done_twice(trained, learner, learner_data, folder, monkeypatch):
@@ -139,7 +139,7 @@ def test_bfloat16_trains_and_scores_in_float32(smoke):
     settings = smoke.baseline_cnn.model_copy(update={"precision": "bfloat16", "epochs": 1})
     trained = training.fit(settings, smoke.augmentation, 1, data.folds)
     assert trained.card["precision"] == "bfloat16" and trained.model.dtype_policy.name == "float32"
-    assert np.isfinite(training.logits(trained.model, data.folds["test"].pixels)).all()
+    assert np.isfinite(models.logits(trained.model, data.folds["test"].pixels)).all()
 
 
 def test_batch_larger_than_the_data_stops(smoke):
