@@ -86,7 +86,7 @@ def _limit(chosen, settings, root, steps) -> float:
     def step():
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, network(images, training=True)[:, 0]))
-        adamw.apply(tape.gradient(loss, adamw.variables), rate)
+        adamw.apply(tape.gradient(loss, adamw.variables), rate, tf.constant(0.0))
         return loss
 
     return _timed(step, steps)
@@ -96,17 +96,17 @@ def _ours(chosen, settings, root, steps) -> float:
     import numpy as np
     import tensorflow as tf
 
-    from cxr_utils import images, models, optimizer, training
+    from cxr_utils import gradient, images, models, optimizer
 
     tf.config.experimental.enable_op_determinism()
     data = images.open_data(chosen.model_copy(update={"data": chosen.data.model_copy(update={"source": str(root)})}), settings.image_size)
     network = models.build(settings)
     adamw = optimizer.AdamW([variable.value for variable in network.trainable_variables], settings.weight_decay)
-    step = training.training_step(network, adamw, chosen.augmentation)
+    step = gradient.training_step(network, adamw, chosen.augmentation)
     train, rates = data.folds["train"], np.full(steps, 1e-3, np.float32)
-    training.run_epoch(step, train, settings.batch_size, rates[:WARM_UP], 1, 0)
+    gradient.run_epoch(step, train, settings.batch_size, rates[:WARM_UP], 1, 0)
     started = time.perf_counter()
-    training.run_epoch(step, train, settings.batch_size, rates, 1, 1)
+    gradient.run_epoch(step, train, settings.batch_size, rates, 1, 1)
     return time.perf_counter() - started
 
 

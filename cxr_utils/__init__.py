@@ -3,12 +3,13 @@
 Read the modules in the order in which the data flows:
 
 ``paths`` and ``params`` (where files lie, what a run is asked for), ``published``, ``download``,
-``pixels``, ``phantom``, ``manifest``, ``sources``, ``images``, ``shortcuts`` and ``audit`` (from a
-folder of X-rays to pixels, a split by patient, and what may be wrong with them), ``augmentation``,
-``models``, ``stress``, ``optimizer``, ``checkpoint`` and ``training`` (from pixels to a trained
-model), ``metrics``, ``calibration``, ``scoring``, ``plots``, ``data_findings`` and ``findings`` (from a
-model to numbers, figures and sentences), and ``report``, ``execution``, ``pipeline`` and ``cli`` (from
-notebooks to a folder of reports).
+``pixels``, ``phantom``, ``manifest``, ``folds``, ``sources``, ``images``, ``shortcuts`` and ``audit``
+(from a folder of X-rays to pixels, a split by patient, and what may be wrong with them),
+``augmentation``, ``models``, ``weights``, ``stress``, ``hardware``, ``optimizer``, ``gradient``,
+``transfer``, ``checkpoint`` and ``training`` (from pixels to a trained model), ``metrics``,
+``calibration``, ``scoring``, ``plots``, ``data_findings`` and ``findings`` (from a model to numbers,
+figures and sentences), and ``report``, ``execution``, ``pipeline`` and ``cli`` (from notebooks to a
+folder of reports).
 
 Importing the package has no side effects and does not import TensorFlow.
 """

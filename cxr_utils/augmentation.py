@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from .params import Augmentation
 
+# Width on each side of a rim that is taken from another image, as a share of the side.
+RIM = (0.04, 0.22)
 # What is drawn for each image, each in -1..1 and times its strength in `Augmentation`; noise takes the absolute value.
 DRAWS = ("flip", "rotation", "zoom", "stretch", "shift_x", "shift_y", "sharpness", "contrast", "brightness", "gamma", "noise")
 
@@ -39,7 +41,8 @@ def augment(images: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Te
         Changed images in 0..1; the border is repeated where an image was moved.
     """
     draws = tf.random.stateless_uniform([len(DRAWS), tf.shape(images)[0]], seed, -1.0, 1.0)
-    return change(images, draws, settings, seed)
+    changed = change(images, draws, settings, seed)
+    return _other_rims(changed, settings.rim, seed) if settings.rim else changed
 
 
 def change(images: tf.Tensor, draws: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Tensor:
@@ -74,6 +77,22 @@ def change(images: tf.Tensor, draws: tf.Tensor, settings: Augmentation, seed: tf
     changed = _exposure(changed, draws[7:10], settings)
     grain = tf.random.stateless_normal(tf.shape(images), tf.convert_to_tensor(seed) + 1) * _each(tf.abs(draws[10]) * settings.noise)
     return tf.clip_by_value(changed + grain, 0.0, 1.0)
+
+
+def _other_rims(images: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
+    """Give a share of the images the rim of the one before them, of whatever class, each side as wide as is drawn.
+
+    The rim holds collimator edges, markers, shoulders and little lung, and yet tells the classes apart in training data.
+    """
+    count, side = tf.shape(images)[0], tf.shape(images)[1]
+    widths = tf.random.stateless_uniform([4, count, 1], tf.convert_to_tensor(seed) + 2, *RIM) * tf.cast(side, tf.float32)
+    chosen = tf.random.stateless_uniform([count, 1, 1], tf.convert_to_tensor(seed) + 3) < share
+    last = tf.cast(side, tf.float32)
+    place = tf.range(last)[None]
+    rows = (place >= widths[0]) & (place < last - widths[1])
+    columns = (place >= widths[2]) & (place < last - widths[3])
+    inside = (rows[:, :, None] & columns[:, None, :]) | ~chosen
+    return tf.where(inside[..., None], images, tf.roll(images, 1, axis=0))
 
 
 def _each(values: tf.Tensor) -> tf.Tensor:

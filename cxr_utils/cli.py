@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from . import images, params, paths, pipeline, sources
-from .manifest import breakdown, read_manifest
+from .folds import breakdown
+from .manifest import read_manifest
 from .params import STEPS, UsageError
 from .pixels import Square
 
@@ -169,6 +170,7 @@ def _alone_in(folder: paths.RunFolder) -> Iterator[None]:
 
 
 def _work(run: pipeline.Run, decisions: Sequence[pipeline.Decision], force: bool) -> int:
+    pipeline.check_weights(run, decisions)
     _print_run(run)
     handler = logging.FileHandler(run.folder.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

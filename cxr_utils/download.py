@@ -12,15 +12,15 @@ from .params import UsageError
 TIMEOUT = (5, 30)  # seconds to connect, and to wait for the next bytes
 
 
-def fetch(url: str, md5: str, target: Path, megabytes: int, progress: bool = False) -> Path:
+def fetch(url: str, checksum: str, target: Path, megabytes: int, progress: bool = False) -> Path:
     """Return a file, downloading it where it is not there yet.
 
     Parameters
     ----------
     url : str
         Its address.
-    md5 : str
-        MD5 of its content, in hexadecimal.
+    checksum : str
+        MD5 of its content, in hexadecimal; or SHA-256, where it has 64 digits.
     target : Path
         Where it is kept.
     megabytes : int
@@ -41,12 +41,12 @@ def fetch(url: str, md5: str, target: Path, megabytes: int, progress: bool = Fal
         try:
             part.mkdir(parents=True)
             check_room(target.parent, megabytes)
-            _retrieve(url, md5, part / target.name, progress)
+            _retrieve(url, checksum, part / target.name, progress)
             (part / target.name).replace(target)
         except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
             host = url.split("/")[2]
             if not isinstance(error, OSError):
-                reason = "what came is not that file (its MD5 differs)"
+                reason = "what came is not that file (its checksum differs)"
             else:  # the disk says in words what is wrong; of the network its kind says enough
                 reason = one_line(error) if error.errno else type(error).__name__
             raise UsageError(f"{host} did not deliver {target.name}: {reason}; check the network and the disk and run again") from None
@@ -55,13 +55,14 @@ def fetch(url: str, md5: str, target: Path, megabytes: int, progress: bool = Fal
     return target
 
 
-def _retrieve(url: str, md5: str, part: Path, progress: bool) -> None:
+def _retrieve(url: str, checksum: str, part: Path, progress: bool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tqdm would like notebook widgets, which a report cannot show
         import pooch
     pooch.utils.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=progress)
-    pooch.retrieve(url, f"md5:{md5}", part.name, part.parent, downloader=downloader)
+    kind = "sha256" if len(checksum) == 64 else "md5"
+    pooch.retrieve(url, f"{kind}:{checksum}", part.name, part.parent, downloader=downloader)
 
 
 def check_room(folder: Path, megabytes: int) -> None:

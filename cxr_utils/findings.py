@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from . import metrics, published
+from .folds import chosen_on
 from .manifest import SCORED_FOLDS
 from .params import STEPS, model_of
 from .paths import RunFolder
@@ -24,6 +25,7 @@ SCORES = {
     "brier": "Brier score",
     "ece": "calibration error",
 }
+CRITERIA = {"stress_loss": "log loss on the stress validation", "validation_loss": "log loss on the published val"}
 
 
 def with_interval(entry: dict[str, Any], score: str) -> str:
@@ -54,7 +56,8 @@ def score_table(models: dict[str, dict[str, Any]]) -> pd.DataFrame:
 
 def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standing: str) -> list[str]:
     """Return what a model's scores say, each sentence from the numbers."""
-    name, test, validation = MODEL_NAMES[model], entry["test"], entry["validation"]
+    chosen = chosen_on(entry)
+    name, test, validation = MODEL_NAMES[model], entry["test"], entry[chosen]
     (tn, fp), (fn, tp) = test["confusion_matrix"]
     floor = (tp + fn) / test["n"]
     drawn = "SYNTHETIC " if standing == "synthetic" else ""
@@ -64,22 +67,39 @@ def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standin
         f"Always answering PNEUMONIA would be right in {floor:.1%} of them: the model is {_points(test['accuracy'] - floor)}.",
         f"At the threshold of {test['threshold']:.3f} ({test['operating_point']}) it calls "
         f"{tp} of {tp + fn} PNEUMONIA and {tn} of {tn + fp} NORMAL {drawn}images correctly.",
-        f"From validation to test its accuracy goes from {validation['accuracy']:.3f} to "
+        f"From {SPLIT_NAMES[chosen]} to test its accuracy goes from {validation['accuracy']:.3f} to "
         f"{test['accuracy']:.3f} and its AUROC from {validation['auroc']:.3f} to {test['auroc']:.3f}.",
         f"Network: {card['network']}. Weights at the start: {card['weights']}. Trained in {card['precision']}; the best "
-        f"epoch of {len(card['history'])} by validation loss was {card['best_epoch']}.",
+        f"epoch of {len(card['history'])} by {CRITERIA[card['chosen_by']]} was {card['best_epoch']}.",
     ]
-    if model == "baseline_cnn" and standing == "published":
-        original = published.ORIGINAL[model]
-        sentences.insert(
-            2, f"The original project's baseline stood on the floor of its test images: {original.accuracy:.1%}, {original.note}."
-        )
     half = test["operating_points"]["half"]
     sentences.insert(
         -2,
         f"At a threshold of 0.5 the same scores would give an accuracy of "
         f"{half['accuracy']:.3f} at a specificity of {half['specificity']:.3f}.",
     )
+    return sentences
+
+
+def about_floor(test: dict[str, Any], standing: str) -> list[str]:
+    """Return what answering PNEUMONIA for every image gives, who stood on that floor, and whether this model does."""
+    (tn, fp), (fn, tp) = test["confusion_matrix"]
+    drawn = "SYNTHETIC " if standing == "synthetic" else ""
+    sentences = []
+    if standing == "published":
+        sick, images = published.COUNTS["test"]["PNEUMONIA"], sum(published.COUNTS["test"].values())
+        original = published.ORIGINAL["baseline_cnn"]
+        sentences.append(
+            f"Of the {images} published test images {sick} are PNEUMONIA. Who answers PNEUMONIA for every image is right in "
+            f"{sick}/{images} = {sick / images:.1%}, at a specificity of 0 and an AUROC of 0.5: nothing has been "
+            f"learned. The original project's baseline reported just that, {original.accuracy:.1%}, with a log loss of {original.loss}."
+        )
+    sentences.append(
+        f"On the {test['n']} {drawn}test images of this run the same answer would be right in {(tp + fn) / test['n']:.1%}. "
+        f"This model answers PNEUMONIA for {fp + tp} of them and NORMAL for {tn + fn}."
+    )
+    if not tn + fn:
+        sentences.append("It stands on that floor: its accuracy is the share of PNEUMONIA, whatever its AUROC says.")
     return sentences
 
 
@@ -130,9 +150,10 @@ def about_both(models: dict[str, dict[str, Any]], gaps: pd.DataFrame, standing: 
         else:
             sentences.append(f"In {gap.score} {better} is better by {interval}.")
     for model, entry in models.items():
-        before = entry["validation"]["specificity"]
+        chosen = chosen_on(entry)
+        before = entry[chosen]["specificity"]
         after = with_interval(entry["test"], "specificity")
-        sentences.append(f"{MODEL_NAMES[model]}: specificity goes from {before:.3f} on validation to {after} on test.")
+        sentences.append(f"{MODEL_NAMES[model]}: specificity goes from {before:.3f} on {SPLIT_NAMES[chosen]} to {after} on test.")
         if standing == "published":
             sentences.append(_against_original(model, entry["test"]))
     return sentences

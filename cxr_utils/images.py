@@ -11,7 +11,8 @@ import pandas as pd
 from PIL import Image
 
 from . import paths, pixels, sources
-from .manifest import FOLDS, Manifest, carve_validation, read_manifest
+from .folds import chosen_on, split_folds
+from .manifest import FOLDS, Manifest, read_manifest
 from .params import Params
 from .pixels import Square
 from .sources import Source
@@ -134,6 +135,11 @@ class XRays:
     stored: np.ndarray
     folds: dict[str, Fold]
 
+    @property
+    def chosen_on(self) -> str:
+        """The fold on which all choices are made."""
+        return chosen_on(self.folds)
+
 
 def open_data(params: Params, size: int, progress: bool = False) -> XRays:
     """Return the data set that `params` names: fetched, listed, split by patient and decoded.
@@ -155,7 +161,7 @@ def open_data(params: Params, size: int, progress: bool = False) -> XRays:
     source = sources.fetch(params.data, progress)
     square = Square(size, params.data.fit)
     manifest = read_manifest(source.root, [square], progress)
-    files = carve_validation(manifest.files, params.data.validation_fraction, params.seed)
+    files = split_folds(manifest.files, params.data, params.seed)
     stored = load_pixels(manifest, square, progress)
     folds = {}
     for fold in FOLDS:

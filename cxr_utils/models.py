@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -11,24 +10,18 @@ import pandas as pd
 import tensorflow as tf
 from keras import layers
 
-from . import download, paths
 from .augmentation import to_float
 from .params import BaselineCnn, ModelSection, Resnet50v2, UsageError
 
 WIDTHS = (24, 48, 96, 192)
 # Keras' default of .99 needs some 500 steps before inference agrees with training; a short run has fewer.
 BATCH_NORM_MOMENTUM = 0.9
-IMAGENET = {  # file name and MD5 sum of weights without their classifier, as keras.applications publishes them
-    "ResNet50V2": ("resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5", "fac2f116257151a9d068a22e544a4917"),
-}
-IMAGENET_ADDRESS = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
-WEIGHTS_MEGABYTES = 100
 SCORING_BATCH = 64
 IMAGENET_MEAN, IMAGENET_SPREAD = 0.45, 0.225  # of photographs in 0..1, over the three colours
 CAFFE_MEAN, TORCH_MEAN, TORCH_SPREAD = (103.939, 116.779, 123.68), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def build(settings: ModelSection, precision: str = "float32") -> keras.Model:
+def build(settings: ModelSection, precision: str = "float32", transfer: bool = False) -> keras.Model:
     """Build the network that `settings` describes, with random weights.
 
     Parameters
@@ -36,7 +29,10 @@ def build(settings: ModelSection, precision: str = "float32") -> keras.Model:
     settings : BaselineCnn or Resnet50v2
         The model's section of the parameters.
     precision : str
-        ``float32``, or ``bfloat16`` for training with float32 weights and bfloat16 arithmetic.
+        ``float32``; ``bfloat16`` or ``float16`` compute in it and keep float32 weights.
+    transfer : bool
+        Freeze the backbone's batch norm in inference mode, as its statistics come with its weights and small batches
+        would spoil them.
 
     Returns
     -------
@@ -49,10 +45,10 @@ def build(settings: ModelSection, precision: str = "float32") -> keras.Model:
         The image size is under the backbone's minimum.
     """
     before = keras.mixed_precision.dtype_policy()
-    keras.mixed_precision.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    keras.mixed_precision.set_dtype_policy(precision if precision == "float32" else f"mixed_{precision}")
     try:
         if isinstance(settings, Resnet50v2):
-            return _with_backbone(settings)
+            return _with_backbone(settings, transfer)
         return _residual_cnn(settings)
     finally:
         keras.mixed_precision.set_dtype_policy(before)
@@ -61,7 +57,8 @@ def build(settings: ModelSection, precision: str = "float32") -> keras.Model:
 def _residual_cnn(settings: BaselineCnn) -> keras.Model:
     """A small residual network."""
     image = keras.Input((settings.image_size, settings.image_size, 1), name="image")
-    x = _convolution(_standardised(image), WIDTHS[0], "stem", stride=2)
+    x = _standardised(image) if settings.standardise else layers.Rescaling(255.0, name="unscaled")(image)
+    x = _convolution(x, WIDTHS[0], "stem", stride=2)
     for number, width in enumerate(WIDTHS, start=1):
         x = _residual_block(x, width, f"stage{number}", stride=1 if number == 1 else 2)
     x = layers.GlobalAveragePooling2D(name="head_pool")(x)
@@ -93,7 +90,7 @@ def _residual_block(x, width: int, name: str, stride: int):
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([shortcut, x]))
 
 
-def _with_backbone(settings: Resnet50v2) -> keras.Model:
+def _with_backbone(settings: Resnet50v2, transfer: bool) -> keras.Model:
     """A backbone of keras.applications behind its own preprocessing, and one logit on its pooled features."""
     size = settings.image_size
     image = keras.Input((size, size, 1), name="image")
@@ -107,6 +104,7 @@ def _with_backbone(settings: Resnet50v2) -> keras.Model:
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = BATCH_NORM_MOMENTUM
+            layer.trainable = not transfer  # Keras takes a frozen one to mean inference mode as well
         if settings.backbone.endswith("V2") and layer.name.endswith("_3_conv"):
             # Each residual branch starts at zero (De and Smith 2020, arXiv:2002.10444): from random weights the phantom's
             # validation loss after 4 epochs was 0.38 with it and 0.49 without. Weights from a file replace it.
@@ -127,54 +125,9 @@ def _preprocessing(backbone: str) -> layers.Layer:
     return layers.Rescaling(2.0, offset=-1.0, name="preprocess")
 
 
-def load_weights(model: keras.Model, settings: ModelSection) -> str:
-    """Put the weights that `settings` asks for into a model and say which they were.
-
-    Returns
-    -------
-    str
-        ``imagenet``, ``random`` (and why), or the file's path.
-
-    Raises
-    ------
-    UsageError
-        Weights that were named cannot be had or do not fit.
-    """
-    if not isinstance(settings, Resnet50v2) or settings.weights == "none":
-        return "random"
-    if settings.weights not in ("auto", "imagenet"):
-        file = paths.from_root(settings.weights)
-        _put_weights(model, settings.backbone, file)
-        return str(settings.weights)
-    try:
-        file = _fetch_imagenet(settings.backbone)
-    except UsageError as error:
-        if settings.weights == "imagenet":
-            raise
-        return f"random, as ImageNet weights cannot be had here ({error})"
-    _put_weights(model, settings.backbone, file)
-    return "imagenet"
-
-
-def _put_weights(model: keras.Model, backbone: str, file: Path) -> None:
-    inner = next(layer for layer in model.layers if isinstance(layer, keras.Model))
-    try:
-        inner.load_weights(file)
-    except (ValueError, OSError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(
-            f"resnet50v2.weights {file}: does not fit {backbone} ({reason}); give a weights file of that architecture"
-        ) from None
-
-
-def _fetch_imagenet(backbone: str) -> Path:
-    if backbone not in IMAGENET:
-        raise UsageError(f"no address is known for {backbone}; save its weights to a file and give resnet50v2.weights that path")
-    name, md5 = IMAGENET[backbone]
-    return download.fetch(IMAGENET_ADDRESS + name, md5, paths.cache_folder() / "weights" / name, WEIGHTS_MEGABYTES)
-
-
-def logits(model: keras.Model, pixels: Sequence[np.ndarray], prepare: Callable[[tf.Tensor], tf.Tensor] = to_float) -> np.ndarray:
+def logits(
+    model: keras.Model, pixels: Sequence[np.ndarray], prepare: Callable[[tf.Tensor], tf.Tensor] = to_float, flips: bool = False
+) -> np.ndarray:
     """Apply a float32 model to grey images.
 
     Parameters
@@ -185,19 +138,27 @@ def logits(model: keras.Model, pixels: Sequence[np.ndarray], prepare: Callable[[
         Grey images.
     prepare : callable
         Turns a batch of them into float32 in 0..1, shape (n, size, size, 1).
+    flips : bool
+        Average the logits of each image and of its mirror image.
 
     Returns
     -------
     ndarray of float64, shape (n,)
         Logits of PNEUMONIA, before calibration.
     """
+    found = apply(model, pixels, prepare)[:, 0].astype(np.float64)
+    return (found + logits(model, pixels, lambda batch: prepare(batch)[:, :, ::-1])) / 2 if flips else found
+
+
+def apply(model: keras.Model, pixels: Sequence[np.ndarray], prepare: Callable[[tf.Tensor], tf.Tensor] = to_float) -> np.ndarray:
+    """Return a model's output for grey images, batch by batch; float32, shape (n, outputs). See `logits`."""
     batches = []
     for start in range(0, len(pixels), SCORING_BATCH):
         batch = pixels[start : start + SCORING_BATCH]
         # Filled up, so that the graph is made for one shape only.
         full = np.concatenate([batch, np.zeros((SCORING_BATCH - len(batch), *batch.shape[1:]), np.uint8)])
-        batches.append(model.predict_on_batch(prepare(tf.constant(full)))[: len(batch), 0])
-    return np.concatenate(batches).astype(np.float64)
+        batches.append(model.predict_on_batch(prepare(tf.constant(full)))[: len(batch)])
+    return np.concatenate(batches)
 
 
 def describe(model: keras.Model) -> pd.DataFrame:
@@ -209,7 +170,7 @@ def describe(model: keras.Model) -> pd.DataFrame:
         stage, layers, output (height x width x channels), parameters.
     """
     rows: dict[str, dict] = {}
-    for layer in _leaves(model):
+    for layer in leaves(model):
         stage = layer.name.split("_")[0]
         row = rows.setdefault(stage, {"stage": stage, "layers": 0, "output": "", "parameters": 0})
         row["layers"] += 1
@@ -218,7 +179,8 @@ def describe(model: keras.Model) -> pd.DataFrame:
     return pd.DataFrame(rows.values())
 
 
-def _leaves(model: keras.Model):
+def leaves(model: keras.Model) -> Iterator[layers.Layer]:
+    """Yield the layers of a model and of the backbone inside it, from the image to the logit."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from (inner for inner in layer.layers if not isinstance(inner, layers.InputLayer))

@@ -1,25 +1,33 @@
-"""How weights move: AdamW by a fused kernel, under a warm-up and a cosine."""
+"""How weights move: AdamW by a fused kernel under a warm-up and a cosine, and the average of where they have been."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import keras
 import numpy as np
 import tensorflow as tf
 
-from .params import ModelSection
+AVERAGED_EVERY = 4  # steps: often enough for a decay over hundreds of steps, at a quarter of the cost
 
 
-def learning_rates(settings: ModelSection, steps: int) -> np.ndarray:
+def learning_rates(peak: float, epochs: int, steps: int, warmup_epochs: float) -> np.ndarray:
     """Return the learning rate of every step of a training of so many steps an epoch; float32, shape (epochs * steps,).
 
     It rises linearly over the warm-up and then falls along a cosine to zero (Loshchilov and Hutter
     2017, arXiv:1608.03983).
     """
-    total = settings.epochs * steps
-    warmup = min(round(settings.warmup_epochs * steps), total // 2)
+    total = epochs * steps
+    warmup = min(round(warmup_epochs * steps), total // 2)
     index = np.arange(total)
     rise = (index + 1) / max(warmup, 1)
     fall = 0.5 * (1 + np.cos(np.pi * (index - warmup) / max(total - warmup, 1)))
-    return (settings.learning_rate * np.where(index < warmup, rise, fall)).astype(np.float32)
+    return (peak * np.where(index < warmup, rise, fall)).astype(np.float32)
+
+
+def put(variable: tf.Variable, value: tf.Tensor) -> None:
+    """Assign to a variable; where several devices hold copies, to that of the device that asks."""
+    tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
 
 
 class AdamW:
@@ -35,27 +43,63 @@ class AdamW:
         The weights to train.
     weight_decay : float
         Share of the learning rate by which weights shrink each step.
+    shares : sequence of float, optional
+        Share of the learning rate that each weight gets; all of it where left out.
     """
 
     BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
 
-    def __init__(self, variables: list[tf.Variable], weight_decay: float) -> None:
+    def __init__(self, variables: list[tf.Variable], weight_decay: float, shares: Sequence[float] | None = None) -> None:
         self.variables, self.weight_decay = variables, weight_decay
-        self.steps = tf.Variable(0.0)
-        self.means = [tf.Variable(tf.zeros_like(variable)) for variable in variables]
-        self.squares = [tf.Variable(tf.zeros_like(variable)) for variable in variables]
+        self.shares = shares or [1.0] * len(variables)
+        self.means = [tf.Variable(tf.zeros(variable.shape)) for variable in variables]
+        self.squares = [tf.Variable(tf.zeros(variable.shape)) for variable in variables]
 
     @property
     def state(self) -> list[tf.Variable]:
         """All that must be kept for a training to go on as if it had not been stopped."""
-        return [self.steps, *self.means, *self.squares]
+        return [*self.means, *self.squares]
 
-    def apply(self, gradients: list[tf.Tensor], rate: tf.Tensor) -> None:
-        """Move each weight against its gradient, at a learning rate."""
-        self.steps.assign_add(1.0)
-        powers = {"beta1_power": self.BETA1**self.steps, "beta2_power": self.BETA2**self.steps}
+    def apply(self, gradients: list[tf.Tensor], rate: tf.Tensor, number: tf.Tensor) -> None:
+        """Move each weight against its gradient, at a learning rate, in a step of the given number from 0."""
+        powers = {"beta1_power": self.BETA1 ** (number + 1.0), "beta2_power": self.BETA2 ** (number + 1.0)}
         constants = {"beta1": self.BETA1, "beta2": self.BETA2, "epsilon": self.EPSILON}
-        for variable, mean, square, gradient in zip(self.variables, self.means, self.squares, gradients, strict=True):
+        for variable, mean, square, gradient, share in zip(self.variables, self.means, self.squares, gradients, self.shares, strict=True):
             if self.weight_decay and variable.shape.rank > 1:
-                variable.assign(variable * (1.0 - rate * self.weight_decay))
-            tf.raw_ops.ResourceApplyAdam(var=variable.handle, m=mean.handle, v=square.handle, lr=rate, grad=gradient, **powers, **constants)
+                put(variable, variable * (1.0 - share * rate * self.weight_decay))
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle, m=mean.handle, v=square.handle, lr=share * rate, grad=gradient, **powers, **constants
+            )
+
+
+class Average:
+    """The exponential moving average of all weights, statistics of batch norm among them (Polyak and Juditsky 1992).
+
+    Early on it looks back a tenth of the steps so far only, or random weights would stay in it for long.
+
+    Parameters
+    ----------
+    network : keras.Model
+        The network in training.
+    decay : float
+        In (0, 1), a step; .998 averages about 500 steps.
+    """
+
+    def __init__(self, network: keras.Model, decay: float) -> None:
+        self.followed = [weight.value for weight in network.weights]
+        self.state = [tf.Variable(weight) for weight in network.get_weights()]
+        self.decay = decay
+
+    def follow(self, number: int) -> None:
+        """Take in the weights after a step of the given number from 0."""
+        if number % AVERAGED_EVERY == 0:
+            self._move(tf.constant(1.0 - min(self.decay, (1 + number) / (10 + number)) ** AVERAGED_EVERY))
+
+    @tf.function(autograph=False)
+    def _move(self, share: tf.Tensor) -> None:
+        for kept, weight in zip(self.state, self.followed, strict=True):
+            kept.assign_add(share * (weight - kept))
+
+    def weights(self) -> list[np.ndarray]:
+        """Return the average, in the order of the network's weights."""
+        return [weight.numpy() for weight in self.state]

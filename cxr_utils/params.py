@@ -54,6 +54,9 @@ class Data(Section):
 
     source: str = Field("auto", min_length=1, description="auto, kaggle, medmnist, phantom, or a folder in the Kaggle layout")
     fit: Literal["squash", "crop", "pad"] = Field("squash", description="how an image is made a square")
+    validation: Literal["patients", "val"] = Field(
+        "patients", description="what choices are made on: training patients set aside, or the published val folder"
+    )
     validation_fraction: Number = Field(0.15, gt=0, lt=0.5, description="share of the training images whose patients are set aside")
     medmnist_size: Literal[28, 64, 128, 224] = Field(128, description="which PneumoniaMNIST, by the side of its images in pixels")
     phantom_images: int = Field(
@@ -76,6 +79,7 @@ class Augmentation(Section):
     gamma: Number = Field(0.4, ge=0, le=0.9, description="largest change of the exponent of the grey values, as a share")
     sharpness: Number = Field(0.8, ge=0, le=1, description="largest blur or sharpening, as a share of a 5 x 5 Gaussian")
     noise: Number = Field(0.03, ge=0, le=0.5, description="largest spread of added noise, as a share of the range")
+    rim: Number = Field(0.5, ge=0, le=1, description="share of the images that get the rim of another training image")
 
 
 class ModelSection(Section):
@@ -87,23 +91,39 @@ class ModelSection(Section):
     learning_rate: Number = Field(2e-3, gt=0, le=1, description="peak of the warm-up and cosine schedule")
     weight_decay: Number = Field(1e-4, ge=0, le=1, description="decoupled weight decay of AdamW")
     warmup_epochs: Number = Field(1.0, ge=0, description="epochs over which the learning rate rises; may be a fraction")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic of training; auto is bfloat16 where the hardware has it, else float32"
+    label_smoothing: Number = Field(0.0, ge=0, lt=1, description="share by which labels are moved towards one half")
+    class_weights: bool = Field(False, description="let both classes weigh alike in the loss, however many images they have")
+    average: Number = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0 keeps the last ones")
+    patience: int = Field(8, ge=1, description="epochs without a better stress validation after which training stops")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="arithmetic of training; auto is bfloat16 where that is faster here, else float32"
     )
+    strategy: Literal["auto", "single"] = Field("auto", description="auto shares each batch among all GPUs; single takes one device")
 
 
 class BaselineCnn(ModelSection):
     """A small residual network, trained from scratch."""
 
+    standardise: bool = Field(True, description="give each image zero mean and unit spread; false feeds grey values of 0..255")
+
 
 class Resnet50v2(ModelSection):
     """A standard backbone of keras.applications."""
 
-    epochs: int = Field(6, ge=1, le=500, description="passes over the training images")
+    epochs: int = Field(6, ge=1, le=500, description="passes over the training images, from random weights")
     batch_size: int = Field(16, ge=2, le=1024, description="images per gradient step")
-    learning_rate: Number = Field(1e-3, gt=0, le=1, description="peak of the warm-up and cosine schedule")
+    learning_rate: Number = Field(1e-3, gt=0, le=1, description="peak of the warm-up and cosine schedule, from random weights")
     backbone: Backbone = Field("ResNet50V2", description="name of the architecture in keras.applications")
     weights: str = Field("auto", min_length=1, description="auto (ImageNet where it can be had, else random), imagenet, none, or a file")
+    weights_address: str = Field(
+        "https://storage.googleapis.com/tensorflow/keras-applications",
+        pattern="^https?://",
+        description="where ImageNet weights are fetched",
+    )
+    head_epochs: int = Field(10, ge=0, le=500, description="with weights: passes that train the head alone, on features computed once")
+    tuning_epochs: int = Field(3, ge=1, le=500, description="with weights: passes that train all layers")
+    tuning_rate: Number = Field(1e-4, gt=0, le=1, description="with weights: peak of the schedule for the last layers")
+    early_rate: Number = Field(0.1, gt=0, le=1, description="with weights: share of that rate for the first layer; it rises layer by layer")
 
 
 class Evaluation(Section):
@@ -115,6 +135,7 @@ class Evaluation(Section):
     target_sensitivity: Number = Field(
         0.98, gt=0, lt=1, description="sensitivity that the operating point 'sensitivity' reaches on validation"
     )
+    test_time_flips: bool = Field(True, description="score each image as the mean of it and of its mirror image")
     resamples: int = Field(2000, ge=100, le=10_000, description="bootstrap resamples behind each 95 % interval")
 
 

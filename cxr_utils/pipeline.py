@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import multiprocessing
 import os
 import platform
 import subprocess
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import paths, sources
-from .manifest import Manifest, carve_validation
+from . import paths, sources, weights
+from .folds import split_folds
+from .manifest import Manifest
 from .params import LEAST_SIDE, MODELS, STEPS, Params, UsageError, flat, model_of
 from .sources import Source
 
@@ -79,13 +82,15 @@ def read_json(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def artefacts(step: str, folder: paths.RunFolder) -> list[Path]:
+def artefacts(step: str, run: Run) -> list[Path]:
     """Return the files that a step must leave behind."""
+    folder = run.folder
     files = [folder.executed(step), folder.html(step)]
     model = model_of(step)
     if model:
+        chosen = "val" if run.params.data.validation == "val" else "validation"
         files += [folder.predictions(model), folder.model(model), folder.model_card(model), folder.metrics]
-        files += [folder.figure(f"confusion_matrix_{model}_{split}") for split in ("validation", "test")]
+        files += [folder.figure(f"confusion_matrix_{model}_{split}") for split in (chosen, "test")]
     return files
 
 
@@ -112,7 +117,7 @@ def validity(step: str, run: Run) -> str:
     done = run.record.get("steps", {}).get(step)
     if not done:
         return "has not run yet"
-    missing = [file.name for file in artefacts(step, run.folder) if not file.is_file()]
+    missing = [file.name for file in artefacts(step, run) if not file.is_file()]
     if missing:
         return f"{missing[0]} is missing"
     if model_of(step) and not _scored(str(model_of(step)), run):
@@ -171,12 +176,12 @@ def _check_inputs(step: str, asked: Sequence[str], run: Run) -> None:
 
 def check_data(run: Run) -> None:
     """Raise UsageError where the data cannot be trained on as the parameters ask; no notebook has run yet."""
-    weights = run.params.resnet50v2.weights
-    if weights not in ("auto", "imagenet", "none") and not paths.from_root(weights).is_file():
-        raise UsageError(f"resnet50v2.weights {weights}: there is no such file; give auto, imagenet, none or a weights file")
+    named = run.params.resnet50v2.weights
+    if named not in ("auto", "imagenet", "none"):
+        weights.check_file(paths.from_root(named))
     if run.manifest is None:
         return
-    files = carve_validation(run.manifest.files, run.params.data.validation_fraction, run.params.seed)
+    files = split_folds(run.manifest.files, run.params.data, run.params.seed)
     training = int((files["fold"] == "train").sum())
     for model in MODELS:
         least = LEAST_SIDE.get(getattr(getattr(run.params, model), "backbone", ""), 32)
@@ -185,6 +190,17 @@ def check_data(run: Run) -> None:
         batch = getattr(run.params, model).batch_size
         if batch > training:
             raise UsageError(f"{model}.batch_size = {batch}: there are only {training} training images; take a smaller batch")
+
+
+def check_weights(run: Run, decisions: Sequence[Decision]) -> None:
+    """Raise UsageError where named weights do not fit the backbone that is about to be trained.
+
+    A process of its own builds the network: TensorFlow's threads would be in the way of those that decode images.
+    """
+    running = [model_of(decision.step) for decision in decisions if decision.action == "run"]
+    if "resnet50v2" in running and run.params.resnet50v2.weights not in ("auto", "imagenet", "none"):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
+            other.submit(weights.check, run.params.resnet50v2).result()
 
 
 def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[str]:
@@ -264,7 +280,7 @@ def run_step(step: str, run: Run, force: bool) -> None:
 
 def _complete(step: str, run: Run) -> str:
     """Record a step as done once its files are there; returns what is wrong where they are not."""
-    missing = [file for file in artefacts(step, run.folder) if not file.is_file()]
+    missing = [file for file in artefacts(step, run) if not file.is_file()]
     if missing:
         return f"{step}: ran to its end but left no {missing[0].name}; look into its report"
     run.record["steps"][step]["key"] = run.record["steps"][step].pop("ran_as")

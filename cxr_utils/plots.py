@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
 
 from . import paths, pixels
+from .folds import chosen_on
 from .images import Fold
 from .manifest import LABELS
 from .scoring import labels_of
@@ -151,7 +152,8 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     figure, axes = canvas(2)
     axes[0, 0].plot(history["epoch"], history["loss"], "o-", label="training, augmented")
     axes[0, 0].plot(history["epoch"], history["validation_loss"], "s--", label="validation")
-    axes[0, 0].plot(history["epoch"], history["stress_loss"], "^:", label="stress validation")
+    if "stress_loss" in history:
+        axes[0, 0].plot(history["epoch"], history["stress_loss"], "^:", label="stress validation")
     axes[0, 0].set(xlabel="epoch", ylabel="log loss (nats)", ylim=(0, None))
     axes[0, 0].legend()
     for axis in axes[0]:
@@ -185,9 +187,9 @@ def confusion_matrix(matrix: list[list[int]]) -> Figure:
 
 
 def roc(predictions: pd.DataFrame, scores: dict[str, Any]) -> Figure:
-    """Draw the ROC curve of validation and test with the operating point in use."""
+    """Draw the ROC curves of test and of the images that choices were made on, with the operating point in use."""
     figure, axes = canvas(width=4.8, height=4.4)
-    for split in ("validation", "test"):
+    for split in (chosen_on(scores), "test"):
         part = predictions[predictions["split"] == split]
         alarms, hits, _ = sk.roc_curve(labels_of(part), part["score"])
         area = scores[split]["auroc"]

@@ -10,6 +10,7 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 from . import findings, paths, published, scoring
+from .folds import chosen_on
 from .params import STEPS
 from .plots import MODEL_NAMES, SPLIT_NAMES
 from .sources import REAL_RUN, REAL_RUN_COST
@@ -99,7 +100,7 @@ def _matrices(folder: paths.RunFolder, models: dict[str, Any], synthetic: bool) 
     mark = "SYNTHETIC data. " if synthetic else ""
     found = []
     for model, splits in models.items():
-        for split in ("validation", "test"):
+        for split in (chosen_on(splits), "test"):
             name = f"confusion_matrix_{model}_{split}"
             if split in splits and folder.figure(name).is_file():
                 (tn, fp), (fn, tp) = splits[split]["confusion_matrix"]

@@ -26,7 +26,7 @@ def score_model(
     params: Params,
     run: paths.RunFolder,
 ) -> pd.DataFrame:
-    """Calibrate a model on the stress validation, and write its predictions and its card.
+    """Calibrate a model on the images that choices are made on, and write its predictions and its card.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ def score_model(
     logits : dict of ndarray
         Fold -> logits before calibration.
     stressed : ndarray
-        Logits of shifted copies of the validation images: the temperature and the thresholds are fitted
-        on them, as new films differ from those that training and validation share.
+        Logits of the stress validation, from ``stress.for_choices``: the temperature and the thresholds are
+        fitted on them, as new films differ from those that training and validation share.
     data : XRays
         The data set.
     params : Params
@@ -51,7 +51,7 @@ def score_model(
     DataFrame
         split, path, patient, label, subtype, score (P(PNEUMONIA) after calibration).
     """
-    labels = data.folds["validation"].labels
+    labels = data.folds[data.chosen_on].labels
     temperature = calibration.fit_temperature(stressed, labels)
     scores = {fold: calibration.calibrated(logit, temperature) for fold, logit in logits.items()}
     points = calibration.thresholds(labels, calibration.calibrated(stressed, temperature), params.evaluation.target_sensitivity)
@@ -70,6 +70,7 @@ def _how_to_use(square: Square, temperature: float, points: dict[str, float], pa
         "image_size": size,
         "fit": fit,
         "preprocessing": f"upright, grey, made {size} x {size} px by {fit} (bilinear), divided by 255, shape (n, {size}, {size}, 1)",
+        "test_time_flips": params.evaluation.test_time_flips,
         "output": "logit of PNEUMONIA; score = 1 / (1 + exp(-logit / temperature)); PNEUMONIA where score >= threshold",
         "temperature": temperature,
         "operating_point": params.evaluation.operating_point,

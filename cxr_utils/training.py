@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from . import models, paths, stress
-from .augmentation import augment, to_float
+from . import hardware, models, paths, stress, transfer, weights
 from .checkpoint import Checkpoint
+from .folds import chosen_on
+from .gradient import Loss, run_epoch, training_step
 from .images import Fold
 from .manifest import SCORED_FOLDS
-from .optimizer import AdamW, learning_rates
+from .optimizer import AdamW, Average, learning_rates
 from .params import Augmentation, ModelSection, Params, UsageError
 
 # What decides a model's weights: when one of these changes, it is trained again.
-MODULES = ("pixels", "manifest", "images", "augmentation", "stress", "models", "optimizer", "training")
+MODULES = (
+    "pixels", "manifest", "folds", "images", "augmentation", "models", "weights", "stress", "optimizer", "gradient", "transfer", "training",
+)  # fmt: skip
 LIBRARIES = ("tensorflow", "keras", "numpy", "pillow")
 
 
@@ -38,8 +44,8 @@ class Trained:
     model : keras.Model
         In float32, with the weights of its best epoch.
     history : DataFrame
-        One row an epoch: epoch, loss, validation_loss, stress_loss, validation_accuracy,
-        learning_rate, seconds.
+        One row an epoch: epoch, loss, validation_loss, stress_loss (where the validation is our own),
+        validation_accuracy, learning_rate, seconds.
     card : dict
         What the model card says of the training.
     """
@@ -47,19 +53,6 @@ class Trained:
     model: keras.Model
     history: pd.DataFrame
     card: dict
-
-
-def bfloat16_in_hardware() -> bool:
-    """Tell whether the GPU or the CPU computes in bfloat16 itself (elsewhere it is slower than float32)."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-        return tuple(capability) >= (8, 0)
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def fit_or_load(name: str, params: Params, digest: str, parts: dict[str, Fold], run: paths.RunFolder) -> Trained:
@@ -114,7 +107,7 @@ def training_key(name: str, params: Params, digest: str) -> str:
     settings = getattr(params, name)
     asked = {
         "seed": params.seed,
-        "validation_fraction": params.data.validation_fraction,
+        "validation": [params.data.validation, params.data.validation_fraction],
         "fit": params.data.fit,
         "augmentation": params.augmentation.model_dump(),
         "model": settings.model_dump(),
@@ -140,7 +133,7 @@ def fit(
     seed : int
         The same seed, data and machine give the same weights.
     parts : dict of Fold
-        ``train`` and ``validation``.
+        ``train``, and ``validation`` or, as in the original protocol, ``val`` in its place.
     checkpoint : Checkpoint, optional
         Where the state is kept after each epoch, and taken from where it is this training's.
 
@@ -151,128 +144,164 @@ def fit(
     Raises
     ------
     UsageError
-        There are fewer training images than a batch, or the weights that were asked for cannot be had.
+        There are fewer training images than a batch, a batch does not fit into memory or cannot be shared
+        evenly, or the weights that were asked for cannot be had.
     FloatingPointError
         The loss became NaN.
     """
-    train, validation = parts["train"], parts["validation"]
+    train, chosen = parts["train"], parts[chosen_on(parts)]
     if len(train) < settings.batch_size:
         raise UsageError(f"batch_size = {settings.batch_size}: there are only {len(train)} training images; take a smaller batch")
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bfloat16" if bfloat16_in_hardware() else "float32"
-    network = models.build(settings, precision)
-    weights = models.load_weights(network, settings)
-    model = network if precision == "float32" else models.build(settings)
-    steps = len(train) // settings.batch_size
-    rates = learning_rates(settings, steps)
-    optimizer = AdamW([variable.value for variable in network.trainable_variables], settings.weight_decay)
-    step = training_step(network, optimizer, augmentation)
-    state = _State(network, optimizer, checkpoint)
-    print(f"{len(train)} images in {steps} batches of {settings.batch_size}, {precision}, weights: {weights}", flush=True)
+    file, origin = weights.find(settings)
+    made = _prepare(settings, augmentation, train, file)
+    state = _State(made, checkpoint)
+    print(f"{len(train)} images in {made.steps} batches of {settings.batch_size}, {made.about}, weights: {origin}", flush=True)
     if state.rows:
         print(f"going on after epoch {len(state.rows)}, where this training was stopped before", flush=True)
-    for epoch in range(len(state.rows), settings.epochs):
+    elif file and settings.head_epochs:
+        state.head = transfer.train_head(made.model, settings, train, chosen, made.loss, seed)
+        made.network.set_weights(made.model.get_weights())
+        print(f"head alone: validation loss {state.head['validation_loss']:.4f} after {settings.head_epochs} epochs", flush=True)
+    for epoch in range(len(state.rows), made.epochs):
+        if state.waited >= settings.patience:
+            print(f"stopped: no better epoch for {settings.patience}", flush=True)
+            break
         started = time.perf_counter()
-        loss = run_epoch(step, train, settings.batch_size, rates[epoch * steps : (epoch + 1) * steps], seed, epoch)
-        if model is not network:
-            model.set_weights(network.get_weights())
-        found = _validate(model, validation)
-        if not math.isfinite(loss + found["stress_loss"]):
-            raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}; take a smaller learning_rate than {settings.learning_rate}")
-        rate = float(rates[epoch * steps + steps - 1])
-        row = {"epoch": epoch + 1, "loss": loss, **found, "learning_rate": rate, "seconds": time.perf_counter() - started}
+        rates = made.rates[epoch * made.steps : (epoch + 1) * made.steps]
+        try:
+            loss = run_epoch(made.step, train, settings.batch_size, rates, seed, epoch, made.average.follow if made.average else None)
+        except (tf.errors.ResourceExhaustedError, MemoryError):
+            raise UsageError(f"batch_size = {settings.batch_size}: a step does not fit into memory; take a smaller one") from None
+        made.model.set_weights(made.average.weights() if made.average else made.network.get_weights())
+        found = _validate(made.model, parts)
+        if not math.isfinite(loss + found["validation_loss"]):
+            raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}; take a smaller {made.rate_name} than {made.rates.max():g}")
+        row = {"epoch": epoch + 1, "loss": loss, **found, "learning_rate": float(rates[-1]), "seconds": time.perf_counter() - started}
         state.add(row)
-        _report(row, settings.epochs)
-    model.set_weights(state.kept)
+        _report(row, made.epochs)
+    made.model.set_weights(state.kept)
     history = pd.DataFrame(state.rows)
     card = {
         "network": getattr(settings, "backbone", "small residual CNN"),
-        "weights": weights,
-        "precision": precision,
-        "parameters": model.count_params(),
-        "best_epoch": int(history["stress_loss"].idxmin()) + 1,
+        "weights": origin,
+        "precision": made.about,
+        "parameters": made.model.count_params(),
+        "head": state.head,
+        "chosen_by": state.criterion,
+        "best_epoch": int(history[state.criterion].idxmin()) + 1,
     }
-    return Trained(model, history, card)
+    return Trained(made.model, history, card)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """All that a training needs before its first step."""
+
+    network: keras.Model  # is trained, in its precision and on its devices
+    model: keras.Model  # validates and is kept, in float32 on one device
+    optimizer: AdamW
+    average: Average | None
+    loss: Loss
+    step: Callable[..., tf.Tensor]
+    epochs: int
+    steps: int
+    rates: np.ndarray
+    rate_name: str
+    about: str
+
+
+def _prepare(settings: ModelSection, augmentation: Augmentation, train: Fold, file: Path | None) -> _Prepared:
+    precision, devices = hardware.precision(settings.precision), hardware.devices(settings.strategy)
+    if settings.batch_size % len(devices):
+        raise UsageError(f"batch_size = {settings.batch_size}: {len(devices)} devices cannot share it evenly; take a multiple")
+    strategy = tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else None
+    steps = len(train) // settings.batch_size
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        network = models.build(settings, precision, transfer=bool(file))
+        hardware.check_memory(network, settings.batch_size)
+        if file:
+            weights.put(weights.backbone_of(network), settings.backbone, file)
+            epochs, peak, shares = settings.tuning_epochs, settings.tuning_rate, transfer.shares(network, settings.early_rate)
+        else:
+            epochs, peak, shares = settings.epochs, settings.learning_rate, None
+        optimizer = AdamW([weight.value for weight in network.trainable_variables], settings.weight_decay, shares)
+        loss = Loss.of(settings, train.labels)
+        step = training_step(network, optimizer, augmentation, loss, strategy)
+    model = models.build(settings, transfer=bool(file))
+    model.set_weights(network.get_weights())
+    return _Prepared(
+        network=network,
+        model=model,
+        optimizer=optimizer,
+        average=Average(network, settings.average) if settings.average else None,
+        loss=loss,
+        step=step,
+        epochs=epochs,
+        steps=steps,
+        rate_name="tuning_rate" if file else "learning_rate",
+        rates=learning_rates(peak, epochs, steps, settings.warmup_epochs),
+        about=precision + (f" on {len(devices)} devices" if strategy else ""),
+    )
 
 
 def _report(row: dict[str, float], epochs: int) -> None:
-    losses = ", ".join(f"{name.replace('_', ' ')} {row[name]:.4f}" for name in ("loss", "validation_loss", "stress_loss"))
-    print(
-        f"epoch {row['epoch']}/{epochs}: {losses}, validation accuracy {row['validation_accuracy']:.4f}, {row['seconds']:.0f} s", flush=True
-    )
+    losses = [f"{name.replace('_', ' ')} {row[name]:.4f}" for name in ("loss", "validation_loss", "stress_loss") if name in row]
+    accuracy = f"validation accuracy {row['validation_accuracy']:.4f}"
+    print(f"epoch {row['epoch']}/{epochs}: {', '.join(losses)}, {accuracy}, {row['seconds']:.0f} s", flush=True)
 
 
 class _State:
     """What a training has reached: its weights, its best ones, and a row for each epoch; taken up from a checkpoint."""
 
-    def __init__(self, network: keras.Model, optimizer: AdamW, checkpoint: Checkpoint | None) -> None:
-        # Beside the weights these hold the seeds of dropout, which a training that goes on needs as well.
-        self.variables = [variable.value for variable in network.variables] + optimizer.state
-        self.network, self.checkpoint = network, checkpoint
-        self.kept, self.rows = network.get_weights(), []
+    def __init__(self, made: _Prepared, checkpoint: Checkpoint | None) -> None:
+        # Beside the weights the network's variables hold the seeds of dropout, which a training that goes on needs as well.
+        self.variables = [variable.value for variable in made.network.variables] + made.optimizer.state
+        self.variables += made.average.state if made.average else []
+        self.made, self.checkpoint = made, checkpoint
+        self.kept: list[np.ndarray] = made.model.get_weights()
+        self.rows: list[dict[str, float]] = []
+        self.head: dict[str, Any] | None = None
         saved = checkpoint.load() if checkpoint else None
         if saved:
-            arrays, self.rows = saved
+            arrays, notes = saved
             for variable, array in zip(self.variables, arrays, strict=False):
                 variable.assign(array)
             self.kept = arrays[len(self.variables) :]
+            self.rows, self.head = notes["rows"], notes["head"]
+
+    @property
+    def criterion(self) -> str:
+        """What the best epoch has least of."""
+        return "stress_loss" if "stress_loss" in self.rows[0] else "validation_loss"
+
+    @property
+    def waited(self) -> int:
+        """Epochs since the best one."""
+        losses = [row[self.criterion] for row in self.rows] if self.rows else [0.0]
+        return len(losses) - 1 - int(np.argmin(losses))
 
     def add(self, row: dict[str, float]) -> None:
         """Note an epoch, and keep its weights where it is the best so far."""
-        if all(row["stress_loss"] < earlier["stress_loss"] for earlier in self.rows):
-            self.kept = self.network.get_weights()
         self.rows.append(row)
+        if not self.waited:
+            self.kept = self.made.model.get_weights()
         if self.checkpoint:
-            self.checkpoint.save([variable.numpy() for variable in self.variables] + self.kept, self.rows)
+            arrays = [variable.numpy() for variable in self.variables] + self.kept
+            self.checkpoint.save(arrays, {"rows": self.rows, "head": self.head})
 
 
-def _validate(model: keras.Model, validation: Fold) -> dict[str, float]:
-    """Log loss and accuracy on the validation images, and log loss on shifted copies of them."""
-    found = models.logits(model, validation.pixels)
-    return {
-        "validation_loss": stress.log_loss(found, validation.labels),
-        "stress_loss": stress.log_loss(stress.mixed_logits(model, validation), validation.labels),
-        "validation_accuracy": float(np.mean((found >= 0) == validation.labels)),
-    }
+def _validate(model: keras.Model, parts: dict[str, Fold]) -> dict[str, float]:
+    """Log loss and accuracy on the images that choices are made on, and log loss on shifted copies of them."""
+    chosen = parts[chosen_on(parts)]
+    found = models.logits(model, chosen.pixels)
+    losses = {"validation_loss": stress.log_loss(found, chosen.labels)}
+    if "validation" in parts:
+        losses["stress_loss"] = stress.log_loss(stress.mixed_logits(model, chosen), chosen.labels)
+    return losses | {"validation_accuracy": float(np.mean((found >= 0) == chosen.labels))}
 
 
-def training_step(network: keras.Model, optimizer: AdamW, augmentation: Augmentation):
-    """Return one gradient step, augmentation included, as a single graph: there is no input pipeline to wait for.
-
-    Returns
-    -------
-    callable
-        Takes pixels (uint8, shape (n, size, size)), labels (float32, shape (n,)), the learning rate and a seed
-        (int32, shape (2,)); returns the mean loss.
-    """
-
-    @tf.function(autograph=False, jit_compile=False)
-    def step(pixels, labels, rate, seed):
-        images = augment(to_float(pixels), augmentation, seed)
-        with tf.GradientTape() as tape:
-            logit = network(images, training=True)[:, 0]
-            loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logit))
-        optimizer.apply(tape.gradient(loss, optimizer.variables), rate)
-        return loss
-
-    return step
-
-
-def run_epoch(step, train: Fold, batch_size: int, rates: np.ndarray, seed: int, epoch: int) -> float:
-    """Run one pass over shuffled full batches, one for each of `rates`, and return the mean loss."""
-    order = np.random.default_rng([seed, 2, epoch]).permutation(len(train))
-    losses = []
-    for number, rate in enumerate(rates):
-        rows = np.sort(order[number * batch_size : (number + 1) * batch_size])
-        labels = tf.constant(train.labels[rows], tf.float32)
-        draw = tf.constant([seed, epoch * len(rates) + number], tf.int32)
-        losses.append(step(tf.constant(train.pixels[rows]), labels, tf.constant(rate), draw))
-    return float(np.mean([float(loss) for loss in losses]))
-
-
-def score_folds(model: keras.Model, folds: dict[str, Fold]) -> dict[str, np.ndarray]:
-    """Return the logits of every fold that is scored (all but ``train``)."""
-    return {name: models.logits(model, folds[name].pixels) for name in SCORED_FOLDS if name in folds}
+def score_folds(model: keras.Model, folds: dict[str, Fold], flips: bool = False) -> dict[str, np.ndarray]:
+    """Return the logits of every fold that is scored (all but ``train``), with test-time flips or without."""
+    return {name: models.logits(model, folds[name].pixels, flips=flips) for name in SCORED_FOLDS if name in folds}

@@ -139,13 +139,23 @@ def test_what_changed_is_what_runs(smoke_run, run_all, out):
     assert dict(re.findall(r"(\d\d_\w+) +(run|keep|leave)", done.stdout)) == dict.fromkeys(STEPS, "leave") | {"01_eda": "run"}
 
 
-def test_failed_step_stops_what_needs_it(smoke_run, run_all, out, tmp_path):
-    """Damaged weights fail 03 in its training cell; 04 does not run, 02 stays valid, the report shows the failure."""
+def test_weights_that_do_not_fit_stop_before_anything_runs(smoke_run, run_all, out, tmp_path):
     (tmp_path / "damaged.h5").write_bytes(b"damaged")
-    done = run_all("smoke", "--data", "phantom", "--out", out, "--set", f"resnet50v2.weights={tmp_path}/damaged.h5")
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes(b"\x89HDF\r\n\x1a\n" + b"0" * 3000)
+    for file, said in ((tmp_path / "damaged.h5", "not a weights file"), (cut, "does not fit ResNet50V2")):
+        done = run_all("smoke", "--data", "phantom", "--out", out, "--set", f"resnet50v2.weights={file}")
+        assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert (out / "smoke" / "03_resnet50v2.html").is_file()
+
+
+def test_failed_step_stops_what_needs_it(smoke_run, run_all, out):
+    """Weights that no server delivers fail 03 in its training cell; 04 does not run, 02 stays valid, the report shows the failure."""
+    nowhere = ("--set", "resnet50v2.weights=imagenet", "--set", "resnet50v2.weights_address=http://127.0.0.1:9")
+    done = run_all("smoke", "--data", "phantom", "--out", out, *nowhere)
     assert done.returncode == 1
     failed, blocked = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "03_resnet50v2: cell" in failed and "training.fit_or_load" in failed and "does not fit ResNet50V2" in failed
+    assert "03_resnet50v2: cell" in failed and "training.fit_or_load" in failed and "did not deliver" in failed
     assert "04_comparison: did not run" in blocked
     run = paths.RunFolder(out / "smoke")
     assert "Traceback" in run.log.read_text() and "This step failed." in run.html("03_resnet50v2").read_text()

@@ -5,8 +5,8 @@ import tensorflow as tf
 from cxr_utils.augmentation import augment, to_float
 from cxr_utils.params import Augmentation
 
-KINDS = [name for name in Augmentation.model_fields if name != "flip"]
-OFF = {"flip": False} | dict.fromkeys(KINDS, 0.0)
+KINDS = [name for name in Augmentation.model_fields if name not in ("flip", "rim")]
+OFF = {"flip": False, "rim": 0.0} | dict.fromkeys(KINDS, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,17 @@ def test_all_off_changes_nothing(batch):
 
 def test_range_and_shape_are_kept(batch):
     wild = Augmentation(
-        flip=True, rotation=45.0, shift=0.5, zoom=0.5, stretch=0.5, brightness=1.0, contrast=0.9, gamma=0.9, sharpness=1.0, noise=0.5
+        flip=True,
+        rotation=45.0,
+        shift=0.5,
+        zoom=0.5,
+        stretch=0.5,
+        brightness=1.0,
+        contrast=0.9,
+        gamma=0.9,
+        sharpness=1.0,
+        noise=0.5,
+        rim=1.0,
     )
     changed = augment(batch, wild, [1, 2]).numpy()
     assert changed.shape == batch.shape and changed.min() >= 0 and changed.max() <= 1 and np.isfinite(changed).all()
@@ -44,3 +54,15 @@ def test_each_kind_changes_images(batch, kind):
 def test_same_seed_same_changes(batch):
     first, again, other = (augment(batch, Augmentation(), seed).numpy() for seed in ([1, 2], [1, 2], [1, 3]))
     assert (first == again).all() and (first != other).any()
+
+
+def test_rims_come_from_the_image_before(batch):
+    """The middle stays, some of the rim is another image's, pixel for pixel; about the share that was asked for is changed."""
+    changed = augment(batch, Augmentation(**OFF | {"rim": 1.0}), [1, 2]).numpy()[..., 0]
+    own = batch.numpy()[..., 0]
+    other = np.roll(own, 1, axis=0)
+    assert np.allclose(changed[:, 6:-6, 6:-6], own[:, 6:-6, 6:-6], atol=2e-4)
+    assert (np.isclose(changed, own, atol=2e-4) | np.isclose(changed, other, atol=2e-4)).all()
+    assert (np.abs(changed - own).max(axis=(1, 2)) > 0.01).all()
+    half = augment(batch, Augmentation(**OFF | {"rim": 0.5}), [1, 2]).numpy()[..., 0]
+    assert 16 < (np.abs(half - own).max(axis=(1, 2)) > 0.01).sum() < 48

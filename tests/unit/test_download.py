@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 
 from cxr_utils import download, images, paths, sources
-from cxr_utils.manifest import breakdown, read_manifest
+from cxr_utils.folds import breakdown
+from cxr_utils.manifest import read_manifest
 from cxr_utils.params import Data, UsageError, load
 from cxr_utils.published import COUNTS
 
 FEW = {"train": {"NORMAL": 6, "PNEUMONIA": 9}, "validation": {"NORMAL": 2, "PNEUMONIA": 3}, "test": {"NORMAL": 4, "PNEUMONIA": 5}}
-FAULTS = {"cut": "check the network", "stall": "check the network", "wrong": "its MD5 differs", "html": "its MD5 differs"}
+FAULTS = {"cut": "check the network", "stall": "check the network", "wrong": "its checksum differs", "html": "its checksum differs"}
 
 
 @pytest.fixture

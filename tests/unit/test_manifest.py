@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from cxr_utils import manifest
-from cxr_utils.manifest import carve_validation, parse_name, read_manifest
+from cxr_utils.folds import carve_validation
+from cxr_utils.manifest import parse_name, read_manifest
 from cxr_utils.params import UsageError
 
 

@@ -8,8 +8,9 @@ from cxr_utils import paths
 
 NAMED = {"jupyterlab", "papermill", "tensorflow", "pandas", "seaborn", "scikit-learn", "nbconvert"}
 ORDER = [
-    *["paths", "params", "published", "download", "pixels", "phantom", "manifest", "sources", "images", "shortcuts", "audit"],
-    *["augmentation", "models", "stress", "optimizer", "checkpoint", "training"],
+    *["paths", "params", "published", "download", "pixels", "phantom", "manifest", "folds", "sources"],
+    *["images", "shortcuts", "audit"],
+    *["augmentation", "models", "weights", "stress", "hardware", "optimizer", "gradient", "transfer", "checkpoint", "training"],
     *["metrics", "calibration", "scoring", "plots", "data_findings", "findings"],
     *["report", "execution", "pipeline", "cli"],
 ]

@@ -32,7 +32,7 @@ def test_mixed_logits_give_every_image_one_of_the_shifts(smoke, fold):
     mixed = stress.mixed_logits(model, fold)
     names = list(stress.SHIFTS)
     for row in (0, 1, len(names) - 1, len(fold) - 1):
-        alone = stress.logits(model, fold.pixels[[row]], names[row % len(names)])
+        alone = stress.logits(model, fold, np.array([row]), names[row % len(names)])
         if names[row % len(names)] != "noisy":  # noise depends on the place in the batch
             assert mixed[row] == pytest.approx(alone[0], abs=1e-4)
     assert (stress.mixed_logits(model, fold) == mixed).all()
@@ -49,3 +49,17 @@ def test_table_has_a_row_a_shift(smoke, fold):
     table = stress.table(model, fold, 1.0, 0.0, 1)
     assert table["shift"].tolist() == list(stress.SHIFTS)
     assert (table["sensitivity"] == 1).all() and (table["specificity"] == 0).all()  # at a threshold of 0
+
+
+def test_other_rim_is_that_of_the_other_class(fold):
+    rows = np.arange(len(fold))
+    mixed, own = stress.with_other_rim(fold, rows), fold.pixels[rows]
+    width = round(stress.RIM * own.shape[1])
+    inner = slice(width, -width)
+    assert (mixed[:, inner, inner] == own[:, inner, inner]).all()
+    rim = np.ones(own.shape[1:], bool)
+    rim[inner, inner] = False
+    for row in rows[:20]:
+        donors = [other for other in rows if (own[other][rim] == mixed[row][rim]).all()]
+        assert donors and all(fold.labels[donor] != fold.labels[row] for donor in donors)
+    assert (stress.with_other_rim(fold, rows[3:5]) == mixed[3:5]).all()

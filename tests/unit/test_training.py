@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from cxr_utils import checkpoint, images, models, optimizer, params, paths, training
+from cxr_utils import checkpoint, images, models, params, paths, training
 from cxr_utils.params import UsageError
 
 
@@ -54,6 +54,7 @@ def test_training_key_follows_what_decides_the_weights(learner):
         ("baseline_cnn.epochs=9", False),
         ("augmentation.zoom=0.2", False),
         ("seed=1", False),
+        ("data.validation=val", False),
         ("resnet50v2.epochs=9", True),
         ("evaluation.resamples=300", True),
     ):
@@ -72,7 +73,7 @@ def test_same_seed_same_weights(smoke):
 def test_a_stopped_training_ends_with_the_same_weights(smoke, tmp_path, monkeypatch, name):
     """Stopped after its first epoch and started again, with dropout and batch norm: equal to one left alone, to the last digit."""
     data = images.open_data(smoke, 32)
-    settings = getattr(smoke, name).model_copy(update={"epochs": 2, "image_size": 32})
+    settings = getattr(smoke, name).model_copy(update={"epochs": 2, "image_size": 32, "average": 0.9})
     if name == "resnet50v2":
         settings = settings.model_copy(update={"backbone": "MobileNetV2"})  # smaller, behind the same head
     alone = training.fit(settings, smoke.augmentation, 3, data.folds)
@@ -108,25 +109,6 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_fused_adamw_is_keras_adamw():
-    rng = np.random.default_rng(0)
-    start, gradients = rng.normal(size=(4, 3)).astype("float32"), rng.normal(size=(20, 4, 3)).astype("float32")
-    ours, theirs = keras.Variable(start), keras.Variable(start)
-    fused = optimizer.AdamW([ours.value], weight_decay=0.1)
-    keras_own = keras.optimizers.AdamW(0.01, weight_decay=0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-7)
-    for gradient in gradients:
-        fused.apply([keras.ops.convert_to_tensor(gradient)], keras.ops.convert_to_tensor(0.01))
-        keras_own.apply([keras.ops.convert_to_tensor(gradient)], [theirs])
-    assert np.allclose(ours.numpy(), theirs.numpy(), atol=1e-5) and not np.allclose(ours.numpy(), start, atol=0.05)
-
-
-def test_learning_rate_rises_then_falls(smoke):
-    settings = smoke.baseline_cnn.model_copy(update={"epochs": 10, "warmup_epochs": 2.0, "learning_rate": 0.1})
-    rates = optimizer.learning_rates(settings, steps=5)
-    assert len(rates) == 50 and rates.argmax() == 9 and rates.max() == pytest.approx(0.1)
-    assert (np.diff(rates[:10]) > 0).all() and (np.diff(rates[10:]) < 0).all() and rates[-1] < 1e-3
-
-
 def test_nan_loss_stops_with_a_remedy(smoke):
     data = images.open_data(smoke, smoke.baseline_cnn.image_size)
     settings = smoke.baseline_cnn.model_copy(update={"learning_rate": float("nan")})
@@ -155,24 +137,30 @@ def test_other_backbones_answer(smoke, backbone):
     assert model(np.random.default_rng(0).uniform(size=(2, 32, 32, 1)).astype("float32")).shape == (2, 1)
 
 
-@pytest.mark.filterwarnings("ignore:Skipping nested container")  # what Keras says of the wrong file, before it refuses it
-def test_weights_file_is_loaded_and_a_wrong_one_refused(smoke, tmp_path):
-    settings = smoke.resnet50v2.model_copy(update={"backbone": "MobileNetV2", "weights": str(tmp_path / "w.weights.h5")})
-    donor = next(layer for layer in models.build(settings).layers if isinstance(layer, keras.Model))
-    donor.save_weights(tmp_path / "w.weights.h5")
-    model = models.build(settings)
-    assert models.load_weights(model, settings) == settings.weights
-    inner = next(layer for layer in model.layers if isinstance(layer, keras.Model))
-    assert all((a == b).all() for a, b in zip(inner.get_weights(), donor.get_weights(), strict=True))
-    other = settings.model_copy(update={"backbone": "VGG16"})
-    with pytest.raises(UsageError, match="does not fit VGG16"):
-        models.load_weights(models.build(other), other)
-    (tmp_path / "w.weights.h5").write_bytes(b"damaged")
-    with pytest.raises(UsageError, match="does not fit MobileNetV2"):
-        models.load_weights(models.build(settings), settings)
-
-
 def test_image_under_the_minimum_stops(smoke):
     settings = smoke.resnet50v2.model_copy(update={"backbone": "InceptionV3", "image_size": 32})
     with pytest.raises(UsageError, match="take a larger one"):
         models.build(settings)
+
+
+def test_training_stops_when_nothing_improves(smoke, monkeypatch, capsys):
+    """The best of the epochs before is kept."""
+    losses = iter([0.5, 0.4, 0.45, 0.6, 0.1])
+    monkeypatch.setattr(training, "_validate", lambda *_: {"validation_loss": 1.0, "stress_loss": next(losses), "validation_accuracy": 0.5})
+    data = images.open_data(smoke, 32)
+    settings = smoke.baseline_cnn.model_copy(update={"epochs": 5, "patience": 2, "image_size": 32})
+    trained = training.fit(settings, smoke.augmentation, 1, data.folds)
+    assert len(trained.history) == 4 and trained.card["best_epoch"] == 2 and "no better epoch for 2" in capsys.readouterr().out
+
+
+def test_the_original_protocol_chooses_on_val(smoke):
+    """Profile seed: all training images are trained on, and the published val folder takes the place of validation."""
+    seed = params.load("seed", ["data.source=phantom", "data.phantom_images=120", "data.phantom_size=64"])
+    data = images.open_data(seed, 32)
+    assert set(data.folds) == {"train", "val", "test"} and data.chosen_on == "val"
+    assert len(data.folds["train"]) == sum(data.manifest.counts()["train"].values())
+    settings = seed.baseline_cnn.model_copy(update={"image_size": 32, "epochs": 1})
+    trained = training.fit(settings, seed.augmentation, 1, data.folds)
+    assert trained.card["chosen_by"] == "validation_loss" and "stress_loss" not in trained.history
+    unscaled = trained.model.get_layer("unscaled")
+    assert unscaled(np.ones((1, 2, 2, 1), "float32")).numpy().max() == 255
