@@ -73,13 +73,13 @@ class Augmentation(Section):
     rotation: Number = Field(8.0, ge=0, le=45, description="largest turn to either side, in degrees")
     shift: Number = Field(0.05, ge=0, le=0.5, description="largest shift along an axis, as a share of the side")
     zoom: Number = Field(0.15, ge=0, le=0.5, description="largest change of scale, as a share")
-    stretch: Number = Field(0.25, ge=0, le=0.5, description="largest change of the aspect ratio, as a share")
+    stretch: Number = Field(0.35, ge=0, le=0.5, description="largest change of the aspect ratio, as a share")
     brightness: Number = Field(0.1, ge=0, le=1, description="largest change of brightness, as a share of the range")
     contrast: Number = Field(0.2, ge=0, le=0.9, description="largest change of contrast, as a share")
     gamma: Number = Field(0.4, ge=0, le=0.9, description="largest change of the exponent of the grey values, as a share")
     sharpness: Number = Field(0.8, ge=0, le=1, description="largest blur or sharpening, as a share of a 5 x 5 Gaussian")
     noise: Number = Field(0.03, ge=0, le=0.5, description="largest spread of added noise, as a share of the range")
-    rim: Number = Field(0.5, ge=0, le=1, description="share of the images that get the rim of another training image")
+    rim: Number = Field(0.6, ge=0, le=1, description="share of the images that get the rim of another training image")
 
 
 class ModelSection(Section):
@@ -89,11 +89,11 @@ class ModelSection(Section):
     epochs: int = Field(12, ge=1, le=500, description="passes over the training images")
     batch_size: int = Field(32, ge=2, le=1024, description="images per gradient step")
     learning_rate: Number = Field(2e-3, gt=0, le=1, description="peak of the warm-up and cosine schedule")
-    weight_decay: Number = Field(1e-4, ge=0, le=1, description="decoupled weight decay of AdamW")
+    weight_decay: Number = Field(0.05, ge=0, le=1, description="decoupled weight decay of AdamW")
     warmup_epochs: Number = Field(1.0, ge=0, description="epochs over which the learning rate rises; may be a fraction")
     label_smoothing: Number = Field(0.0, ge=0, lt=1, description="share by which labels are moved towards one half")
     class_weights: bool = Field(False, description="let both classes weigh alike in the loss, however many images they have")
-    average: Number = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0 keeps the last ones")
+    average: Number = Field(0.998, ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0 keeps the last ones")
     patience: int = Field(8, ge=1, description="epochs without a better stress validation after which training stops")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="arithmetic of training; auto is bfloat16 where that is faster here, else float32"
@@ -113,6 +113,7 @@ class Resnet50v2(ModelSection):
     epochs: int = Field(6, ge=1, le=500, description="passes over the training images, from random weights")
     batch_size: int = Field(16, ge=2, le=1024, description="images per gradient step")
     learning_rate: Number = Field(1e-3, gt=0, le=1, description="peak of the warm-up and cosine schedule, from random weights")
+    average: Number = Field(0.995, ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0 keeps the last ones")
     backbone: Backbone = Field("ResNet50V2", description="name of the architecture in keras.applications")
     weights: str = Field("auto", min_length=1, description="auto (ImageNet where it can be had, else random), imagenet, none, or a file")
     weights_address: str = Field(

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pandas as pd
+
 from cxr_utils import paths
 
 
@@ -15,14 +17,28 @@ def test_data_preparation(smoke):
     assert done.stdout.startswith("166 files") and done.stdout.count("of this project's time") == 4
 
 
-def test_training_speed(smoke):
-    few = [
-        f"data.phantom_images={smoke.data.phantom_images}",
-        "data.phantom_size=64",
-        "baseline_cnn.image_size=32",
-        "baseline_cnn.batch_size=8",
-    ]
-    arguments = ["phantom", "--rounds", "1", "--steps", "6", *(part for value in few for part in ("--set", value))]
-    command = [sys.executable, paths.ROOT / "benchmarks" / "training_speed.py", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ.copy(), check=True)
-    assert done.stdout.count("of the limit") == 4 and "1.00 of the limit" in done.stdout
+SMALL = ("data.phantom_images=120", "data.phantom_size=64", "baseline_cnn.image_size=32", "baseline_cnn.batch_size=8")
+SMALL += ("resnet50v2.image_size=32", "resnet50v2.backbone=MobileNetV2")
+
+
+def _benchmark(name, *arguments):
+    values = (part for value in SMALL for part in ("--set", value))
+    command = [sys.executable, paths.ROOT / "benchmarks" / name, "phantom", *values, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ.copy(), check=True).stdout
+
+
+def test_training_speed():
+    steps = _benchmark("training_speed.py", "--rounds", "1", "--steps", "6")
+    assert steps.count("of the limit") == 4 and "1.00 of the limit" in steps
+    assert "times as long" in _benchmark("training_speed.py", "--head", "none", "--steps", "3")
+    whole = _benchmark("training_speed.py", "--whole")
+    assert whole.count("s an epoch") == 4 and "times as fast" in whole
+
+
+def test_ablation(tmp_path):
+    """A row for each variant, and one for the recipe without test-time flips; the table is kept."""
+    some = ("--only", "recipe", "class weights", "--set", "baseline_cnn.epochs=1", "--csv", str(tmp_path / "rows.csv"))
+    assert "class weights" in _benchmark("ablation.py", *some)
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    assert rows["variant"].tolist() == ["recipe", "recipe, no test-time flips", "class weights"]
+    assert rows["log loss"].gt(0).all() and rows["log loss"].nunique() == 3
