@@ -1,4 +1,4 @@
-"""The state of a training after each epoch, so that one that was stopped goes on where it was."""
+"""What a training has reached after each epoch, kept so that one that was stopped goes on where it was."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 
 class Checkpoint:
@@ -46,3 +48,50 @@ class Checkpoint:
     def discard(self) -> None:
         """Remove the file."""
         self.path.unlink(missing_ok=True)
+
+
+class Progress:
+    """A row for each epoch of a training, and the weights of the best one; taken up from a checkpoint.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Holds the weights to be kept, after each epoch.
+    variables : list of tf.Variable
+        All that changes in training.
+    checkpoint : Checkpoint or None
+        Where the state is kept, and taken from where it is this training's.
+    """
+
+    def __init__(self, model: keras.Model, variables: list[tf.Variable], checkpoint: Checkpoint | None) -> None:
+        self.model, self.variables, self.checkpoint = model, variables, checkpoint
+        self.kept: list[np.ndarray] = model.get_weights()
+        self.rows: list[dict[str, float]] = []
+        self.head: dict[str, Any] | None = None
+        saved = checkpoint.load() if checkpoint else None
+        if saved:
+            arrays, notes = saved
+            for variable, array in zip(variables, arrays, strict=False):
+                variable.assign(array)
+            self.kept = arrays[len(variables) :]
+            self.rows, self.head = notes["rows"], notes["head"]
+
+    @property
+    def criterion(self) -> str:
+        """What the best epoch has least of."""
+        return "stress_loss" if "stress_loss" in self.rows[0] else "validation_loss"
+
+    @property
+    def waited(self) -> int:
+        """Epochs since the best one."""
+        losses = [row[self.criterion] for row in self.rows] if self.rows else [0.0]
+        return len(losses) - 1 - int(np.argmin(losses))
+
+    def add(self, row: dict[str, float]) -> None:
+        """Note an epoch, and keep its weights where it is the best so far."""
+        self.rows.append(row)
+        if not self.waited:
+            self.kept = self.model.get_weights()
+        if self.checkpoint:
+            arrays = [variable.numpy() for variable in self.variables] + self.kept
+            self.checkpoint.save(arrays, {"rows": self.rows, "head": self.head})

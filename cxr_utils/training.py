@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -20,7 +19,7 @@ import pandas as pd
 import tensorflow as tf
 
 from . import hardware, models, paths, stress, transfer, weights
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, Progress
 from .folds import chosen_on
 from .gradient import Loss, run_epoch, training_step
 from .images import Fold
@@ -156,41 +155,31 @@ def fit(
     keras.utils.set_random_seed(seed)
     file, origin = weights.find(settings)
     made = _prepare(settings, augmentation, train, file)
-    state = _State(made, checkpoint)
+    progress = Progress(made.model, made.variables, checkpoint)
     print(f"{len(train)} images in {made.steps} batches of {settings.batch_size}, {made.about}, weights: {origin}", flush=True)
-    if state.rows:
-        print(f"going on after epoch {len(state.rows)}, where this training was stopped before", flush=True)
+    if progress.rows:
+        print(f"going on after epoch {len(progress.rows)}, where this training was stopped before", flush=True)
     elif file and settings.head_epochs:
-        state.head = transfer.train_head(made.model, settings, train, chosen, made.loss, seed)
+        progress.head = transfer.train_head(made.model, settings, train, chosen, made.loss, seed)
         made.network.set_weights(made.model.get_weights())
-        print(f"head alone: validation loss {state.head['validation_loss']:.4f} after {settings.head_epochs} epochs", flush=True)
-    for epoch in range(len(state.rows), made.epochs):
-        if state.waited >= settings.patience:
+        print(f"head alone: validation loss {progress.head['validation_loss']:.4f} after {settings.head_epochs} epochs", flush=True)
+    for epoch in range(len(progress.rows), made.epochs):
+        if progress.waited >= settings.patience:
             print(f"stopped: no better epoch for {settings.patience}", flush=True)
             break
-        started = time.perf_counter()
-        rates = made.rates[epoch * made.steps : (epoch + 1) * made.steps]
-        try:
-            loss = run_epoch(made.step, train, settings.batch_size, rates, seed, epoch, made.average.follow if made.average else None)
-        except (tf.errors.ResourceExhaustedError, MemoryError):
-            raise UsageError(f"batch_size = {settings.batch_size}: a step does not fit into memory; take a smaller one") from None
-        made.model.set_weights(made.average.weights() if made.average else made.network.get_weights())
-        found = _validate(made.model, parts)
-        if not math.isfinite(loss + found["validation_loss"]):
-            raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}; take a smaller {made.rate_name} than {made.rates.max():g}")
-        row = {"epoch": epoch + 1, "loss": loss, **found, "learning_rate": float(rates[-1]), "seconds": time.perf_counter() - started}
-        state.add(row)
+        row = _run_epoch(made, settings.batch_size, parts, seed, epoch)
+        progress.add(row)
         _report(row, made.epochs)
-    made.model.set_weights(state.kept)
-    history = pd.DataFrame(state.rows)
+    made.model.set_weights(progress.kept)
+    history = pd.DataFrame(progress.rows)
     card = {
         "network": getattr(settings, "backbone", "small residual CNN"),
         "weights": origin,
         "precision": made.about,
         "parameters": made.model.count_params(),
-        "head": state.head,
-        "chosen_by": state.criterion,
-        "best_epoch": int(history[state.criterion].idxmin()) + 1,
+        "head": progress.head,
+        "chosen_by": progress.criterion,
+        "best_epoch": int(history[progress.criterion].idxmin()) + 1,
     }
     return Trained(made.model, history, card)
 
@@ -210,6 +199,12 @@ class _Prepared:
     rates: np.ndarray
     rate_name: str
     about: str
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """All that changes in training; beside the weights these are the seeds of dropout and what the optimizer keeps."""
+        averaged = self.average.state if self.average else []
+        return [variable.value for variable in self.network.variables] + self.optimizer.state + averaged
 
 
 def _prepare(settings: ModelSection, augmentation: Augmentation, train: Fold, file: Path | None) -> _Prepared:
@@ -246,50 +241,25 @@ def _prepare(settings: ModelSection, augmentation: Augmentation, train: Fold, fi
     )
 
 
+def _run_epoch(made: _Prepared, batch_size: int, parts: dict[str, Fold], seed: int, epoch: int) -> dict[str, float]:
+    """Train for an epoch, hand the weights (or their average) to the model that is kept, and validate it."""
+    started = time.perf_counter()
+    rates = made.rates[epoch * made.steps : (epoch + 1) * made.steps]
+    try:
+        loss = run_epoch(made.step, parts["train"], batch_size, rates, seed, epoch, made.average.follow if made.average else None)
+    except (tf.errors.ResourceExhaustedError, MemoryError):
+        raise UsageError(f"batch_size = {batch_size}: a step does not fit into memory; take a smaller one") from None
+    made.model.set_weights(made.average.weights() if made.average else made.network.get_weights())
+    found = _validate(made.model, parts)
+    if not math.isfinite(loss + found["validation_loss"]):
+        raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}; take a smaller {made.rate_name} than {made.rates.max():g}")
+    return {"epoch": epoch + 1, "loss": loss, **found, "learning_rate": float(rates[-1]), "seconds": time.perf_counter() - started}
+
+
 def _report(row: dict[str, float], epochs: int) -> None:
     losses = [f"{name.replace('_', ' ')} {row[name]:.4f}" for name in ("loss", "validation_loss", "stress_loss") if name in row]
     accuracy = f"validation accuracy {row['validation_accuracy']:.4f}"
     print(f"epoch {row['epoch']}/{epochs}: {', '.join(losses)}, {accuracy}, {row['seconds']:.0f} s", flush=True)
-
-
-class _State:
-    """What a training has reached: its weights, its best ones, and a row for each epoch; taken up from a checkpoint."""
-
-    def __init__(self, made: _Prepared, checkpoint: Checkpoint | None) -> None:
-        # Beside the weights the network's variables hold the seeds of dropout, which a training that goes on needs as well.
-        self.variables = [variable.value for variable in made.network.variables] + made.optimizer.state
-        self.variables += made.average.state if made.average else []
-        self.made, self.checkpoint = made, checkpoint
-        self.kept: list[np.ndarray] = made.model.get_weights()
-        self.rows: list[dict[str, float]] = []
-        self.head: dict[str, Any] | None = None
-        saved = checkpoint.load() if checkpoint else None
-        if saved:
-            arrays, notes = saved
-            for variable, array in zip(self.variables, arrays, strict=False):
-                variable.assign(array)
-            self.kept = arrays[len(self.variables) :]
-            self.rows, self.head = notes["rows"], notes["head"]
-
-    @property
-    def criterion(self) -> str:
-        """What the best epoch has least of."""
-        return "stress_loss" if "stress_loss" in self.rows[0] else "validation_loss"
-
-    @property
-    def waited(self) -> int:
-        """Epochs since the best one."""
-        losses = [row[self.criterion] for row in self.rows] if self.rows else [0.0]
-        return len(losses) - 1 - int(np.argmin(losses))
-
-    def add(self, row: dict[str, float]) -> None:
-        """Note an epoch, and keep its weights where it is the best so far."""
-        self.rows.append(row)
-        if not self.waited:
-            self.kept = self.made.model.get_weights()
-        if self.checkpoint:
-            arrays = [variable.numpy() for variable in self.variables] + self.kept
-            self.checkpoint.save(arrays, {"rows": self.rows, "head": self.head})
 
 
 def _validate(model: keras.Model, parts: dict[str, Fold]) -> dict[str, float]:

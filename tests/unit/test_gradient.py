@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import chain
 
 import keras
 import numpy as np
@@ -158,3 +159,22 @@ def test_a_batch_too_large_for_memory_stops_before_training(smoke):
     with pytest.raises(UsageError):
         hardware.check_memory(network, most + 1, available=100_000_000)
     assert paths.cache_folder().is_dir()
+
+
+def test_an_epoch_shows_each_image_once_with_its_label(smoke):
+    """Full batches in a new order each epoch; the label that comes with an image is that image's."""
+    train = images.open_data(smoke, 32).folds["train"]
+    label_of = {image.tobytes(): label for image, label in zip(train.pixels[:], train.labels, strict=True)}
+    seen = []
+
+    def step(pixels, labels, *_):
+        seen.append([(image.tobytes(), label) for image, label in zip(pixels.numpy(), labels.numpy(), strict=True)])
+        return tf.constant(1.0)
+
+    steps = len(train) // 8
+    for epoch in (0, 1, 0):
+        assert gradient.run_epoch(step, train, 8, np.ones(steps, np.float32), seed=1, epoch=epoch) == 1.0
+    first, second, again = (list(chain(*seen[start : start + steps])) for start in (0, steps, 2 * steps))
+    assert first == again != second and len(first) == 8 * steps
+    assert all(label_of[image] == label for image, label in first + second)
+    assert len({image for image, _ in first}) >= 0.95 * len(first)  # the phantom may hold an image twice, the order may not
