@@ -63,11 +63,12 @@ def about_data(data: XRays, standing: str, audited: list[Finding]) -> list[str]:
         sentences.append(
             f"One image of the published val changes accuracy on it by {100 / images:.1f} points: too coarse to choose anything on."
         )
-    train, validation = (files[files["fold"] == fold] for fold in ("train", "validation"))
-    shared = len(set(train["patient"]) & set(validation["patient"]))
+    train, chosen = (files[files["fold"] == fold] for fold in ("train", data.chosen_on))
+    shared = len(set(train["patient"]) & set(chosen["patient"]))
     sentences.append(
-        f"Validation holds {len(validation)} images of {validation['patient'].nunique()} patients, {shared} of whom are also in the "
-        f"{len(train)} images that remain for training, as far as file names tell."
+        f"{'Validation' if data.chosen_on == 'validation' else 'The published val, which choices are made on here,'} holds {len(chosen)} "
+        f"images of {chosen['patient'].nunique()} patients, {shared} of whom are also in the {len(train)} images that remain for training, "
+        "as far as file names tell."
     )
     found = [finding for finding in audited if finding.verdict != "fine"]
     return sentences + [f"Audit, {finding.verdict}: {finding.check}. {finding.says} Remedy: {finding.remedy}." for finding in found]

@@ -18,13 +18,15 @@ def split_folds(files: pd.DataFrame, data: Data, seed: int) -> pd.DataFrame:
     Raises
     ------
     UsageError
-        A class has too few patients to be split, or there is no ``val`` folder to choose on.
+        A class has too few patients to be split, or ``val`` cannot take the place of validation.
     """
     if data.validation == "patients":
         return carve_validation(files, data.validation_fraction, seed)
-    if "val" not in set(files["split"]):
-        raise UsageError("data.validation = val: this data set has no val folder; take data.validation=patients")
-    return files.assign(fold=files["split"]).query("fold != 'validation'")
+    if set(files["split"]) & {"val", "validation"} != {"val"}:
+        raise UsageError(
+            "data.validation = val: this data set has no val folder, or a validation of its own; take data.validation=patients"
+        )
+    return files.assign(fold=files["split"])
 
 
 def chosen_on(folds: Iterable[str]) -> str:

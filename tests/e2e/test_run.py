@@ -185,3 +185,25 @@ def test_real_subset_runs_and_is_compared(real_run):
     page = run.html("04_comparison").read_text()
     assert "SYNTHETIC" not in page + run.index.read_text() + done.stdout
     assert "not comparable" in page and "percentage points below the original" not in page
+
+
+def test_the_original_protocol_runs(run_all, out):
+    """Profile seed: no validation of our own; val and test are scored, 0.5 is the threshold, and 02 says who stands on the floor."""
+    small = [
+        "data.phantom_images=120",
+        "data.phantom_size=64",
+        "baseline_cnn.image_size=32",
+        "baseline_cnn.epochs=1",
+        "resnet50v2.epochs=1",
+    ]
+    small += ["resnet50v2.image_size=32", "resnet50v2.backbone=MobileNetV2", "evaluation.resamples=200", "resnet50v2.weights=none"]
+    done = run_all("seed", "--data", "phantom", "--out", out, *(part for value in small for part in ("--set", value)))
+    assert done.returncode == 0, done.stderr
+    run = paths.RunFolder(out / "seed")
+    found = _check_artefacts(run, ["val", "test"])
+    _check_scores(run, found)
+    assert all(found["models"][model]["test"]["threshold"] == 0.5 for model in MODELS)
+    assert "the same answer would be right in" in run.html("02_baseline_cnn").read_text()
+    assert "which choices are made on here" in run.html("01_eda").read_text()
+    again = run_all("seed", "--data", "phantom", "--out", out, "--dry-run", *(part for value in small for part in ("--set", value)))
+    assert again.stdout.count("keep") == 4
