@@ -1,7 +1,7 @@
 """Which measures pay: the baseline's recipe, and the same recipe with one thing changed, judged on validation alone.
 
     python benchmarks/ablation.py ../path/to/chest_xray
-    python benchmarks/ablation.py phantom --only recipe "no rims" --set baseline_cnn.epochs=4
+    python benchmarks/ablation.py phantom --only recipe "no noise" --set baseline_cnn.epochs=4
 
 Each row is a training from scratch. It is judged on shifted copies of all validation images (``cxr_utils/stress.py``): log loss
 after temperature scaling and AUROC, each as the mean over the shifts; the shift with the worst log loss; AUROC in the rim of the

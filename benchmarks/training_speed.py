@@ -99,7 +99,8 @@ def _asked_for(asked: argparse.Namespace):
     from cxr_utils import params, sources
 
     source = str(Path(asked.source).resolve()) if os.path.lexists(asked.source) else asked.source
-    chosen = params.load("default", asked.set, source)
+    # From random weights in the same arithmetic for all, whatever this machine could have.
+    chosen = params.load("default", ["resnet50v2.weights=none", f"{asked.model}.precision=float32", *asked.set], source)
     return chosen, getattr(chosen, asked.model), sources.fetch(chosen.data).root
 
 
@@ -125,7 +126,8 @@ def measure_epoch(asked: argparse.Namespace) -> dict[str, float]:
         feed, network = _generated(chosen, settings, root, 0.15, "training"), models.build(settings)
         _compiled(network, settings)
         before = time.perf_counter()
-        network.fit(feed, validation_data=_generated(chosen, settings, root, 0.15, "validation"), epochs=1, verbose=0)
+        plain = chosen.model_copy(update={"augmentation": _no_changes(chosen.augmentation)})
+        network.fit(feed, validation_data=_generated(plain, settings, root, 0.15, "validation"), epochs=1, verbose=0)
         epoch = time.perf_counter() - before
     return {"ready": time.perf_counter() - started - epoch, "epoch": epoch, "epochs": settings.epochs}
 
@@ -135,7 +137,7 @@ def measure_head(asked: argparse.Namespace) -> dict[str, float]:
     import numpy as np
     import tensorflow as tf
 
-    from cxr_utils import gradient, images, models, optimizer, paths, transfer, weights
+    from cxr_utils import augmentation, gradient, images, models, optimizer, paths, transfer, weights
 
     chosen, _, _ = _asked_for(asked)
     settings = chosen.resnet50v2
@@ -145,16 +147,22 @@ def measure_head(asked: argparse.Namespace) -> dict[str, float]:
     train, loss = data.folds["train"], gradient.Loss()
     found = transfer.train_head(model, settings, train, data.folds["validation"], loss, chosen.seed)
     weights.backbone_of(model).trainable = False
-    off = chosen.augmentation.model_copy(update=dict.fromkeys(type(chosen.augmentation).model_fields, 0))
-    step = gradient.training_step(
-        model, optimizer.AdamW([weight.value for weight in model.trainable_variables], settings.weight_decay), off, loss
-    )
-    rates = np.full(asked.steps, 1e-3, np.float32)
+    adamw = optimizer.AdamW([weight.value for weight in model.trainable_variables], settings.weight_decay)
+
+    @tf.function(autograph=False)
+    def step(pixels, labels, rate, _, number):
+        with tf.GradientTape() as tape:
+            found = loss(labels, model(augmentation.to_float(pixels), training=True)[:, 0])
+        adamw.apply(tape.gradient(found, adamw.variables), rate, number)
+        return found
+
+    whole = len(train) // transfer.HEAD_BATCH
+    rates = np.full(min(asked.steps, whole), 1e-3, np.float32)
     gradient.run_epoch(step, train, transfer.HEAD_BATCH, rates[:WARM_UP], 1, 0)
     tf.constant(0).numpy()
     started = time.perf_counter()
     gradient.run_epoch(step, train, transfer.HEAD_BATCH, rates, 1, 1)
-    loop = (time.perf_counter() - started) / asked.steps * (len(train) // transfer.HEAD_BATCH)
+    loop = (time.perf_counter() - started) / len(rates) * whole
     return {"features": found["features_seconds"], "epoch": found["epoch_seconds"], "loop": loop}
 
 
@@ -193,14 +201,20 @@ def _ours(chosen, settings, root, steps) -> float:
     adamw = optimizer.AdamW([variable.value for variable in network.trainable_variables], settings.weight_decay)
     step = gradient.training_step(network, adamw, chosen.augmentation)
     train, rates = data.folds["train"], np.full(steps, 1e-3, np.float32)
-    gradient.run_epoch(step, train, settings.batch_size, rates[:WARM_UP], 1, 0)
+    whole = len(train) // settings.batch_size
+    gradient.run_epoch(step, train, settings.batch_size, rates[: min(WARM_UP, whole)], 1, 0)
     started = time.perf_counter()
-    gradient.run_epoch(step, train, settings.batch_size, rates, 1, 1)
+    for epoch, first in enumerate(range(0, steps, whole), start=1):
+        gradient.run_epoch(step, train, settings.batch_size, rates[first : first + whole], 1, epoch)
     return time.perf_counter() - started
 
 
 def _generator(chosen, settings, root, steps) -> float:
     return _fitted(settings, _generated(chosen, settings, root), steps)
+
+
+def _no_changes(augmentation):
+    return augmentation.model_copy(update=dict.fromkeys(type(augmentation).model_fields, 0))
 
 
 def _generated(chosen, settings, root, validation=0.0, subset=None):

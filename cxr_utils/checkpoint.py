@@ -71,7 +71,7 @@ class Progress:
         saved = checkpoint.load() if checkpoint else None
         if saved:
             arrays, notes = saved
-            for variable, array in zip(variables, arrays, strict=False):
+            for variable, array in zip(variables, arrays[: len(variables)], strict=True):
                 variable.assign(array)
             self.kept = arrays[len(variables) :]
             self.rows, self.head = notes["rows"], notes["head"]

@@ -229,7 +229,7 @@ def _print_data(data: images.XRays) -> None:
         _print_wrapped(f"{name}: {value}")
     print("\nimages and patients by published folder:")
     print(breakdown(data.files, "split").to_string())
-    print("\nby fold, with our validation carved from train by patient:")
+    print("\nby fold, as a run with default parameters uses them:")
     print(breakdown(data.files, "fold").to_string())
     print("\naudit:")
     for finding in audited:

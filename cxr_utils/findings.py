@@ -72,9 +72,15 @@ def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standin
         f"Network: {card['network']}. Weights at the start: {card['weights']}. Trained in {card['precision']}; the best "
         f"epoch of {len(card['history'])} by {CRITERIA[card['chosen_by']]} was {card['best_epoch']}.",
     ]
+    head = card.get("head")
+    if head:
+        sentences.append(
+            f"First the head alone was trained, for {head['epochs']} epochs on features computed once; that gave a log loss of "
+            f"{head['validation_loss']:.3f} on {SPLIT_NAMES[chosen]}. Then all layers were trained, the early ones least."
+        )
     half = test["operating_points"]["half"]
     sentences.insert(
-        -2,
+        3,
         f"At a threshold of 0.5 the same scores would give an accuracy of "
         f"{half['accuracy']:.3f} at a specificity of {half['specificity']:.3f}.",
     )
@@ -208,6 +214,19 @@ def verdict(models: dict[str, dict[str, Any]], standing: str) -> list[str]:
             f"Always answering PNEUMONIA would be right in {floor:.1%}: the model is {_points(test['accuracy'] - floor)}."
         )
     return sentences
+
+
+def about_splits(known: dict[str, Any]) -> str:
+    """Return what the splits in the table are and where the intervals come from, from ``metrics.json``."""
+    splits = next(iter(known["models"].values()))
+    bootstrap, val = known["bootstrap"], sum(known["data"]["counts"].get("val", {}).values())
+    sentences = [
+        f"95 % intervals in brackets, from {bootstrap['resamples']} resamples of {bootstrap['unit']}. The positive class is PNEUMONIA.",
+        f"Every choice was made on “{SPLIT_NAMES[chosen_on(splits)]}”; test was scored only.",
+    ]
+    if "validation" in splits and val:
+        sentences.append(f"“{SPLIT_NAMES['val']}” is the published folder of {val} images, scored only as well.")
+    return " ".join(sentences)
 
 
 def about_missing(models: dict[str, Any], run: RunFolder) -> list[str]:

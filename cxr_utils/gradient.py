@@ -11,10 +11,9 @@ import tensorflow as tf
 
 from .augmentation import augment, to_float
 from .images import Fold
-from .optimizer import AdamW, put
+from .optimizer import AdamW, LossScale
 from .params import Augmentation, ModelSection
 
-FIRST_SCALE, STEPS_TO_DOUBLE = 2.0**12, 500  # of the loss in float16
 PARTS_APART = 1 << 20  # between the seeds of the parts of one batch
 
 
@@ -47,30 +46,9 @@ class Loss:
         return tf.reduce_mean(each * tf.where(labels > 0.5, self.weights[1], self.weights[0]))
 
 
-class _LossScale:
-    """Keeps small gradients of float16 from vanishing (Micikevicius et al. 2018, arXiv:1710.03740)."""
-
-    def __init__(self, optimizer: AdamW) -> None:
-        self.optimizer, self.scale, self.good = optimizer, tf.Variable(FIRST_SCALE), tf.Variable(0)
-
-    def apply(self, gradients: list[tf.Tensor], rate: tf.Tensor, number: tf.Tensor) -> None:
-        """Move the weights by gradients of a scaled loss, or leave them where one overflowed."""
-        gradients = [gradient / self.scale for gradient in gradients]
-        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
-
-        def move():
-            self.optimizer.apply(gradients, rate, number)
-            return tf.constant(True)
-
-        tf.cond(finite, move, lambda: tf.constant(False))
-        doubled = finite & (self.good >= STEPS_TO_DOUBLE)
-        put(self.good, tf.where(finite & ~doubled, self.good + 1, 0))
-        put(self.scale, self.scale * tf.where(finite, tf.where(doubled, 2.0, 1.0), 0.5))
-
-
 def training_step(
     network: keras.Model,
-    optimizer: AdamW,
+    optimizer: AdamW | LossScale,
     augmentation: Augmentation,
     loss: Loss | None = None,
     strategy: tf.distribute.Strategy | None = None,
@@ -81,8 +59,8 @@ def training_step(
     ----------
     network : keras.Model
         The network; the optimizer holds its trainable weights.
-    optimizer : AdamW
-        Moves them.
+    optimizer : AdamW or LossScale
+        Moves them; the latter where the network computes in float16.
     augmentation : Augmentation
         Changes to the images.
     loss : Loss, optional
@@ -97,17 +75,16 @@ def training_step(
         (int32, shape (2,)) and the number of the step from 0 (float32); returns the mean loss.
     """
     loss = loss or Loss()
-    half = _LossScale(optimizer) if network.compute_dtype == "float16" else None
 
     def step(pixels, labels, rate, seed, number):
         images = augment(to_float(pixels), augmentation, seed)
         with tf.GradientTape() as tape:
             found = loss(labels, network(images, training=True)[:, 0])
-            aim = found * half.scale if half else found
+            aim = found * optimizer.scale
         gradients = tape.gradient(aim, optimizer.variables)
         if strategy:
             gradients = tf.distribute.get_replica_context().all_reduce("MEAN", gradients)
-        (half or optimizer).apply(gradients, rate, number)
+        optimizer.apply(gradients, rate, number)
         return found
 
     return tf.function(_shared(step, strategy) if strategy else step, autograph=False, jit_compile=False)
@@ -146,6 +123,8 @@ def run_epoch(step: Callable[..., tf.Tensor], train: Fold, batch_size: int, rate
     after : callable, optional
         Called with the number of each step once it is done.
     """
+    if len(rates) * batch_size > len(train):
+        raise ValueError(f"{len(rates)} batches of {batch_size} were asked of {len(train)} images")
     order = np.random.default_rng([seed, 2, epoch]).permutation(len(train))
     losses = []
     for index, rate in enumerate(rates):

@@ -6,6 +6,7 @@ import json
 import math
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -82,8 +83,10 @@ def _speed_of(kind: tf.DType, repeats: int = 7) -> float:
     return statistics.median(seconds[1:])
 
 
-def check_memory(network: keras.Model, batch_size: int, available: int | None = None) -> None:
+def check_memory(network: keras.Model, batch_size: int, used: Sequence[str], available: int | None = None) -> None:
     """Raise UsageError where a training step cannot fit into memory, by what the maps of all layers alone take.
+
+    A GPU says by itself that a batch is too large; without one the system would end the process without a word.
 
     Parameters
     ----------
@@ -91,14 +94,18 @@ def check_memory(network: keras.Model, batch_size: int, available: int | None = 
         The network.
     batch_size : int
         Images in a step.
+    used : sequence of str
+        The devices, from `devices`.
     available : int, optional
-        Bytes; by default those that are free on this machine. GPUs report by themselves when a batch is too large.
+        Bytes; by default those that are free on this machine.
     """
+    if any("GPU" in device for device in used):
+        return
     maps = sum(math.prod(layer.output.shape[1:]) for layer in leaves(network) if hasattr(layer, "kernel"))
-    needed = 4 * batch_size * maps
+    needed = (4 if network.compute_dtype == "float32" else 2) * batch_size * maps
     free = psutil.virtual_memory().available if available is None else available
     if needed > free:
         raise UsageError(
             f"batch_size = {batch_size}: a step takes more than {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
-            f"take a batch of at most {max(1, batch_size * free // needed)}, or smaller images"
+            f"at most {batch_size * free // needed} images of this size fit; take a smaller batch_size or image_size"
         )

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+FIRST_SCALE, STEPS_TO_DOUBLE = 2.0**12, 500  # of the loss in float16
 AVERAGED_EVERY = 4  # steps: often enough for a decay over hundreds of steps, at a quarter of the cost
 
 
@@ -48,6 +49,7 @@ class AdamW:
     """
 
     BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
+    scale = 1.0  # of the loss
 
     def __init__(self, variables: list[tf.Variable], weight_decay: float, shares: Sequence[float] | None = None) -> None:
         self.variables, self.weight_decay = variables, weight_decay
@@ -70,6 +72,42 @@ class AdamW:
             tf.raw_ops.ResourceApplyAdam(
                 var=variable.handle, m=mean.handle, v=square.handle, lr=share * rate, grad=gradient, **powers, **constants
             )
+
+
+class LossScale:
+    """AdamW for float16, whose small gradients would vanish (Micikevicius et al. 2018, arXiv:1710.03740).
+
+    The loss is multiplied by a scale, which is halved where a gradient overflowed and doubled after a long
+    time without; an overflow moves nothing.
+
+    Parameters
+    ----------
+    optimizer : AdamW
+        Moves the weights.
+    """
+
+    def __init__(self, optimizer: AdamW) -> None:
+        self.optimizer, self.variables = optimizer, optimizer.variables
+        self.scale, self.good = tf.Variable(FIRST_SCALE), tf.Variable(0)
+
+    @property
+    def state(self) -> list[tf.Variable]:
+        """All that must be kept for a training to go on as if it had not been stopped."""
+        return [self.scale, self.good, *self.optimizer.state]
+
+    def apply(self, gradients: list[tf.Tensor], rate: tf.Tensor, number: tf.Tensor) -> None:
+        """Move the weights by gradients of a scaled loss, or leave them where one overflowed."""
+        gradients = [gradient / self.scale for gradient in gradients]
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+
+        def move():
+            self.optimizer.apply(gradients, rate, number)
+            return tf.constant(True)
+
+        tf.cond(finite, move, lambda: tf.constant(False))
+        doubled = finite & (self.good >= STEPS_TO_DOUBLE)
+        put(self.good, tf.where(finite & ~doubled, self.good + 1, 0))
+        put(self.scale, self.scale * tf.where(finite, tf.where(doubled, 2.0, 1.0), 0.5))
 
 
 class Average:
@@ -98,7 +136,10 @@ class Average:
     @tf.function(autograph=False)
     def _move(self, share: tf.Tensor) -> None:
         for kept, weight in zip(self.state, self.followed, strict=True):
-            kept.assign_add(share * (weight - kept))
+            if kept.dtype.is_floating:
+                kept.assign_add(share * (weight - kept))
+            else:  # a count, which has no average
+                kept.assign(weight)
 
     def weights(self) -> list[np.ndarray]:
         """Return the average, in the order of the network's weights."""

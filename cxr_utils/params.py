@@ -112,7 +112,9 @@ class Resnet50v2(ModelSection):
 
     epochs: int = Field(6, ge=1, le=500, description="passes over the training images, from random weights")
     batch_size: int = Field(16, ge=2, le=1024, description="images per gradient step")
-    learning_rate: Number = Field(1e-3, gt=0, le=1, description="peak of the warm-up and cosine schedule, from random weights")
+    learning_rate: Number = Field(
+        1e-3, gt=0, le=1, description="peak of the warm-up and cosine schedule, from random weights and of the head alone"
+    )
     average: Number = Field(0.995, ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0 keeps the last ones")
     backbone: Backbone = Field("ResNet50V2", description="name of the architecture in keras.applications")
     weights: str = Field("auto", min_length=1, description="auto (ImageNet where it can be had, else random), imagenet, none, or a file")

@@ -84,8 +84,7 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
         problems=problems,
         verdict=findings.verdict(models, standing),
         scores=findings.score_table(models).to_html(border=0) if models else "",
-        resamples=known.get("bootstrap", {}).get("resamples", 0),
-        val_images=sum(known.get("data", {}).get("counts", {}).get("val", {}).values()),
+        splits=findings.about_splits(known) if models else "",
         matrices=_matrices(folder, models, synthetic),
         provenance=_provenance(record),
     )

@@ -23,7 +23,7 @@ from .augmentation import DRAWS, change, to_float
 from .images import Fold
 from .params import Augmentation
 
-# About one and a half times what the default augmentation does at most.
+# Fixed, and of the order of the default augmentation's largest changes: as far as it goes (stretch), or up to twice as far.
 STRENGTH = Augmentation(
     flip=False, rotation=12.0, shift=0.08, zoom=0.2, stretch=0.35, brightness=0.15, contrast=0.3, gamma=0.5, sharpness=1.0, noise=0.05
 )

@@ -24,12 +24,13 @@ from .folds import chosen_on
 from .gradient import Loss, run_epoch, training_step
 from .images import Fold
 from .manifest import SCORED_FOLDS
-from .optimizer import AdamW, Average, learning_rates
+from .optimizer import AdamW, Average, LossScale, learning_rates
 from .params import Augmentation, ModelSection, Params, UsageError
 
 # What decides a model's weights: when one of these changes, it is trained again.
 MODULES = (
-    "pixels", "manifest", "folds", "images", "augmentation", "models", "weights", "stress", "optimizer", "gradient", "transfer", "training",
+    "pixels", "manifest", "folds", "images", "augmentation", "models", "weights", "stress",
+    "hardware", "optimizer", "gradient", "transfer", "checkpoint", "training",
 )  # fmt: skip
 LIBRARIES = ("tensorflow", "keras", "numpy", "pillow")
 
@@ -81,7 +82,8 @@ def fit_or_load(name: str, params: Params, digest: str, parts: dict[str, Fold], 
     FloatingPointError
         The loss became NaN.
     """
-    key = training_key(name, params, digest)
+    start = weights.find(getattr(params, name))
+    key = training_key(name, params, digest, start)
     card_file, model_file = run.model_card(name), run.model(name)
     if card_file.is_file() and model_file.is_file():
         card = json.loads(card_file.read_text(encoding="utf-8"))
@@ -90,7 +92,7 @@ def fit_or_load(name: str, params: Params, digest: str, parts: dict[str, Fold], 
             return Trained(keras.models.load_model(model_file, compile=False), pd.DataFrame(card["history"]), card)
     card_file.unlink(missing_ok=True)
     checkpoint = Checkpoint(run.checkpoint(name), key)
-    trained = fit(getattr(params, name), params.augmentation, params.seed, parts, checkpoint)
+    trained = fit(getattr(params, name), params.augmentation, params.seed, parts, start, checkpoint)
     versions = {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}}
     card = {"model": name, "training_key": key, **trained.card, "versions": versions, "history": trained.history.to_dict("records")}
     part = model_file.with_name(f".part.{model_file.name}")
@@ -101,7 +103,7 @@ def fit_or_load(name: str, params: Params, digest: str, parts: dict[str, Fold], 
     return Trained(trained.model, trained.history, card)
 
 
-def training_key(name: str, params: Params, digest: str) -> str:
+def training_key(name: str, params: Params, digest: str, start: weights.Start) -> str:
     """Return a digest of all that decides a model's weights: data, parameters, code and libraries."""
     settings = getattr(params, name)
     asked = {
@@ -110,7 +112,7 @@ def training_key(name: str, params: Params, digest: str) -> str:
         "fit": params.data.fit,
         "augmentation": params.augmentation.model_dump(),
         "model": settings.model_dump(),
-        "weights": paths.digest(paths.from_root(getattr(settings, "weights", ""))),
+        "weights": paths.digest(start.file) if start.file else "random",
         "manifest": digest,
         "libraries": {library: version(library) for library in LIBRARIES},
         "modules": {module: paths.digest(paths.PACKAGE / f"{module}.py") for module in MODULES},
@@ -119,7 +121,12 @@ def training_key(name: str, params: Params, digest: str) -> str:
 
 
 def fit(
-    settings: ModelSection, augmentation: Augmentation, seed: int, parts: dict[str, Fold], checkpoint: Checkpoint | None = None
+    settings: ModelSection,
+    augmentation: Augmentation,
+    seed: int,
+    parts: dict[str, Fold],
+    start: weights.Start | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train a model with AdamW and keep its best epoch, by log loss on the stress validation.
 
@@ -133,6 +140,8 @@ def fit(
         The same seed, data and machine give the same weights.
     parts : dict of Fold
         ``train``, and ``validation`` or, as in the original protocol, ``val`` in its place.
+    start : Start, optional
+        The weights to start from; those that `settings` asks for where left out.
     checkpoint : Checkpoint, optional
         Where the state is kept after each epoch, and taken from where it is this training's.
 
@@ -153,7 +162,7 @@ def fit(
         raise UsageError(f"batch_size = {settings.batch_size}: there are only {len(train)} training images; take a smaller batch")
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
-    file, origin = weights.find(settings)
+    file, origin = start or weights.find(settings)
     made = _prepare(settings, augmentation, train, file)
     progress = Progress(made.model, made.variables, checkpoint)
     print(f"{len(train)} images in {made.steps} batches of {settings.batch_size}, {made.about}, weights: {origin}", flush=True)
@@ -161,6 +170,10 @@ def fit(
         print(f"going on after epoch {len(progress.rows)}, where this training was stopped before", flush=True)
     elif file and settings.head_epochs:
         progress.head = transfer.train_head(made.model, settings, train, chosen, made.loss, seed)
+        if not math.isfinite(progress.head["validation_loss"]):
+            raise FloatingPointError(
+                f"the loss of the head alone is not finite; take a smaller learning_rate than {settings.learning_rate}"
+            )
         made.network.set_weights(made.model.get_weights())
         print(f"head alone: validation loss {progress.head['validation_loss']:.4f} after {settings.head_epochs} epochs", flush=True)
     for epoch in range(len(progress.rows), made.epochs):
@@ -190,7 +203,7 @@ class _Prepared:
 
     network: keras.Model  # is trained, in its precision and on its devices
     model: keras.Model  # validates and is kept, in float32 on one device
-    optimizer: AdamW
+    optimizer: AdamW | LossScale
     average: Average | None
     loss: Loss
     step: Callable[..., tf.Tensor]
@@ -215,13 +228,14 @@ def _prepare(settings: ModelSection, augmentation: Augmentation, train: Fold, fi
     steps = len(train) // settings.batch_size
     with strategy.scope() if strategy else contextlib.nullcontext():
         network = models.build(settings, precision, transfer=bool(file))
-        hardware.check_memory(network, settings.batch_size)
+        hardware.check_memory(network, settings.batch_size, devices)
         if file:
             weights.put(weights.backbone_of(network), settings.backbone, file)
             epochs, peak, shares = settings.tuning_epochs, settings.tuning_rate, transfer.shares(network, settings.early_rate)
         else:
             epochs, peak, shares = settings.epochs, settings.learning_rate, None
         optimizer = AdamW([weight.value for weight in network.trainable_variables], settings.weight_decay, shares)
+        optimizer = LossScale(optimizer) if precision == "float16" else optimizer
         loss = Loss.of(settings, train.labels)
         step = training_step(network, optimizer, augmentation, loss, strategy)
     model = models.build(settings, transfer=bool(file))
@@ -251,7 +265,7 @@ def _run_epoch(made: _Prepared, batch_size: int, parts: dict[str, Fold], seed: i
         raise UsageError(f"batch_size = {batch_size}: a step does not fit into memory; take a smaller one") from None
     made.model.set_weights(made.average.weights() if made.average else made.network.get_weights())
     found = _validate(made.model, parts)
-    if not math.isfinite(loss + found["validation_loss"]):
+    if not math.isfinite(loss + sum(found.values())):
         raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}; take a smaller {made.rate_name} than {made.rates.max():g}")
     return {"epoch": epoch + 1, "loss": loss, **found, "learning_rate": float(rates[-1]), "seconds": time.perf_counter() - started}
 

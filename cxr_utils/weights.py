@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import download, paths
 from .params import ModelSection, Resnet50v2, UsageError
@@ -30,7 +30,7 @@ PUBLISHED = {
     "InceptionResNetV2": ("inception_resnet_v2", f"inception_resnet_v2{KERNELS}", "d19885ff4a710c122648d3b5c3b684e4"),
     "EfficientNetV2B0": ("efficientnet_v2", "efficientnetv2-b0_notop.h5", "893217f2bb855e2983157299931e43ff"),
     "EfficientNetV2B1": ("efficientnet_v2", "efficientnetv2-b1_notop.h5", "0e80663031ca32d657f9caa404b6ec37"),
-    "EfficientNetV2B2": ("efficientnet_v2", "efficientnetv2-b2_notop.h5", "2dfe2e7a5d45b6632553a8961ea609eb"),
+    "EfficientNetV2B2": ("efficientnet_v2", "efficientnetv2-b2_notop.h5", "1dfe2e7a5d45b6632553a8961ea609eb"),
     "EfficientNetV2B3": ("efficientnet_v2", "efficientnetv2-b3_notop.h5", "f6abf7b5849ac99a89b50dd3fd532856"),
     "EfficientNetV2S": ("efficientnet_v2", "efficientnetv2-s_notop.h5", "af0682fb74e8c54910f2d4393339c070"),
     "ConvNeXtTiny": ("convnext", "convnext_tiny_notop.h5", "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"),
@@ -44,8 +44,15 @@ def backbone_of(model: keras.Model) -> keras.Model:
     return next(layer for layer in model.layers if hasattr(layer, "layers"))
 
 
-def find(settings: ModelSection) -> tuple[Path | None, str]:
-    """Return the file of weights that `settings` asks for, or None for random ones, and what to call them.
+class Start(NamedTuple):
+    """What a training starts from: a file of weights, or None for random ones, and what the report calls it."""
+
+    file: Path | None
+    origin: str
+
+
+def find(settings: ModelSection) -> Start:
+    """Return what `settings` asks a training to start from.
 
     Parameters
     ----------
@@ -58,15 +65,15 @@ def find(settings: ModelSection) -> tuple[Path | None, str]:
         Weights that were named cannot be had.
     """
     if not isinstance(settings, Resnet50v2) or settings.weights == "none":
-        return None, "random"
+        return Start(None, "random")
     if settings.weights not in ("auto", "imagenet"):
-        return paths.from_root(settings.weights), settings.weights
+        return Start(paths.from_root(settings.weights), settings.weights)
     try:
-        return fetch(settings.backbone, settings.weights_address), "imagenet"
+        return Start(fetch(settings.backbone, settings.weights_address), "imagenet")
     except UsageError as error:
         if settings.weights == "imagenet":
             raise
-        return None, f"random, as ImageNet weights cannot be had here ({error})"
+        return Start(None, f"random, as ImageNet weights cannot be had here ({error})")
 
 
 def fetch(backbone: str, address: str) -> Path:
