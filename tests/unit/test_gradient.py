@@ -69,11 +69,11 @@ def test_float16_steps_are_scaled_and_overflow_moves_nothing(smoke):
     network = models.build(smoke.baseline_cnn, "float16")
     assert network.compute_dtype == "float16" and network.get_layer("head_logit").kernel.dtype == "float32"
     weight = tf.Variable([1.0, 2.0])
-    half = gradient._LossScale(optimizer.AdamW([weight], 0.0))
+    half = optimizer.LossScale(optimizer.AdamW([weight], 0.0))
     half.apply([tf.constant([np.inf, 1.0])], tf.constant(0.1), tf.constant(0.0))
-    assert (weight.numpy() == [1, 2]).all() and half.scale.numpy() == gradient.FIRST_SCALE / 2
+    assert (weight.numpy() == [1, 2]).all() and half.scale.numpy() == optimizer.FIRST_SCALE / 2
     half.apply([tf.constant([1.0, 1.0])], tf.constant(0.1), tf.constant(1.0))
-    assert (weight.numpy() < [1, 2]).all() and half.scale.numpy() == gradient.FIRST_SCALE / 2 and half.good.numpy() == 1
+    assert (weight.numpy() < [1, 2]).all() and half.scale.numpy() == optimizer.FIRST_SCALE / 2 and half.good.numpy() == 1
 
 
 TWO_DEVICES = """
@@ -151,13 +151,15 @@ def test_speed_is_measured_in_both_kinds():
 
 def test_a_batch_too_large_for_memory_stops_before_training(smoke):
     network = models.build(smoke.baseline_cnn)
-    hardware.check_memory(network, 16)
-    with pytest.raises(UsageError, match="take a batch of at most") as refused:
-        hardware.check_memory(network, 1024, available=100_000_000)
-    most = int(str(refused.value).split("at most ")[1].split(",")[0])
-    hardware.check_memory(network, most, available=100_000_000)
+    cpu = ["/device:CPU:0"]
+    hardware.check_memory(network, 16, cpu)
+    hardware.check_memory(network, 1024, ["/device:GPU:0"], available=1)
+    with pytest.raises(UsageError, match="images of this size fit") as refused:
+        hardware.check_memory(network, 1024, cpu, available=100_000_000)
+    most = int(str(refused.value).split("at most ")[1].split()[0])
+    hardware.check_memory(network, most, cpu, available=100_000_000)
     with pytest.raises(UsageError):
-        hardware.check_memory(network, most + 1, available=100_000_000)
+        hardware.check_memory(network, most + 1, cpu, available=100_000_000)
     assert paths.cache_folder().is_dir()
 
 

@@ -50,6 +50,20 @@ def test_imports_run_one_way():
     assert {file.stem for file in paths.PACKAGE.glob("*.py")} == {*ORDER, "__init__", "__main__"}
 
 
+def test_training_is_keyed_by_every_module_that_it_uses():
+    """What decides the weights, by way of imports; params, paths and published files are keyed by what is in them."""
+    from cxr_utils.training import MODULES
+
+    found, asked = set(), ["training"]
+    while asked:
+        module = asked.pop()
+        found.add(module)
+        for node in ast.walk(ast.parse((paths.PACKAGE / f"{module}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                asked += ({node.module} if node.module else {name.name for name in node.names}) - found
+    assert set(MODULES) == found - {"paths", "params", "download", "sources", "published", "phantom"}
+
+
 def test_default_profile_states_every_parameter():
     from cxr_utils.params import Params
 

@@ -2,8 +2,10 @@ import keras
 import numpy as np
 import pytest
 
-from cxr_utils import checkpoint, images, models, params, paths, training
+from cxr_utils import checkpoint, images, models, optimizer, params, paths, training, weights
 from cxr_utils.params import UsageError
+
+RANDOM = weights.Start(None, "random")
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +50,8 @@ def test_same_training_is_not_done_twice(trained, learner, learner_data, folder,
 
 
 def test_training_key_follows_what_decides_the_weights(learner):
-    key = training.training_key("baseline_cnn", learner, "digest")
-    assert training.training_key("baseline_cnn", learner, "other") != key
+    key = training.training_key("baseline_cnn", learner, "digest", RANDOM)
+    assert training.training_key("baseline_cnn", learner, "other", RANDOM) != key
     for change, same in (
         ("baseline_cnn.epochs=9", False),
         ("augmentation.zoom=0.2", False),
@@ -59,7 +61,7 @@ def test_training_key_follows_what_decides_the_weights(learner):
         ("evaluation.resamples=300", True),
     ):
         overrides = ["data.phantom_images=500", "baseline_cnn.epochs=8", "baseline_cnn.image_size=64", change]
-        assert (training.training_key("baseline_cnn", params.load("smoke", overrides), "digest") == key) == same, change
+        assert (training.training_key("baseline_cnn", params.load("smoke", overrides), "digest", RANDOM) == key) == same, change
 
 
 def test_same_seed_same_weights(smoke):
@@ -69,13 +71,21 @@ def test_same_seed_same_weights(smoke):
         assert (first == second).all()
 
 
-@pytest.mark.parametrize("name", ["baseline_cnn", "resnet50v2"])
-def test_a_stopped_training_ends_with_the_same_weights(smoke, tmp_path, monkeypatch, name):
+@pytest.mark.parametrize("kind", ["baseline", "float16", "backbone", "backbone from weights"])
+def test_a_stopped_training_ends_with_the_same_weights(smoke, tmp_path, monkeypatch, kind):
     """Stopped after its first epoch and started again, with dropout and batch norm: equal to one left alone, to the last digit."""
     data = images.open_data(smoke, 32)
-    settings = getattr(smoke, name).model_copy(update={"epochs": 2, "image_size": 32, "average": 0.9})
-    if name == "resnet50v2":
-        settings = settings.model_copy(update={"backbone": "MobileNetV2"})  # smaller, behind the same head
+    settings = smoke.resnet50v2 if "backbone" in kind else smoke.baseline_cnn
+    settings = settings.model_copy(update={"epochs": 2, "image_size": 32, "average": 0.9})
+    if kind == "float16":
+        settings = settings.model_copy(update={"precision": "float16"})
+    if "backbone" in kind:
+        settings = settings.model_copy(
+            update={"backbone": "MobileNetV2", "tuning_epochs": 2, "head_epochs": 2}
+        )  # smaller, behind the same head
+    if "weights" in kind:
+        weights.backbone_of(models.build(settings)).save_weights(tmp_path / "w.weights.h5")
+        settings = settings.model_copy(update={"weights": str(tmp_path / "w.weights.h5")})
     alone = training.fit(settings, smoke.augmentation, 3, data.folds)
     kept = checkpoint.Checkpoint(tmp_path / "kept", "key")
 
@@ -88,9 +98,9 @@ def test_a_stopped_training_ends_with_the_same_weights(smoke, tmp_path, monkeypa
     with monkeypatch.context() as patch, pytest.raises(Killed):
         save = kept.save
         patch.setattr(kept, "save", lambda *state: (save(*state), kill()))
-        training.fit(settings, smoke.augmentation, 3, data.folds, kept)
+        training.fit(settings, smoke.augmentation, 3, data.folds, checkpoint=kept)
     keras.utils.clear_session()
-    resumed = training.fit(settings, smoke.augmentation, 3, data.folds, kept)
+    resumed = training.fit(settings, smoke.augmentation, 3, data.folds, checkpoint=kept)
     for first, second in zip(alone.model.get_weights(), resumed.model.get_weights(), strict=True):
         assert (first == second).all()
     assert resumed.history.drop(columns="seconds").equals(alone.history.drop(columns="seconds"))
@@ -135,6 +145,15 @@ def test_other_backbones_answer(smoke, backbone):
     settings = smoke.resnet50v2.model_copy(update={"backbone": backbone, "weights": "none"})
     model = models.build(settings)
     assert model(np.random.default_rng(0).uniform(size=(2, 32, 32, 1)).astype("float32")).shape == (2, 1)
+
+
+def test_counts_among_the_weights_have_no_average(smoke):
+    """EfficientNet keeps the number of images it was normalised with, an integer."""
+    network = models.build(smoke.resnet50v2.model_copy(update={"backbone": "EfficientNetB0", "weights": "none"}))
+    average = optimizer.Average(network, 0.9)
+    assert any(not kept.dtype.is_floating for kept in average.state)
+    average.follow(0)
+    network.set_weights(average.weights())
 
 
 def test_image_under_the_minimum_stops(smoke):
