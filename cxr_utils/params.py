@@ -93,6 +93,9 @@ class ModelSection(Section):
     warmup_epochs: Number = Field(1.0, ge=0, description="epochs over which the learning rate rises; may be a fraction")
     label_smoothing: Number = Field(0.0, ge=0, lt=1, description="share by which labels are moved towards one half")
     class_weights: bool = Field(False, description="let both classes weigh alike in the loss, however many images they have")
+    balance: Number = Field(
+        6.0, ge=0, le=50, description="most that an image is weighed up so that sharpness, exposure and file size say nothing; 0 is off"
+    )
     average: Number = Field(0.998, ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0 keeps the last ones")
     patience: int = Field(8, ge=1, description="epochs without a better stress validation after which training stops")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
