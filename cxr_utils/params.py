@@ -86,7 +86,7 @@ class ModelSection(Section):
     """What the two models have in common."""
 
     image_size: int = Field(96, ge=32, le=512, description="side of the square the network sees, in pixels")
-    epochs: int = Field(12, ge=1, le=500, description="passes over the training images")
+    epochs: int = Field(16, ge=1, le=500, description="passes over the training images")
     batch_size: int = Field(32, ge=2, le=1024, description="images per gradient step")
     learning_rate: Number = Field(2e-3, gt=0, le=1, description="peak of the warm-up and cosine schedule")
     weight_decay: Number = Field(0.05, ge=0, le=1, description="decoupled weight decay of AdamW")
