@@ -150,9 +150,9 @@ def measure_head(asked: argparse.Namespace) -> dict[str, float]:
     adamw = optimizer.AdamW([weight.value for weight in model.trainable_variables], settings.weight_decay)
 
     @tf.function(autograph=False)
-    def step(pixels, labels, weights, rate, _, number):
+    def step(pixels, labels, rate, _, number):
         with tf.GradientTape() as tape:
-            found = loss(labels, model(augmentation.to_float(pixels), training=True)[:, 0], weights)
+            found = loss(labels, model(augmentation.to_float(pixels), training=True)[:, 0])
         adamw.apply(tape.gradient(found, adamw.variables), rate, number)
         return found
 

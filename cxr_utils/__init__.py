@@ -3,8 +3,8 @@
 Read the modules in the order in which the data flows:
 
 ``paths`` and ``params`` (where files lie, what a run is asked for), ``published``, ``download``,
-``pixels``, ``phantom``, ``manifest``, ``folds``, ``sources``, ``images``, ``shortcuts``, ``weighing`` and
-``audit`` (from a folder of X-rays to pixels, a split by patient, and what may be wrong with them),
+``pixels``, ``phantom``, ``manifest``, ``folds``, ``sources``, ``images``, ``shortcuts`` and ``audit``
+(from a folder of X-rays to pixels, a split by patient, and what may be wrong with them),
 ``augmentation``, ``models``, ``weights``, ``stress``, ``hardware``, ``optimizer``, ``gradient``,
 ``transfer``, ``checkpoint`` and ``training`` (from pixels to a trained model), ``metrics``,
 ``calibration``, ``scoring``, ``plots``, ``data_findings`` and ``findings`` (from a model to numbers,

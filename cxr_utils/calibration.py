@@ -8,7 +8,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_curve
 
 
-def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the temperature that minimises the log loss (Guo et al. 2017, arXiv:1706.04599).
 
     Parameters
@@ -17,8 +17,6 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray 
         Logits of PNEUMONIA on validation data.
     labels : ndarray, shape (n,)
         1 for PNEUMONIA, 0 for NORMAL.
-    weights : ndarray, shape (n,), optional
-        How much each image counts.
 
     Returns
     -------
@@ -28,7 +26,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray 
     signs = 2 * labels - 1
 
     def loss(log_temperature: float) -> float:
-        return float(np.average(np.logaddexp(0, -signs * logits / np.exp(log_temperature)), weights=weights))
+        return float(np.mean(np.logaddexp(0, -signs * logits / np.exp(log_temperature))))
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log((0.05, 20)), method="bounded").x))
 
@@ -38,7 +36,7 @@ def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
     return expit(logits / temperature)
 
 
-def thresholds(labels: np.ndarray, scores: np.ndarray, target_sensitivity: float, weights: np.ndarray | None = None) -> dict[str, float]:
+def thresholds(labels: np.ndarray, scores: np.ndarray, target_sensitivity: float) -> dict[str, float]:
     """Fix the operating points on validation scores.
 
     Parameters
@@ -47,8 +45,6 @@ def thresholds(labels: np.ndarray, scores: np.ndarray, target_sensitivity: float
         Labels and calibrated scores of the validation data, both classes present.
     target_sensitivity : float
         For the point ``sensitivity``, in (0, 1).
-    weights : ndarray, shape (n,), optional
-        How much each image counts.
 
     Returns
     -------
@@ -57,7 +53,7 @@ def thresholds(labels: np.ndarray, scores: np.ndarray, target_sensitivity: float
         highest threshold that reaches the target. Thresholds lie midway between two scores, so that they
         do not hang on one image.
     """
-    alarms, hits, cuts = roc_curve(labels, scores, drop_intermediate=False, sample_weight=weights)
+    alarms, hits, cuts = roc_curve(labels, scores, drop_intermediate=False)
     youden = int(np.argmax(hits - alarms))
     target = int(np.argmax(hits >= target_sensitivity))
     return {"half": 0.5, "youden": _midway(cuts, youden), "sensitivity": _midway(cuts, target)}

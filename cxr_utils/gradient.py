@@ -39,11 +39,11 @@ class Loss:
         weights = (0.5 / (1 - share), 0.5 / share) if settings.class_weights else (1.0, 1.0)
         return cls(settings.label_smoothing, weights)
 
-    def __call__(self, labels: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        """Return the mean over a batch; labels, logits and the weight of each image are float32, shape (n,)."""
+    def __call__(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """Return the mean over a batch; labels and logits are float32, shape (n,)."""
         targets = labels * (1.0 - self.smoothing) + self.smoothing / 2.0
         each = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
-        return tf.reduce_mean(each * weights * tf.where(labels > 0.5, self.weights[1], self.weights[0]))
+        return tf.reduce_mean(each * tf.where(labels > 0.5, self.weights[1], self.weights[0]))
 
 
 def training_step(
@@ -71,15 +71,15 @@ def training_step(
     Returns
     -------
     callable
-        Takes pixels (uint8, shape (n, size, size)), labels and weights (float32, shape (n,)), the learning rate,
-        a seed (int32, shape (2,)) and the number of the step from 0 (float32); returns the mean loss.
+        Takes pixels (uint8, shape (n, size, size)), labels (float32, shape (n,)), the learning rate, a seed
+        (int32, shape (2,)) and the number of the step from 0 (float32); returns the mean loss.
     """
     loss = loss or Loss()
 
-    def step(pixels, labels, weights, rate, seed, number):
+    def step(pixels, labels, rate, seed, number):
         images = augment(to_float(pixels), augmentation, seed)
         with tf.GradientTape() as tape:
-            found = loss(labels, network(images, training=True)[:, 0], weights)
+            found = loss(labels, network(images, training=True)[:, 0])
             aim = found * optimizer.scale
         gradients = tape.gradient(aim, optimizer.variables)
         if strategy:
@@ -93,12 +93,12 @@ def training_step(
 def _shared(step: Callable[..., tf.Tensor], strategy: tf.distribute.Strategy) -> Callable[..., tf.Tensor]:
     """Return a step in which each device takes its part of the batch, with a seed of its own."""
 
-    def run(pixels, labels, weights, rate, seed, number):
+    def run(pixels, labels, rate, seed, number):
         def part():
             index = tf.distribute.get_replica_context().replica_id_in_sync_group
             images = tf.shape(labels)[0] // strategy.num_replicas_in_sync
             mine = slice(index * images, (index + 1) * images)
-            return step(pixels[mine], labels[mine], weights[mine], rate, seed + tf.stack([0, index * PARTS_APART]), number)
+            return step(pixels[mine], labels[mine], rate, seed + tf.stack([0, index * PARTS_APART]), number)
 
         return strategy.reduce("MEAN", strategy.run(part), axis=None)
 
@@ -130,9 +130,9 @@ def run_epoch(step: Callable[..., tf.Tensor], train: Fold, batch_size: int, rate
     for index, rate in enumerate(rates):
         rows = order[index * batch_size : (index + 1) * batch_size]
         number = epoch * len(rates) + index
-        labels, weights = (tf.constant(values[rows], tf.float32) for values in (train.labels, train.weights))
+        labels = tf.constant(train.labels[rows], tf.float32)
         seeds = tf.constant([seed, number], tf.int32)
-        losses.append(step(tf.constant(train.pixels[rows]), labels, weights, tf.constant(rate), seeds, tf.constant(float(number))))
+        losses.append(step(tf.constant(train.pixels[rows]), labels, tf.constant(rate), seeds, tf.constant(float(number))))
         if after:
             after(number)
     return float(np.mean([float(loss) for loss in losses]))

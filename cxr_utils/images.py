@@ -61,14 +61,11 @@ class Fold:
         1 for PNEUMONIA, 0 for NORMAL.
     files : DataFrame
         Rows of the manifest, in the order of `pixels`.
-    weights : ndarray of float64, shape (n,)
-        How much each image counts where a model is trained or choices are made; scores on test do not use it.
     """
 
     pixels: Pixels
     labels: np.ndarray
     files: pd.DataFrame
-    weights: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -171,5 +168,5 @@ def open_data(params: Params, size: int, progress: bool = False) -> XRays:
         rows = np.flatnonzero(files["fold"] == fold)
         if len(rows):
             part = files.iloc[rows].reset_index(drop=True)
-            folds[fold] = Fold(Pixels(stored, rows), (part["label"] == "PNEUMONIA").to_numpy(np.int64), part, np.ones(len(part)))
+            folds[fold] = Fold(Pixels(stored, rows), (part["label"] == "PNEUMONIA").to_numpy(np.int64), part)
     return XRays(source, manifest, files, stored, folds)

@@ -86,16 +86,13 @@ class ModelSection(Section):
     """What the two models have in common."""
 
     image_size: int = Field(96, ge=32, le=512, description="side of the square the network sees, in pixels")
-    epochs: int = Field(16, ge=1, le=500, description="passes over the training images")
+    epochs: int = Field(12, ge=1, le=500, description="passes over the training images")
     batch_size: int = Field(32, ge=2, le=1024, description="images per gradient step")
     learning_rate: Number = Field(2e-3, gt=0, le=1, description="peak of the warm-up and cosine schedule")
     weight_decay: Number = Field(0.05, ge=0, le=1, description="decoupled weight decay of AdamW")
     warmup_epochs: Number = Field(1.0, ge=0, description="epochs over which the learning rate rises; may be a fraction")
     label_smoothing: Number = Field(0.0, ge=0, lt=1, description="share by which labels are moved towards one half")
     class_weights: bool = Field(False, description="let both classes weigh alike in the loss, however many images they have")
-    balance: Number = Field(
-        6.0, ge=0, le=50, description="most that an image is weighed up so that sharpness, exposure and file size say nothing; 0 is off"
-    )
     average: Number = Field(0.998, ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0 keeps the last ones")
     patience: int = Field(8, ge=1, description="epochs without a better stress validation after which training stops")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(

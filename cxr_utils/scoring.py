@@ -38,7 +38,7 @@ def score_model(
         Fold -> logits before calibration.
     stressed : ndarray
         Logits of the stress validation, from ``stress.for_choices``: the temperature and the thresholds are
-        fitted on them, its images weighed, as new films differ from those that training and validation share.
+        fitted on them, as new films differ from those that training and validation share.
     data : XRays
         The data set.
     params : Params
@@ -51,12 +51,11 @@ def score_model(
     DataFrame
         split, path, patient, label, subtype, score (P(PNEUMONIA) after calibration).
     """
-    chosen = data.folds[data.chosen_on]
+    labels = data.folds[data.chosen_on].labels
     # Sixteen images may be told apart without error, and then any temperature would make a model surer of itself.
-    temperature = calibration.fit_temperature(stressed, chosen.labels, chosen.weights) if data.chosen_on == "validation" else 1.0
+    temperature = calibration.fit_temperature(stressed, labels) if data.chosen_on == "validation" else 1.0
     scores = {fold: calibration.calibrated(logit, temperature) for fold, logit in logits.items()}
-    by_choice = calibration.calibrated(stressed, temperature)
-    points = calibration.thresholds(chosen.labels, by_choice, params.evaluation.target_sensitivity, chosen.weights)
+    points = calibration.thresholds(labels, calibration.calibrated(stressed, temperature), params.evaluation.target_sensitivity)
     frames = [data.folds[fold].files.assign(split=fold, score=scores[fold]) for fold in scores]
     predictions = pd.concat(frames, ignore_index=True)[COLUMNS]
     origin = {"source": data.source.kind, "synthetic": data.source.synthetic, "manifest": data.manifest.digest}

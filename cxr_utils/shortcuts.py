@@ -91,15 +91,15 @@ def rim(data: XRays) -> Reach:
         grey = np.asarray(data.stored[start : start + BLOCK], np.float32)
         coarse = grey[:, : side * RIM_SIZE, : side * RIM_SIZE].reshape(len(grey), RIM_SIZE, side, RIM_SIZE, side).mean((2, 4))
         rows.append(standardised(coarse)[:, outer])
-    return _reach(linear(0.001), np.concatenate(rows), data.files)
+    return _reach(_linear(0.001), np.concatenate(rows), data.files)
 
 
 def _reach(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> Reach:
     labels, patients = (files["label"] == LABELS[1]).to_numpy(), files["patient"].to_numpy()
     train, test = files["split"].isin(["train", "validation"]).to_numpy(), (files["split"] == "test").to_numpy()
-    if not enough(labels[train], patients[train]):
+    if not _enough(labels[train], patients[train]):
         return Reach(np.nan, np.nan, np.nan, np.nan)
-    seen = roc_auc_score(labels[train], unseen(model, features[train], labels[train], patients[train]))
+    seen = roc_auc_score(labels[train], _unseen(model, features[train], labels[train], patients[train]))
     with threadpool_limits(1):
         scores = model.fit(features[train], labels[train]).predict_proba(features[test])[:, 1]
     area = float(roc_auc_score(labels[test], scores))
@@ -138,26 +138,25 @@ def fit_leaks(data: XRays, seed: int) -> pd.DataFrame:
     aspect = chosen["width"] / chosen["height"]
     wide = (aspect > (aspect.min() + aspect.max()) / 2).to_numpy()
     rows = []
-    if aspect.max() - aspect.min() >= LEAST_SPREAD and enough(wide, chosen["patient"].to_numpy()):
+    if aspect.max() - aspect.min() >= LEAST_SPREAD and _enough(wide, chosen["patient"].to_numpy()):
         for fit in ("squash", "crop", "pad"):
             pictures = squares(data.manifest, chosen["path"], Square(LEAK_SIZE, fit)).reshape(len(chosen), -1)
-            guess = unseen(linear(0.01), pictures.astype(np.float32), wide, chosen["patient"].to_numpy())
+            guess = _unseen(_linear(0.01), pictures.astype(np.float32), wide, chosen["patient"].to_numpy())
             rows.append([fit, roc_auc_score(wide, guess)])
     return pd.DataFrame(rows, columns=["fit", "AUROC"])
 
 
-def linear(strength: float) -> BaseEstimator:
-    """Return a logistic regression on standardised features, `strength` the inverse of its penalty."""
+def _linear(strength: float) -> BaseEstimator:
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
 
 
-def enough(labels: np.ndarray, patients: np.ndarray) -> bool:
+def _enough(labels: np.ndarray, patients: np.ndarray) -> bool:
     """Whether each class has the patients without which a cross-validation says nothing."""
     return min(len(set(patients[labels == label])) for label in (False, True)) >= LEAST_PATIENTS
 
 
-def unseen(model: BaseEstimator, features: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
-    """Return P(label) of each row, in 0..1, by a model that has not seen its patient."""
+def _unseen(model: BaseEstimator, features: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """Scores of each row by a model that has not seen its patient."""
     with threadpool_limits(1):  # on a busy machine more threads wait for each other twenty times as long
         folds = StratifiedGroupKFold(FOLDS_OF_PATIENTS)
         return cross_val_predict(model, features, labels, groups=patients, cv=folds, method="predict_proba")[:, 1]

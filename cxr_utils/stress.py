@@ -120,9 +120,9 @@ def for_choices(model: keras.Model, folds: dict[str, Fold], flips: bool = False)
     return models.logits(model, folds["val"].pixels, flips=flips)
 
 
-def log_loss(logit: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Return the mean cross-entropy of logits, in nats, weighted where weights are given."""
-    return float(np.average(np.logaddexp(0, -logit * (2 * labels - 1)), weights=weights))
+def log_loss(logit: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean cross-entropy of logits, in nats."""
+    return float(np.mean(np.logaddexp(0, -logit * (2 * labels - 1))))
 
 
 def table(

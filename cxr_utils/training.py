@@ -29,7 +29,7 @@ from .params import Augmentation, ModelSection, Params, UsageError
 
 # What decides a model's weights: when one of these changes, it is trained again.
 MODULES = (
-    "pixels", "manifest", "folds", "images", "shortcuts", "weighing", "augmentation", "models", "weights", "stress",
+    "pixels", "manifest", "folds", "images", "augmentation", "models", "weights", "stress",
     "hardware", "optimizer", "gradient", "transfer", "checkpoint", "training",
 )  # fmt: skip
 LIBRARIES = ("tensorflow", "keras", "numpy", "pillow")
@@ -128,7 +128,7 @@ def fit(
     start: weights.Start | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Train a model with AdamW and keep its best epoch, by log loss on the stress validation, its images weighed.
+    """Train a model with AdamW and keep its best epoch, by log loss on the stress validation.
 
     Parameters
     ----------
@@ -277,12 +277,12 @@ def _report(row: dict[str, float], epochs: int) -> None:
 
 
 def _validate(model: keras.Model, parts: dict[str, Fold]) -> dict[str, float]:
-    """Log loss and accuracy on the images that choices are made on, and weighted log loss on shifted copies of them."""
+    """Log loss and accuracy on the images that choices are made on, and log loss on shifted copies of them."""
     chosen = parts[chosen_on(parts)]
     found = models.logits(model, chosen.pixels)
     losses = {"validation_loss": stress.log_loss(found, chosen.labels)}
     if "validation" in parts:
-        losses["stress_loss"] = stress.log_loss(stress.mixed_logits(model, chosen), chosen.labels, chosen.weights)
+        losses["stress_loss"] = stress.log_loss(stress.mixed_logits(model, chosen), chosen.labels)
     return losses | {"validation_accuracy": float(np.mean((found >= 0) == chosen.labels))}
 
 

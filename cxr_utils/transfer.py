@@ -72,8 +72,8 @@ def train_head(model: keras.Model, settings: Resnet50v2, train: Fold, validation
         order = np.random.default_rng([seed, 5, epoch]).permutation(len(train))
         for index in range(steps):
             rows, number = order[index * HEAD_BATCH : (index + 1) * HEAD_BATCH], epoch * steps + index
-            labels, weights = (tf.constant(values[rows], tf.float32) for values in (train.labels, train.weights))
-            step(tf.constant(found[rows]), labels, weights, tf.constant(rates[number]), tf.constant(float(number)))
+            labels = tf.constant(train.labels[rows], tf.float32)
+            step(tf.constant(found[rows]), labels, tf.constant(rates[number]), tf.constant(float(number)))
     trained = time.perf_counter()
     return {
         "epochs": settings.head_epochs,
@@ -84,14 +84,14 @@ def train_head(model: keras.Model, settings: Resnet50v2, train: Fold, validation
 
 
 def head_step(model: keras.Model, settings: Resnet50v2, loss: Loss):
-    """Return a gradient step of the head; it takes features, labels, weights, the learning rate and the number of the step."""
+    """Return a gradient step of the head; it takes features, labels, the learning rate and the number of the step."""
     dropout, logit = (model.get_layer(name) for name in HEAD[1:])
     optimizer = AdamW([weight.value for weight in logit.trainable_variables], settings.weight_decay)
 
     @tf.function(autograph=False)
-    def step(inputs, labels, weights, rate, number):
+    def step(inputs, labels, rate, number):
         with tf.GradientTape() as tape:
-            found = loss(labels, logit(dropout(inputs, training=True))[:, 0], weights)
+            found = loss(labels, logit(dropout(inputs, training=True))[:, 0])
         optimizer.apply(tape.gradient(found, optimizer.variables), rate, number)
         return found
 

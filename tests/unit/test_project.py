@@ -9,7 +9,7 @@ from cxr_utils import paths
 NAMED = {"jupyterlab", "papermill", "tensorflow", "pandas", "seaborn", "scikit-learn", "nbconvert"}
 ORDER = [
     *["paths", "params", "published", "download", "pixels", "phantom", "manifest", "folds", "sources"],
-    *["images", "shortcuts", "weighing", "audit"],
+    *["images", "shortcuts", "audit"],
     *["augmentation", "models", "weights", "stress", "hardware", "optimizer", "gradient", "transfer", "checkpoint", "training"],
     *["metrics", "calibration", "scoring", "plots", "data_findings", "findings"],
     *["report", "execution", "pipeline", "cli"],
@@ -61,8 +61,7 @@ def test_training_is_keyed_by_every_module_that_it_uses():
         for node in ast.walk(ast.parse((paths.PACKAGE / f"{module}.py").read_text())):
             if isinstance(node, ast.ImportFrom) and node.level:
                 asked += ({node.module} if node.module else {name.name for name in node.names}) - found
-    weighed = {"shortcuts", "weighing"}  # the images come weighed
-    assert set(MODULES) == found - {"paths", "params", "download", "sources", "published", "phantom"} | weighed
+    assert set(MODULES) == found - {"paths", "params", "download", "sources", "published", "phantom"}
 
 
 def test_default_profile_states_every_parameter():
