@@ -69,7 +69,8 @@ def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standin
         f"{tp} of {tp + fn} PNEUMONIA and {tn} of {tn + fp} NORMAL {drawn}images correctly.",
         f"From {SPLIT_NAMES[chosen]} to test its accuracy goes from {validation['accuracy']:.3f} to "
         f"{test['accuracy']:.3f} and its AUROC from {validation['auroc']:.3f} to {test['auroc']:.3f}.",
-        f"Network: {card['network']}. Weights at the start: {card['weights']}. Trained in {card['precision']}; the best "
+        f"Network: {card['network']}{_in_place_of(model, card['network'])}. Weights at the start: {card['weights']}. "
+        f"Trained in {card['precision']}; the best "
         f"epoch of {len(card['history'])} by {CRITERIA[card['chosen_by']]} was {card['best_epoch']}.",
     ]
     head = card.get("head")
@@ -85,6 +86,14 @@ def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standin
         f"{half['accuracy']:.3f} at a specificity of {half['specificity']:.3f}.",
     )
     return sentences
+
+
+def _in_place_of(model: str, network: str) -> str:
+    """Say so where the parameters put another backbone in the place that a model's name speaks of."""
+    name = MODEL_NAMES[model]
+    return (
+        f", in the place of {name}: wherever this run says {name}, it means {network}" if model == "resnet50v2" and network != name else ""
+    )
 
 
 def about_floor(test: dict[str, Any], standing: str) -> list[str]:
