@@ -199,8 +199,13 @@ def check_weights(run: Run, decisions: Sequence[Decision]) -> None:
     """
     running = [model_of(decision.step) for decision in decisions if decision.action == "run"]
     if "resnet50v2" in running and run.params.resnet50v2.weights not in ("auto", "imagenet", "none"):
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_silence) as other:
             other.submit(weights.check, run.params.resnet50v2).result()
+
+
+def _silence() -> None:
+    """Send to nowhere what TensorFlow says as it starts."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[str]:
