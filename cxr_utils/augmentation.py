@@ -82,7 +82,8 @@ def change(images: tf.Tensor, draws: tf.Tensor, settings: Augmentation, seed: tf
 def _other_rims(images: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
     """Give a share of the images the rim of the one before them, of whatever class, each side as wide as is drawn.
 
-    The rim holds collimator edges, markers, shoulders and little lung, and yet tells the classes apart in training data.
+    The rim holds collimator edges, markers and shoulders, some lung where it is wide, and yet tells the classes apart
+    in training data.
     """
     count, side = tf.shape(images)[0], tf.shape(images)[1]
     widths = tf.random.stateless_uniform([4, count, 1], tf.convert_to_tensor(seed) + 2, *RIM) * tf.cast(side, tf.float32)

@@ -13,7 +13,7 @@ from .manifest import SCORED_FOLDS
 from .params import STEPS, model_of
 from .paths import RunFolder
 from .plots import MODEL_NAMES, SPLIT_NAMES
-from .scoring import labels_of
+from .scoring import labels_of, read_card
 
 SCORES = {
     "accuracy": "accuracy",
@@ -77,7 +77,7 @@ def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standin
     if head:
         sentences.append(
             f"First the head alone was trained, for {head['epochs']} epochs on features computed once; that gave a log loss of "
-            f"{head['validation_loss']:.3f} on {SPLIT_NAMES[chosen]}. Then all layers were trained, the early ones least."
+            f"{head['validation_loss']:.3f} on {SPLIT_NAMES[chosen]}. Then all layers but batch norm were trained, the early ones least."
         )
     half = test["operating_points"]["half"]
     sentences.insert(
@@ -86,6 +86,14 @@ def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standin
         f"{half['accuracy']:.3f} at a specificity of {half['specificity']:.3f}.",
     )
     return sentences
+
+
+def about_networks(models: dict[str, Any], run: RunFolder) -> list[str]:
+    """Say where another backbone stands in the place that a model's name speaks of."""
+    found = [(model, read_card(model, run)["network"]) for model in models if run.model_card(model).is_file()]
+    return [
+        f"The network of this run is {network}{_in_place_of(model, network)}." for model, network in found if _in_place_of(model, network)
+    ]
 
 
 def _in_place_of(model: str, network: str) -> str:
@@ -163,7 +171,7 @@ def about_both(models: dict[str, dict[str, Any]], gaps: pd.DataFrame, standing: 
         if gap.low <= 0 <= gap.high:
             sentences.append(f"In {gap.score} the two are {interval} apart: this test set cannot tell which is better.")
         else:
-            sentences.append(f"In {gap.score} {better} is better by {interval}.")
+            sentences.append(f"In {gap.score} {better}, as trained here, is better by {interval}.")
     for model, entry in models.items():
         chosen = chosen_on(entry)
         before = entry[chosen]["specificity"]
@@ -230,8 +238,9 @@ def about_splits(known: dict[str, Any]) -> str:
     splits = next(iter(known["models"].values()))
     bootstrap, val = known["bootstrap"], sum(known["data"]["counts"].get("val", {}).values())
     sentences = [
-        f"95 % intervals in brackets, from {bootstrap['resamples']} resamples of {bootstrap['unit']}. The positive class is PNEUMONIA.",
-        f"Every choice was made on “{SPLIT_NAMES[chosen_on(splits)]}”; test was scored only.",
+        f"95 % intervals in brackets, from {bootstrap['resamples']} resamples of {bootstrap['unit']}s. The positive class is PNEUMONIA.",
+        f"Every choice was made on {'shifted copies of ' if 'validation' in splits else ''}“{SPLIT_NAMES[chosen_on(splits)]}”; "
+        "test was scored only.",
     ]
     if "validation" in splits and val:
         sentences.append(f"“{SPLIT_NAMES['val']}” is the published folder of {val} images, scored only as well.")

@@ -93,7 +93,12 @@ class ModelSection(Section):
     warmup_epochs: Number = Field(1.0, ge=0, description="epochs over which the learning rate rises; may be a fraction")
     label_smoothing: Number = Field(0.0, ge=0, lt=1, description="share by which labels are moved towards one half")
     class_weights: bool = Field(False, description="let both classes weigh alike in the loss, however many images they have")
-    average: Number = Field(0.998, ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0 keeps the last ones")
+    average: Number = Field(
+        0.998,
+        ge=0,
+        lt=1,
+        description="decay a step of the moving average of the weights that is validated and kept; 0 takes the weights themselves",
+    )
     patience: int = Field(8, ge=1, description="epochs without a better stress validation after which training stops")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="arithmetic of training; auto is bfloat16 where that is faster here, else float32"
@@ -115,7 +120,12 @@ class Resnet50v2(ModelSection):
     learning_rate: Number = Field(
         1e-3, gt=0, le=1, description="peak of the warm-up and cosine schedule, from random weights and of the head alone"
     )
-    average: Number = Field(0.995, ge=0, lt=1, description="decay of the moving average of the weights that is kept; 0 keeps the last ones")
+    average: Number = Field(
+        0.995,
+        ge=0,
+        lt=1,
+        description="decay a step of the moving average of the weights that is validated and kept; 0 takes the weights themselves",
+    )
     backbone: Backbone = Field("ResNet50V2", description="name of the architecture in keras.applications")
     weights: str = Field("auto", min_length=1, description="auto (ImageNet where it can be had, else random), imagenet, none, or a file")
     weights_address: str = Field(
@@ -133,10 +143,10 @@ class Evaluation(Section):
     """How scores become decisions, and how sure the report is of them."""
 
     operating_point: Literal["half", "youden", "sensitivity"] = Field(
-        "youden", description="rule that fixes the decision threshold on the validation data"
+        "youden", description="rule that fixes the decision threshold on the stress validation"
     )
     target_sensitivity: Number = Field(
-        0.98, gt=0, lt=1, description="sensitivity that the operating point 'sensitivity' reaches on validation"
+        0.98, gt=0, lt=1, description="sensitivity that the operating point 'sensitivity' reaches on the stress validation"
     )
     test_time_flips: bool = Field(True, description="score each image as the mean of it and of its mirror image")
     resamples: int = Field(2000, ge=100, le=10_000, description="bootstrap resamples behind each 95 % interval")

@@ -55,8 +55,9 @@ OTHERS = (
 
 STANDINGS = {
     "synthetic": "SYNTHETIC data: every image was drawn by this project's phantom; no score of this run says anything about real X-rays.",
-    "published": "By its counts this is the published set: its train folder holds as many images of each class as were published. The "
-    "children were one to five years old and at one hospital; physicians labelled the films by looking at them, with no laboratory result.",
+    "published": "Its train folder holds as many images of each class as the published set's, so this counts as that set, whole or in "
+    "part. The children were one to five years old and at one hospital; physicians labelled the films by looking at them, with no "
+    "laboratory result.",
     "medmnist": "PneumoniaMNIST: the published images, cropped to the centre and scaled by MedMNIST, with its own train and validation; "
     "patients are not known, so the split and every interval are by image.",
     "own": "These are not the images of the published set; what others reported on that set is not comparable.",

@@ -82,7 +82,7 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
         command=REAL_RUN,
         cost=REAL_RUN_COST,
         problems=problems,
-        verdict=findings.verdict(models, standing),
+        verdict=[*findings.about_networks(models, folder), *findings.verdict(models, standing)],
         scores=findings.score_table(models).to_html(border=0) if models else "",
         splits=findings.about_splits(known) if models else "",
         matrices=_matrices(folder, models, synthetic),

@@ -38,7 +38,7 @@ def score_model(
         Fold -> logits before calibration.
     stressed : ndarray
         Logits of the stress validation, from ``stress.for_choices``: the temperature and the thresholds are
-        fitted on them, as new films differ from those that training and validation share.
+        fitted on them, as new films differ more than validation does from training.
     data : XRays
         The data set.
     params : Params

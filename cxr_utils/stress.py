@@ -1,6 +1,6 @@
 """Shifted copies of the validation images: what other films than the training ones might look like.
 
-Validation comes from the same films as training and is nearly solved, while a new set differs in
+Validation comes from the same source as training, while a new set differs in
 sharpness, exposure and framing. Epochs and recipes are therefore chosen on images that are shifted in
 these ways, by fixed amounts that do not depend on the augmentation of the run. One of them puts the
 rim of a film of the other class around each image: a model that reads the label off the rim, where
