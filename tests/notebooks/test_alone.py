@@ -78,6 +78,7 @@ def test_notebooks_are_committed_clean(step):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             assert not cell.outputs and cell.execution_count is None
-            assert len(cell.source.splitlines()) <= 45
+            # A parameters cell has a line for each of its parameters, however many there are; others are short.
+            assert len(cell.source.splitlines()) <= 15 or "parameters" in cell.metadata.get("tags", [])
     assert notebook.cells[0].source.startswith(f"# {int(step[:2])} ")
     assert Path(paths.NOTEBOOKS / f"{step}.ipynb").stat().st_size < 40_000
