@@ -74,6 +74,7 @@ def test_float16_steps_are_scaled_and_overflow_moves_nothing(smoke):
     assert (weight.numpy() == [1, 2]).all() and half.scale.numpy() == optimizer.FIRST_SCALE / 2
     half.apply([tf.constant([1.0, 1.0])], tf.constant(0.1), tf.constant(1.0))
     assert (weight.numpy() < [1, 2]).all() and half.scale.numpy() == optimizer.FIRST_SCALE / 2 and half.good.numpy() == 1
+    assert {id(half.scale), id(half.good)} < {id(variable) for variable in half.state}
 
 
 TWO_DEVICES = """

@@ -141,6 +141,13 @@ def test_batch_larger_than_the_data_stops(smoke):
         training.fit(smoke.baseline_cnn.model_copy(update={"batch_size": 1024}), smoke.augmentation, 1, data.folds)
 
 
+def test_test_time_flips_average_an_image_and_its_mirror_image(smoke):
+    model, pixels = models.build(smoke.baseline_cnn), np.random.default_rng(0).integers(0, 256, (5, 48, 48)).astype(np.uint8)
+    both = [models.logits(model, pixels), models.logits(model, pixels[:, :, ::-1])]
+    assert np.abs(both[0] - both[1]).max() > 1e-4
+    assert np.allclose(models.logits(model, pixels, flips=True), np.mean(both, axis=0), atol=1e-5)
+
+
 @pytest.mark.parametrize("backbone", ["MobileNetV2", "VGG16", "DenseNet121", "EfficientNetV2B0"])
 def test_other_backbones_answer(smoke, backbone):
     settings = smoke.resnet50v2.model_copy(update={"backbone": backbone, "weights": "none"})
