@@ -6,10 +6,12 @@ Read the modules in the order in which the data flows:
 ``pixels``, ``phantom``, ``manifest``, ``folds``, ``sources``, ``images``, ``shortcuts`` and ``audit``
 (from a folder of X-rays to pixels, a split by patient, and what may be wrong with them),
 ``augmentation``, ``models``, ``weights``, ``stress``, ``hardware``, ``optimizer``, ``gradient``,
-``transfer``, ``checkpoint`` and ``training`` (from pixels to a trained model), ``metrics``,
-``calibration``, ``scoring``, ``plots``, ``data_findings`` and ``findings`` (from a model to numbers,
-figures and sentences), and ``report``, ``execution``, ``pipeline`` and ``cli`` (from notebooks to a
-folder of reports).
+``transfer``, ``checkpoint`` and ``training`` (from pixels to a trained model), ``gradcam``,
+``metrics``, ``uncertainty``, ``evaluation``, ``calibration`` and ``scoring`` (from a model to
+predictions, scores and intervals), ``plots``, ``model_plots``, ``data_findings``, ``findings``,
+``comparison``, ``recommendations``, ``model_card`` and ``slider`` (from numbers to figures, tables and
+sentences), and ``report``, ``execution``, ``pipeline`` and ``cli`` (from notebooks to a folder of
+reports).
 
 Importing the package has no side effects and does not import TensorFlow.
 """

@@ -184,6 +184,7 @@ def _work(run: pipeline.Run, decisions: Sequence[pipeline.Decision], force: bool
             problems = pipeline.work(run, decisions, force)
         finally:
             report.write_index(run.folder, run.record, problems + pipeline.outdated(run, problems))
+            report.write_runs(run.folder.root.parent)
     _print_summary(run, decisions, problems)
     return FAILED if problems else DONE
 

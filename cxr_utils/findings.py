@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from . import metrics, published
+from .evaluation import best_interval
 from .folds import chosen_on
-from .manifest import SCORED_FOLDS
 from .params import STEPS, model_of
 from .paths import RunFolder
-from .plots import MODEL_NAMES, SPLIT_NAMES
-from .scoring import labels_of, read_card
+from .plots import KIND_NAMES, MODEL_NAMES, SPLIT_NAMES
+from .scoring import read_card
 
 SCORES = {
     "accuracy": "accuracy",
@@ -21,37 +22,123 @@ SCORES = {
     "auprc": "AUPRC",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "f1": "F1",
     "loss": "log loss",
     "brier": "Brier score",
     "ece": "calibration error",
 }
+FLOOR_NAMES = {"always_pneumonia": "floor: always PNEUMONIA", "metadata": "floor: metadata alone"}
+POINT_NAMES = {"half": "0.5", "youden": "Youden", "sensitivity": "target sensitivity"}
+SURE = 0.05  # probability of the true class under which an error counts as one the model was sure of
+NO_MASKS = (
+    "No outlines of what is ill come with these films, so where Grad-CAM points cannot be held against the truth here. In a run on the "
+    "phantom, which draws its own outlines, this section does that."
+)
 CRITERIA = {"stress_loss": "log loss on the stress validation", "validation_loss": "log loss on the published val"}
 
 
 def with_interval(entry: dict[str, Any], score: str) -> str:
     """Return a score of ``metrics.json`` as text, with its 95 % interval where it has one."""
-    value, interval = entry[score], entry["ci95"].get(score)
+    value, interval = entry[score], best_interval(entry, score)
     if value is None:
         return "undefined"
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else f"{value:.3f}"
 
 
-def score_table(models: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """Return all scores of all models, a column for each model and split.
+def score_table(models: dict[str, Any], floors: dict[str, Any], splits: Sequence[str]) -> pd.DataFrame:
+    """Return all scores of all models and floors, a column for each and split.
 
     Parameters
     ----------
-    models : dict
-        Model -> split -> scores, as in ``metrics.json``.
+    models, floors : dict
+        Name -> split -> scores, as in ``metrics.json``.
+    splits : sequence of str
+        Which splits, in this order; those that are not there are left out.
     """
     columns = {}
-    for model, splits in models.items():
-        for split in [name for name in SCORED_FOLDS if name in splits]:
-            entry = splits[split]
-            rows = {"images": str(entry["n"]), **{title: with_interval(entry, score) for score, title in SCORES.items()}}
-            rows["threshold"] = f"{entry['threshold']:.3f}"
-            columns[(MODEL_NAMES[model], SPLIT_NAMES[split])] = rows
+    for split in splits:
+        for name, entries in {**models, **floors}.items():
+            if split in entries:
+                entry = entries[split]
+                rows = {"images": str(entry["n"]), "patients": str(entry["patients"])}
+                rows |= {title: with_interval(entry, score) for score, title in SCORES.items()}
+                area = entry["delong95"]["auroc"]
+                rows["AUROC by DeLong"] = f"[{area[0]:.3f}, {area[1]:.3f}]" if area else "undefined"
+                rows["threshold"] = f"{entry['threshold']:.3f}"
+                columns[((MODEL_NAMES | FLOOR_NAMES)[name], SPLIT_NAMES[split])] = rows
     return pd.DataFrame(columns)
+
+
+def matrix_in_words(entry: dict[str, Any]) -> str:
+    """Return the counts of a confusion matrix, as alt text."""
+    (tn, fp), (fn, tp) = entry["confusion_matrix"]
+    return f"{tn} true negatives, {fp} false positives, {fn} false negatives, {tp} true positives."
+
+
+def operating_point_table(entry: dict[str, Any]) -> pd.DataFrame:
+    """Return the rates of one split at each operating point."""
+    rows = []
+    for name, point in entry["operating_points"].items():
+        in_use = " (in use)" if name == entry["operating_point"] else ""
+        row = {"operating point": POINT_NAMES[name] + in_use, "threshold": f"{point['threshold']:.3f}"}
+        rows.append(
+            row | {SCORES[score]: with_interval(point, score) for score in ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")}
+        )
+    return pd.DataFrame(rows)
+
+
+def calibration_table(splits: dict[str, Any]) -> pd.DataFrame:
+    """Return log loss, Brier score and calibration error of each split before and after calibration."""
+    rows = []
+    for split, entry in splits.items():
+        pairs = [(SCORES[score], entry["uncalibrated"][score], entry[score]) for score in ("loss", "brier", "ece")]
+        values = {(score, when): value for score, *both in pairs for when, value in zip(("before", "after"), both, strict=True)}
+        rows.append(pd.Series(values, name=SPLIT_NAMES[split]))
+    return pd.DataFrame(rows)
+
+
+def subtype_table(models: dict[str, Any]) -> pd.DataFrame:
+    """Return hits and misses on test by subtype, and how well each subtype is told from NORMAL."""
+    rows = []
+    for model, splits in models.items():
+        for subtype, entry in sorted(splits["test"]["subtypes"].items(), key=lambda item: list(KIND_NAMES).index(item[0])):
+            row = {"model": MODEL_NAMES[model], "images": KIND_NAMES[subtype], "n": entry["n"], "right": entry["right"]}
+            row |= {"wrong": entry["n"] - entry["right"], "share right": with_interval(entry, "rate")}
+            rows.append(row | {"AUROC against NORMAL": with_interval(entry, "auroc") if "auroc" in entry else ""})
+    return pd.DataFrame(rows)
+
+
+def about_errors(part: pd.DataFrame, entry: dict[str, Any]) -> list[str]:
+    """Return which test images are called wrongly, and how many of them a model was sure of.
+
+    Parameters
+    ----------
+    part : DataFrame
+        Predictions of test.
+    entry : dict
+        Its scores.
+    """
+    (_, fp), (fn, _) = entry["confusion_matrix"]
+    called = part["score"] >= entry["threshold"]
+    wrong = part[called != (part["label"] == "PNEUMONIA")]
+    sure = int((metrics.cross_entropy((wrong["label"] == "PNEUMONIA").to_numpy(int), wrong["score"].to_numpy()) > -math.log(SURE)).sum())
+    return [
+        f"{fp + fn} of {entry['n']} test images are called wrongly: {fp} NORMAL ones are called PNEUMONIA and {fn} with PNEUMONIA are "
+        f"missed.",
+        f"For {sure} of them the score gives the true class a probability under {SURE:.0%}: there a second look is not asked for by "
+        f"the score.",
+    ]
+
+
+def about_evidence(cases: int, inside: int, chance: float, name: str) -> list[str]:
+    """Return how often Grad-CAM points at what was drawn: SYNTHETIC images come with the truth."""
+    return [
+        f"SYNTHETIC images come with the truth. Of {cases} bacterial ones that {name} calls PNEUMONIA, Grad-CAM peaks in the "
+        f"consolidation, grown by one cell of the map, in {inside} ({inside / cases:.0%}); a peak at random "
+        f"would in {chance:.0%}."
+    ]
 
 
 def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standing: str) -> list[str]:
@@ -69,9 +156,8 @@ def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standin
         f"{tp} of {tp + fn} PNEUMONIA and {tn} of {tn + fp} NORMAL {drawn}images correctly.",
         f"From {SPLIT_NAMES[chosen]} to test its accuracy goes from {validation['accuracy']:.3f} to "
         f"{test['accuracy']:.3f} and its AUROC from {validation['auroc']:.3f} to {test['auroc']:.3f}.",
-        f"Network: {card['network']}{_in_place_of(model, card['network'])}. Weights at the start: {card['weights']}. "
-        f"Trained in {card['precision']}; the best "
-        f"epoch of {len(card['history'])} by {CRITERIA[card['chosen_by']]} was {card['best_epoch']}.",
+        f"Network: {card['network']}{in_place_of(model, card['network'])}. Weights at the start: {card['weights']}. Trained in "
+        f"{card['precision']}; the best epoch of {len(card['history'])} by {CRITERIA[card['chosen_by']]} was {card['best_epoch']}.",
     ]
     head = card.get("head")
     if head:
@@ -92,11 +178,11 @@ def about_networks(models: dict[str, Any], run: RunFolder) -> list[str]:
     """Say where another backbone stands in the place that a model's name speaks of."""
     found = [(model, read_card(model, run)["network"]) for model in models if run.model_card(model).is_file()]
     return [
-        f"The network of this run is {network}{_in_place_of(model, network)}." for model, network in found if _in_place_of(model, network)
+        f"The network of this run is {network}{in_place_of(model, network)}." for model, network in found if in_place_of(model, network)
     ]
 
 
-def _in_place_of(model: str, network: str) -> str:
+def in_place_of(model: str, network: str) -> str:
     """Say so where the parameters put another backbone in the place that a model's name speaks of."""
     name = MODEL_NAMES[model]
     return (
@@ -129,93 +215,6 @@ def about_floor(test: dict[str, Any], standing: str) -> list[str]:
 def _points(difference: float) -> str:
     word = "above" if difference > 0 else "below"
     return f"{abs(difference) * 100:.1f} percentage points {word} that floor" if difference else "exactly at that floor"
-
-
-def differences(predictions: dict[str, pd.DataFrame], models: dict[str, dict[str, Any]], resamples: int, seed: int) -> pd.DataFrame:
-    """Return the differences on test between the two models, with 95 % intervals from a paired bootstrap over patients.
-
-    Both models are scored on the same resamples, so that what is hard for both cancels out.
-
-    Returns
-    -------
-    DataFrame
-        score, difference, low, high; ResNet50V2 minus baseline. Empty unless both models are there.
-    """
-    columns = ["score", "difference", "low", "high"]
-    if len(predictions) < 2:
-        return pd.DataFrame(columns=columns)
-    first, second = ("baseline_cnn", "resnet50v2")
-    frames = {model: predictions[model].query("split == 'test'") for model in (first, second)}
-    if list(frames[first]["path"]) != list(frames[second]["path"]):
-        raise ValueError("the two models were not scored on the same images; run both again")
-    weights = metrics.patient_weights(frames[first]["patient"].to_numpy(), resamples, seed)
-    sampled = {
-        model: metrics.weighted_scores(labels_of(frame), frame["score"].to_numpy(), models[model]["test"]["threshold"], weights)
-        for model, frame in frames.items()
-    }
-    rows = []
-    for score in ("accuracy", "auroc", "sensitivity", "specificity"):
-        low, high = np.nanquantile(sampled[second][score] - sampled[first][score], (0.025, 0.975))
-        rows.append([SCORES[score], models[second]["test"][score] - models[first]["test"][score], low, high])
-    return pd.DataFrame(rows, columns=columns)
-
-
-def about_both(models: dict[str, dict[str, Any]], gaps: pd.DataFrame, standing: str) -> list[str]:
-    """Return the conclusion: which model is better, by how much, how sure that is, and what the threshold costs."""
-    sentences = []
-    for gap in gaps.itertuples():
-        if gap.score not in ("accuracy", "AUROC"):
-            continue
-        better = MODEL_NAMES["resnet50v2" if gap.difference > 0 else "baseline_cnn"]
-        interval = f"{abs(gap.difference):.3f} (95 % interval of ResNet50V2 minus baseline: {gap.low:+.3f} to {gap.high:+.3f})"
-        if gap.low <= 0 <= gap.high:
-            sentences.append(f"In {gap.score} the two are {interval} apart: this test set cannot tell which is better.")
-        else:
-            sentences.append(f"In {gap.score} {better}, as trained here, is better by {interval}.")
-    for model, entry in models.items():
-        chosen = chosen_on(entry)
-        before = entry[chosen]["specificity"]
-        after = with_interval(entry["test"], "specificity")
-        sentences.append(f"{MODEL_NAMES[model]}: specificity goes from {before:.3f} on {SPLIT_NAMES[chosen]} to {after} on test.")
-        if standing == "published":
-            sentences.append(_against_original(model, entry["test"]))
-    return sentences
-
-
-def _against_original(model: str, test: dict[str, Any]) -> str:
-    original = published.ORIGINAL[model]
-    images = sum(published.COUNTS["test"].values())
-    gap = test["accuracy"] - original.accuracy
-    word = "above" if gap > 0 else "below" if gap < 0 else "at"
-    caveat = "" if test["n"] == images else f", though on {test['n']} of its {images} test images, so not row for row"
-    return (
-        f"{MODEL_NAMES[model]}: test accuracy is {test['accuracy']:.3f}, {abs(gap) * 100:.1f} "
-        f"percentage points {word} the original project's {original.accuracy:.3f}{caveat}."
-    )
-
-
-def beside_original(models: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """Return loss and accuracy of each model and split beside what the original project reported for it."""
-    rows = []
-    for model, splits in models.items():
-        original = published.ORIGINAL[model]
-        reported = {"val": original.val_accuracy, "test": original.accuracy}
-        for split, entry in splits.items():
-            found = {"accuracy": with_interval(entry, "accuracy"), "log loss": with_interval(entry, "loss")}
-            theirs = {"original's accuracy": reported.get(split), "original's log loss": original.loss if split in reported else None}
-            rows.append({"model": MODEL_NAMES[model], "split": SPLIT_NAMES[split], **found, **theirs})
-    return pd.DataFrame(rows).astype(object).fillna("not given here")
-
-
-def published_table() -> pd.DataFrame:
-    """Return the original project's scores and those of others, each with its protocol."""
-    rows = [vars(score) for score in (*published.ORIGINAL.values(), *published.OTHERS)]
-    return (
-        pd.DataFrame(rows)
-        .rename(columns={"auroc": "AUROC", "note": "protocol", "val_accuracy": "accuracy on val", "loss": "log loss"})
-        .astype(object)
-        .fillna("not given here")
-    )
 
 
 def verdict(models: dict[str, dict[str, Any]], standing: str) -> list[str]:
@@ -257,10 +256,6 @@ def about_missing(models: dict[str, Any], run: RunFolder) -> list[str]:
     ]
 
 
-def score_intervals(models: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    """Return test scores with their intervals; columns: model, score, value, low, high."""
-    rows = []
-    for model, splits in models.items():
-        for score in ("accuracy", "auroc", "sensitivity", "specificity"):
-            rows.append([MODEL_NAMES[model], SCORES[score], splits["test"][score], *splits["test"]["ci95"][score]])
-    return pd.DataFrame(rows, columns=["model", "score", "value", "low", "high"])
+def error_titles(wrong: pd.DataFrame) -> list[str]:
+    """Return a short title of each image called wrongly: its true class and its score."""
+    return [f"{KIND_NAMES[row.subtype].replace('PNEUMONIA, ', '')}\nscore {row.score:.3f}" for row in wrong.itertuples()]

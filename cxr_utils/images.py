@@ -127,6 +127,8 @@ class XRays:
         All images, in the order of `files`.
     folds : dict of Fold
         ``train``, ``validation``, ``val`` and ``test``, those there are.
+    fit : str
+        How images are made square.
     """
 
     source: Source
@@ -134,6 +136,7 @@ class XRays:
     files: pd.DataFrame
     stored: np.ndarray
     folds: dict[str, Fold]
+    fit: str = "squash"
 
     @property
     def chosen_on(self) -> str:
@@ -169,4 +172,4 @@ def open_data(params: Params, size: int, progress: bool = False) -> XRays:
         if len(rows):
             part = files.iloc[rows].reset_index(drop=True)
             folds[fold] = Fold(Pixels(stored, rows), (part["label"] == "PNEUMONIA").to_numpy(np.int64), part)
-    return XRays(source, manifest, files, stored, folds)
+    return XRays(source, manifest, files, stored, folds, params.data.fit)

@@ -107,6 +107,11 @@ class RunFolder:
         """Scores of a model, one row an image."""
         return self.root / "predictions" / f"{model}.csv"
 
+    @property
+    def floor(self) -> Path:
+        """Scores of metadata alone, one row an image, in the columns of the predictions."""
+        return self.root / "floors" / "metadata.csv"
+
     def model(self, model: str) -> Path:
         """Weights and architecture of a model."""
         return self.root / "models" / f"{model}.keras"

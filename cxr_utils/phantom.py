@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from PIL import Image
 
 from . import paths
 from .params import Data
-from .pixels import in_parallel
+from .pixels import Square, decode, in_parallel
 
 MARKER = "phantom.json"
 LOOKED_AT = 20  # images of each class that are looked at for the comment
@@ -87,6 +88,27 @@ def cached_at(data: Data) -> Path:
     drawing = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
     name = f"images{data.phantom_images}-size{data.phantom_size}-seed{data.phantom_seed}-{drawing}"
     return paths.cache_folder() / "phantom" / name
+
+
+def has_masks(root: Path) -> bool:
+    """Tell whether a folder is a phantom with its masks, not a copy of its images alone."""
+    return (root / "masks").is_dir() and (root / MARKER).is_file()
+
+
+def masks(root: Path, names: Sequence[str], square: Square) -> np.ndarray:
+    """Return where the pneumonia is in some images of the phantom; bool, shape (n, size, size).
+
+    Parameters
+    ----------
+    root : Path
+        The phantom's folder.
+    names : sequence of str
+        Paths below it of images with pneumonia.
+    square : Square
+        How the images were made square, which the masks then are too.
+    """
+    files = ((root / "masks" / name).with_suffix(".png") for name in names)
+    return np.stack([decode(file.read_bytes(), square) > 127 for file in files])
 
 
 def draw_set(root: Path, images: int, size: int, seed: int, progress: bool = False) -> None:

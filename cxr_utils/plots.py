@@ -1,4 +1,7 @@
-"""Figures of the reports: each has a title, units and alt text, and says SYNTHETIC where its data is."""
+"""Shows figures, tables and sentences in notebooks, and draws those about the data.
+
+Each figure has a title, units and alt text, and says SYNTHETIC where its data is.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,14 +17,10 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown, display
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from sklearn import metrics as sk
 
 from . import paths, pixels
-from .folds import chosen_on
 from .images import Fold
 from .manifest import LABELS
-from .scoring import labels_of
 
 MODEL_NAMES = {"baseline_cnn": "Baseline CNN", "resnet50v2": "ResNet50V2"}
 SPLIT_NAMES = {"train": "training", "validation": "validation", "val": "published val", "test": "test"}
@@ -147,96 +145,32 @@ def standardised(pictures: np.ndarray) -> np.ndarray:
     return np.clip(0.5 + pixels.standardised(pictures) / 5, 0, 1)
 
 
-def learning_curves(history: pd.DataFrame) -> Figure:
-    """Draw loss and validation accuracy by epoch."""
-    figure, axes = canvas(2)
-    axes[0, 0].plot(history["epoch"], history["loss"], "o-", label="training, augmented")
-    axes[0, 0].plot(history["epoch"], history["validation_loss"], "s--", label="validation")
-    if "stress_loss" in history:
-        axes[0, 0].plot(history["epoch"], history["stress_loss"], "^:", label="stress validation")
-    axes[0, 0].set(xlabel="epoch", ylabel="log loss (nats)", ylim=(0, None))
-    axes[0, 0].legend()
-    for axis in axes[0]:
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0, 1].plot(history["epoch"], history["validation_accuracy"], "s--", color="C1")
-    axes[0, 1].set(xlabel="epoch", ylabel="validation accuracy at 0.5", ylim=(None, 1.0))
-    return figure
-
-
-def confusion_matrix(matrix: list[list[int]]) -> Figure:
-    """Draw a confusion matrix: counts, and the share of each true class."""
-    counts = np.array(matrix)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    text = np.array([[f"{count}\n{share:.1%}" for count, share in zip(*rows, strict=True)] for rows in zip(counts, shares, strict=True)])
-    figure, axes = canvas()
-    sns.heatmap(
-        shares,
-        annot=text,
-        fmt="",
-        cmap="Blues",
-        vmin=0,
-        vmax=1,
-        cbar=False,
-        square=True,
-        xticklabels=LABELS,
-        yticklabels=LABELS,
-        ax=axes[0, 0],
-    )
-    axes[0, 0].set(xlabel="model's answer", ylabel="label")
-    return figure
-
-
-def roc(predictions: pd.DataFrame, scores: dict[str, Any]) -> Figure:
-    """Draw the ROC curves of test and of the images that choices were made on, with the operating point in use."""
-    figure, axes = canvas(width=4.8, height=4.4)
-    for split in (chosen_on(scores), "test"):
-        part = predictions[predictions["split"] == split]
-        alarms, hits, _ = sk.roc_curve(labels_of(part), part["score"])
-        area = scores[split]["auroc"]
-        (line,) = axes[0, 0].plot(alarms, hits, label=f"{SPLIT_NAMES[split]}, AUROC {area:.3f}")
-        point = scores[split]
-        axes[0, 0].plot(1 - point["specificity"], point["sensitivity"], "o", color=line.get_color())
-    axes[0, 0].plot([0, 1], [0, 1], ":", color="grey", label="chance")
-    axes[0, 0].set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
-    axes[0, 0].legend(loc="lower right")
-    return figure
-
-
-def score_histogram(predictions: pd.DataFrame, threshold: float) -> Figure:
-    """Draw the scores of the test images by class, with the threshold."""
-    figure, axes = canvas(width=6.4)
-    part = predictions[predictions["split"] == "test"]
-    sns.histplot(part, x="score", hue="label", hue_order=LABELS, bins=np.linspace(0, 1, 31), ax=axes[0, 0])
-    axes[0, 0].axvline(threshold, color="black", linestyle="--")
-    axes[0, 0].annotate("threshold ", (threshold, 0.92), xycoords=("data", "axes fraction"), ha="right")
-    axes[0, 0].set(xlabel="score, P(PNEUMONIA)", ylabel="test images")
-    return figure
-
-
-def bars_with_intervals(table: pd.DataFrame) -> Figure:
-    """Draw scores with 95 % intervals side by side; columns: model, score, value, low, high."""
-    figure, axes = canvas(width=7.5)
-    models, names = list(table["model"].unique()), list(table["score"].unique())
-    for number, model in enumerate(models):
-        rows = table[table["model"] == model].set_index("score").loc[names]
-        offset = np.arange(len(names)) + (number - (len(models) - 1) / 2) * 0.18
-        span = [np.maximum(rows["value"] - rows["low"], 0), np.maximum(rows["high"] - rows["value"], 0)]
-        axes[0, 0].errorbar(offset, rows["value"], yerr=span, fmt="os"[number % 2], capsize=4, label=model)
-    axes[0, 0].set(xticks=range(len(names)), xticklabels=names, ylabel="score on the test split")
-    axes[0, 0].legend()
-    return figure
-
-
 def show_table(table: pd.DataFrame, index: bool = False, decimals: int = 4, words: bool = False) -> None:
     """Display a table with its text escaped and its numbers rounded; one of `words` is set to the left."""
+    display(HTML(table_html(table, index, decimals, words)))
+
+
+def table_html(table: pd.DataFrame, index: bool = False, decimals: int = 4, words: bool = False) -> str:
+    """Return a table as HTML in a frame that scrolls where it is wider than the page, by keyboard too."""
     classes = "words" if words else None
-    display(HTML(table.to_html(index=index, border=0, classes=classes, float_format=lambda value: f"{value:.{decimals}f}")))
+    inner = table.to_html(index=index, border=0, classes=classes, float_format=lambda value: f"{value:.{decimals}f}")
+    name = html.escape(", ".join(str(part) for part in table.columns.get_level_values(0).unique())[:120], quote=True)
+    return f'<div class="scroll" role="region" tabindex="0" aria-label="Table: {name}">{inner}</div>'
 
 
 def say(sentences: list[str]) -> None:
     """Display sentences as a list; what looks like markup in them is shown as text."""
     lines = (html.escape(sentence).translate(MARKUP) for sentence in sentences)
     display(Markdown("\n".join(f"- {line}" for line in lines)))
+
+
+def say_sections(sections: dict[str, list[str]]) -> None:
+    """Display groups of sentences, each under its title; text is escaped as by `say`."""
+    parts = []
+    for title, sentences in sections.items():
+        text = " ".join(html.escape(sentence).translate(MARKUP) for sentence in sentences)
+        parts.append(f"**{html.escape(title).translate(MARKUP)}.** {text}")
+    display(Markdown("\n\n".join(parts)))
 
 
 def some_of_each(fold: Fold, count: int) -> np.ndarray:

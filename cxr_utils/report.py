@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import nbformat
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from PIL import Image
 
-from . import findings, paths, published, scoring
-from .folds import chosen_on
-from .params import STEPS
-from .plots import MODEL_NAMES, SPLIT_NAMES
+from . import findings, paths, plots, published, scoring
+from .params import STEPS, model_of
+from .plots import MODEL_NAMES, SYNTHETIC_TITLE
+from .slider import slider
 from .sources import REAL_RUN, REAL_RUN_COST
 
 STEP_TITLES = {
@@ -21,6 +29,17 @@ STEP_TITLES = {
     "03_resnet50v2": "3 ResNet50V2",
     "04_comparison": "4 Comparison",
 }
+# The figure that stands for a report on the index, and what it shows; a matrix is told by its counts.
+COVERS = {
+    "01_eda": ("class_counts", "Images of each class in each folder, drawn as bars."),
+    "02_baseline_cnn": ("confusion_matrix_baseline_cnn_test", ""),
+    "03_resnet50v2": ("confusion_matrix_resnet50v2_test", ""),
+    "04_comparison": ("comparison", "Test scores of both models with their 95 % intervals."),
+}
+THUMBNAIL = 560  # pixels of the longer side, shown at half of it
+LISTED = ("accuracy", "auroc", "sensitivity", "specificity")
+CONTENTS = "<!-- contents -->"
+GENERATED = '<meta name="generator" content="cxr_utils">'
 PAGES = [("index.html", "Overview"), *((f"{step}.html", title) for step, title in STEP_TITLES.items())]
 
 
@@ -52,13 +71,21 @@ def render(step: str, folder: paths.RunFolder, synthetic: bool, failed: bool = F
         "failed": failed,
         "command": REAL_RUN,
         "cost": REAL_RUN_COST,
+        "contents": CONTENTS,
     }
     body, _ = exporter.from_notebook_node(notebook, resources={"report": about})
-    paths.write_atomically(folder.html(step), body)
+    paths.write_atomically(folder.html(step), body.replace(CONTENTS, _contents(body), 1))
+
+
+def _contents(body: str) -> str:
+    """Return a list of links to a report's sections."""
+    found = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body)
+    links = "\n".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title in found)
+    return f'<nav class="contents" aria-label="Contents of this report"><ol>\n{links}\n</ol></nav>' if found else ""
 
 
 def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[str]) -> None:
-    """Write ``index.html``: verdict, scores, confusion matrices, links, provenance.
+    """Write ``index.html``: verdict, scores, the threshold to move, links, provenance.
 
     Parameters
     ----------
@@ -73,8 +100,8 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
     models = known.get("models", {})
     synthetic = record["data"]["synthetic"]
     standing = published.standing(known.get("data", {}).get("source", ""), known.get("data", {}).get("counts", {}))
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(paths.TEMPLATE), autoescape=False, trim_blocks=True)
-    page = environment.get_template("overview.html.j2").render(
+    predictions = {model: scoring.read_predictions(model, folder) for model in models if folder.predictions(model).is_file()}
+    page = _template("overview.html.j2").render(
         run=folder.name,
         style=_style(),
         pages=[page for page in PAGES if page[0] == "index.html" or (folder.root / page[0]).is_file()],
@@ -83,9 +110,10 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
         cost=REAL_RUN_COST,
         problems=problems,
         verdict=[*findings.about_networks(models, folder), *findings.verdict(models, standing)],
-        scores=findings.score_table(models).to_html(border=0) if models else "",
+        scores=plots.table_html(findings.score_table(models, known.get("floors", {}), ["test"]), index=True) if models else "",
         splits=findings.about_splits(known) if models else "",
-        matrices=_matrices(folder, models, synthetic),
+        slider=slider(predictions, models, synthetic) if predictions else "",
+        thumbnails=_thumbnails(folder, models, synthetic),
         provenance=_provenance(record),
     )
     paths.write_atomically(folder.index, page)
@@ -95,20 +123,81 @@ def _style() -> str:
     return (paths.TEMPLATE / "style.css").read_text(encoding="utf-8")
 
 
-def _matrices(folder: paths.RunFolder, models: dict[str, Any], synthetic: bool) -> list[tuple[str, str]]:
-    mark = "SYNTHETIC data. " if synthetic else ""
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(paths.TEMPLATE), autoescape=False, trim_blocks=True)
+    return environment.get_template(name)
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture that leads to a report."""
+
+    page: str
+    title: str
+    alt: str
+    data: str
+    width: int
+    height: int
+
+
+def _thumbnails(folder: paths.RunFolder, models: dict[str, Any], synthetic: bool) -> list[Thumbnail]:
+    """A figure of each report that is there, small and in the page itself."""
+    mark = SYNTHETIC_TITLE if synthetic else ""
     found = []
-    for model, splits in models.items():
-        for split in (chosen_on(splits), "test"):
-            name = f"confusion_matrix_{model}_{split}"
-            if split in splits and folder.figure(name).is_file():
-                (tn, fp), (fn, tp) = splits[split]["confusion_matrix"]
-                alt = (
-                    f"{mark}Confusion matrix of {MODEL_NAMES[model]}, {SPLIT_NAMES[split]}: {tn} true "
-                    f"negatives, {fp} false positives, {fn} false negatives, {tp} true positives."
-                )
-                found.append((name, alt))
+    for step, (name, alt) in COVERS.items():
+        if folder.html(step).is_file() and folder.figure(name).is_file():
+            with Image.open(folder.figure(name)) as picture:
+                picture = picture.convert("RGB")
+                picture.thumbnail((THUMBNAIL, THUMBNAIL))
+                small = io.BytesIO()
+                picture.save(small, "JPEG", quality=80, optimize=True)
+            data = base64.b64encode(small.getvalue()).decode()
+            alt = mark + (alt or _about_matrix(str(model_of(step)), models))
+            found.append(Thumbnail(f"{step}.html", STEP_TITLES[step], alt, data, *(side // 2 for side in picture.size)))
     return found
+
+
+def _about_matrix(model: str, models: dict[str, Any]) -> str:
+    if model not in models:
+        return f"Confusion matrix of {MODEL_NAMES[model]} on test."
+    return f"Confusion matrix of {MODEL_NAMES[model]} on test: {findings.matrix_in_words(models[model]['test'])}"
+
+
+def write_runs(folder: Path) -> None:
+    """Write ``index.html`` of the folder of all runs: their test scores and links to their pages.
+
+    A page that something else put there is left alone.
+    """
+    page = folder / "index.html"
+    if page.is_file() and GENERATED not in page.read_text(encoding="utf-8", errors="replace"):
+        return
+    rows = [row for run in sorted(folder.iterdir()) if (run / "run.json").is_file() for row in _run_rows(paths.RunFolder(run))]
+    paths.write_atomically(page, _template("runs.html.j2").render(style=_style(), rows=rows))
+
+
+def _run_rows(run: paths.RunFolder) -> list[dict[str, Any]]:
+    """A row for each model of a run; a run that cannot be read, or was written by another version, has none."""
+    try:
+        record, known = json.loads(run.record.read_text(encoding="utf-8")), scoring.read_metrics(run)
+        about = [
+            record["written"][:16].replace("T", " "),
+            record["data"]["source"] + (" (SYNTHETIC)" if record["data"]["synthetic"] else ""),
+        ]
+        return [
+            {
+                "run": run.name,
+                "link": f"{quote(run.name)}/index.html",
+                "cells": [
+                    *about,
+                    MODEL_NAMES[model],
+                    str(splits["test"]["n"]),
+                    *(findings.with_interval(splits["test"], score) for score in LISTED),
+                ],
+            }
+            for model, splits in known.get("models", {}).items()
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:

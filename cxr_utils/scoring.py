@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from . import calibration, metrics, paths
-from .images import XRays
+from . import calibration, evaluation, paths, shortcuts
+from .images import OVERVIEW_SIZE, XRays, load_pixels
 from .params import Params
 from .pixels import Square
 
@@ -90,11 +92,9 @@ def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder)
     dict
         Split -> scores, as in ``metrics.json``.
     """
-    predictions = read_predictions(name, run)
-    points = read_card(name, run)["thresholds"]
-    settings = params.evaluation
+    predictions, card, settings = read_predictions(name, run), read_card(name, run), params.evaluation
     entry = {
-        split: metrics.evaluate(part, points, settings.operating_point, settings.resamples, params.seed)
+        split: evaluation.evaluate(part, card["thresholds"], settings.operating_point, settings.resamples, params.seed, card["temperature"])
         for split, part in predictions.groupby("split", sort=False)
     }
     about = {
@@ -105,14 +105,54 @@ def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder)
             "synthetic": data.source.synthetic,
             "manifest": data.manifest.digest,
             "counts": data.manifest.counts(),
+            "median_size": [int(data.files[side].median()) for side in ("width", "height")],
         },
         "bootstrap": {"resamples": settings.resamples, "seed": params.seed, "unit": data.source.resampled},
     }
     known = read_metrics(run)
-    models = known.pop("models", {}) if known else {}
-    models = (models if known == about else {}) | {name: entry}
-    paths.write_atomically(run.metrics, json.dumps({**about, "models": dict(sorted(models.items()))}, indent=1))
+    models = known.get("models", {}) if {key: known.get(key) for key in about} == about else {}
+    models = dict(sorted((models | {name: entry}).items()))
+    floors = evaluate_floors(predictions, data, params, run)
+    paths.write_atomically(run.metrics, json.dumps({**about, "models": models, "floors": floors}, indent=1))
     return entry
+
+
+def score_floors(data: XRays, run: paths.RunFolder) -> None:
+    """Write what metadata alone says of each image that is scored, as a file of predictions; none where patients are too few."""
+    # At the size of the first notebook's audit, which reports the same floor.
+    stored = load_pixels(data.manifest, Square(OVERVIEW_SIZE, data.fit))
+    scores = shortcuts.metadata_scores(shortcuts.traits(replace(data, stored=stored)), data.files)
+    run.floor.unlink(missing_ok=True)
+    if scores is not None:
+        rows = data.files["fold"] != "train"
+        table = data.files[rows].assign(split=data.files["fold"], score=scores[rows.to_numpy()])[COLUMNS]
+        paths.write_atomically(run.floor, table.to_csv(index=False))
+
+
+def evaluate_floors(predictions: pd.DataFrame, data: XRays, params: Params, run: paths.RunFolder) -> dict[str, Any]:
+    """Score two answers that need no look at the lungs, on the splits of a model's predictions.
+
+    Returns
+    -------
+    dict
+        ``always_pneumonia``: the share of PNEUMONIA in training as the score of every image. ``metadata``: a
+        classifier on metadata alone, its threshold the Youden point of the images that choices are made on; it is
+        left out where it could not be trained.
+    """
+    answers = {"always_pneumonia": predictions.assign(score=data.folds["train"].labels.mean())}
+    points = {"always_pneumonia": {"half": 0.0}}
+    if run.floor.is_file():
+        answers["metadata"] = read_csv(run.floor)
+        chosen = answers["metadata"].query("split == @data.chosen_on")
+        youden = calibration.thresholds(evaluation.labels_of(chosen), chosen["score"].to_numpy(), params.evaluation.target_sensitivity)
+        points["metadata"] = {"youden": youden["youden"]}
+    return {
+        name: {
+            split: evaluation.evaluate(part, points[name], next(iter(points[name])), params.evaluation.resamples, params.seed)
+            for split, part in answer.groupby("split", sort=False)
+        }
+        for name, answer in answers.items()
+    }
 
 
 def forget(name: str, run: paths.RunFolder) -> None:
@@ -135,10 +175,10 @@ def read_metrics(run: paths.RunFolder) -> dict[str, Any]:
 
 def read_predictions(name: str, run: paths.RunFolder) -> pd.DataFrame:
     """Return a model's predictions; raises FileNotFoundError where it has not been scored."""
+    return read_csv(run.predictions(name))
+
+
+def read_csv(file: Path) -> pd.DataFrame:
+    """Return a file of predictions with its texts as they are and its scores to the last digit."""
     text = dict.fromkeys(["split", "path", "patient", "label", "subtype"], str)
-    return pd.read_csv(run.predictions(name), dtype=text, keep_default_na=False, float_precision="round_trip")
-
-
-def labels_of(predictions: pd.DataFrame) -> np.ndarray:
-    """Return labels as 1 for PNEUMONIA and 0 for NORMAL."""
-    return (predictions["label"] == "PNEUMONIA").to_numpy(np.int64)
+    return pd.read_csv(file, dtype=text, keep_default_na=False, float_precision="round_trip")

@@ -76,9 +76,26 @@ class Reach:
 
 def metadata_floor(looks: pd.DataFrame, files: pd.DataFrame) -> Reach:
     """Return how far gradient boosting on metadata alone gets."""
+    features, model = _metadata(looks, files)
+    return _reach(model, features, files)
+
+
+def metadata_scores(looks: pd.DataFrame, files: pd.DataFrame) -> np.ndarray | None:
+    """Return P(PNEUMONIA) of every image by the classifier of `metadata_floor`; of a training image by one that has not seen its patient.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,), or None
+        None where there are too few patients.
+    """
+    features, model = _metadata(looks, files)
+    return _all_unseen(model, features, files)
+
+
+def _metadata(looks: pd.DataFrame, files: pd.DataFrame) -> tuple[np.ndarray, BaseEstimator]:
     features = looks[METADATA].join(pd.get_dummies(looks["mode"]).astype(float))
     leaf = int(np.clip(len(files) // 40, 2, 20))
-    return _reach(HistGradientBoostingClassifier(max_iter=50, min_samples_leaf=leaf, random_state=0), features.to_numpy(np.float64), files)
+    return features.to_numpy(np.float64), HistGradientBoostingClassifier(max_iter=50, min_samples_leaf=leaf, random_state=0)
 
 
 def rim(data: XRays) -> Reach:
@@ -95,16 +112,27 @@ def rim(data: XRays) -> Reach:
 
 
 def _reach(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> Reach:
-    labels, patients = (files["label"] == LABELS[1]).to_numpy(), files["patient"].to_numpy()
-    train, test = files["split"].isin(["train", "validation"]).to_numpy(), (files["split"] == "test").to_numpy()
-    if not _enough(labels[train], patients[train]):
+    scores = _all_unseen(model, features, files)
+    if scores is None:
         return Reach(np.nan, np.nan, np.nan, np.nan)
-    seen = roc_auc_score(labels[train], _unseen(model, features[train], labels[train], patients[train]))
-    with threadpool_limits(1):
-        scores = model.fit(features[train], labels[train]).predict_proba(features[test])[:, 1]
-    area = float(roc_auc_score(labels[test], scores))
+    labels = (files["label"] == LABELS[1]).to_numpy()
+    train, test = files["split"].isin(["train", "validation"]).to_numpy(), (files["split"] == "test").to_numpy()
+    seen, area = roc_auc_score(labels[train], scores[train]), float(roc_auc_score(labels[test], scores[test]))
     spread = 1.96 * auroc_error(area, int(labels[test].sum()), int((~labels[test]).sum()))
     return Reach(float(seen), area, max(area - spread, 0.0), min(area + spread, 1.0))
+
+
+def _all_unseen(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> np.ndarray | None:
+    """Scores of training images by cross-validation over patients, and of the others by a model of all training images."""
+    labels, patients = (files["label"] == LABELS[1]).to_numpy(), files["patient"].to_numpy()
+    train = files["split"].isin(["train", "validation"]).to_numpy()
+    if not _enough(labels[train], patients[train]):
+        return None
+    scores = np.empty(len(files))
+    scores[train] = _unseen(model, features[train], labels[train], patients[train])
+    with threadpool_limits(1):
+        scores[~train] = model.fit(features[train], labels[train]).predict_proba(features[~train])[:, 1]
+    return scores
 
 
 def auroc_error(area: float, positives: int, negatives: int) -> float:

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from cxr_utils import calibration, metrics
+from cxr_utils import calibration, evaluation, metrics
 
 
 def _sample(seed=0, n=300, ties=False):
@@ -13,30 +13,12 @@ def _sample(seed=0, n=300, ties=False):
     return labels, np.round(scores, 1) if ties else scores
 
 
-@pytest.mark.parametrize("ties", [False, True])
-def test_weighted_scores_equal_scikit_learn_on_repeated_images(ties):
-    """Weights are how often an image is in a resample: scoring the repeated images gives the same."""
-    labels, scores = _sample(ties=ties)
-    weights = np.random.default_rng(1).integers(0, 4, (5, len(labels)))
-    found = metrics.weighted_scores(labels, scores, 0.6, weights.astype(float))
-    for number, row in enumerate(weights):
-        y, p = np.repeat(labels, row), np.repeat(scores, row)
-        expected = {
-            "auroc": sk.roc_auc_score(y, p),
-            "auprc": sk.average_precision_score(y, p),
-            "accuracy": sk.accuracy_score(y, p >= 0.6),
-            "sensitivity": sk.recall_score(y, p >= 0.6),
-            "specificity": sk.recall_score(1 - y, p < 0.6),
-            "brier": sk.brier_score_loss(y, p),
-            "loss": sk.log_loss(y, np.clip(p, 1e-7, 1 - 1e-7)),
-        }
-        assert {name: found[name][number] for name in expected} == pytest.approx(expected, abs=1e-12)
-
-
 def test_evaluate_agrees_with_scikit_learn():
     labels, scores = _sample()
-    frame = pd.DataFrame({"patient": np.arange(len(labels)), "label": np.where(labels, "PNEUMONIA", "NORMAL"), "score": scores})
-    entry = metrics.evaluate(frame, {"half": 0.5, "youden": 0.7}, "youden", 200, 0)
+    frame = pd.DataFrame(
+        {"patient": np.arange(len(labels)), "label": np.where(labels, "PNEUMONIA", "NORMAL"), "subtype": "unknown", "score": scores}
+    )
+    entry = evaluation.evaluate(frame, {"half": 0.5, "youden": 0.7}, "youden", 200, 0)
     assert entry["threshold"] == 0.7
     assert entry["auroc"] == pytest.approx(sk.roc_auc_score(labels, scores))
     assert entry["confusion_matrix"] == sk.confusion_matrix(labels, scores >= 0.7).tolist()
@@ -46,16 +28,10 @@ def test_evaluate_agrees_with_scikit_learn():
 
 
 def test_one_class_is_undefined_not_zero():
-    frame = pd.DataFrame({"patient": ["a", "b"], "label": ["NORMAL", "NORMAL"], "score": [0.1, 0.2]})
-    entry = metrics.evaluate(frame, {"half": 0.5}, "half", 100, 0)
+    frame = pd.DataFrame({"patient": ["a", "b"], "label": ["NORMAL", "NORMAL"], "subtype": ["normal", "normal"], "score": [0.1, 0.2]})
+    entry = evaluation.evaluate(frame, {"half": 0.5}, "half", 100, 0)
     assert entry["auroc"] is None and entry["sensitivity"] is None and entry["ci95"]["auroc"] is None
     assert entry["specificity"] == 1.0
-
-
-def test_patients_are_resampled_whole():
-    weights = metrics.patient_weights(np.array(["a", "b", "a", "c", "b"]), 50, 0)
-    assert (weights[:, 0] == weights[:, 2]).all() and (weights[:, 1] == weights[:, 4]).all()
-    assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all() and weights.std() > 0
 
 
 def test_calibration_error_by_hand():
@@ -78,16 +54,3 @@ def test_operating_points_do_what_they_say():
     assert reached["sensitivity"] + reached["specificity"] == pytest.approx(youden)
     assert 0.98 <= metrics.rates(labels, scores, points["sensitivity"])["sensitivity"] < 0.982
     assert points["half"] == 0.5
-
-
-def test_intervals_can_be_repeated_from_the_predictions_alone():
-    """Sorted patients, default_rng(seed), one draw of all resamples, percentiles: a loop that a reader could write."""
-    labels, scores = _sample(n=60)
-    patients = np.array([f"person{number // 2}" for number in range(60)])
-    names = sorted(set(patients))
-    found = []
-    for drawn in np.random.default_rng(7).integers(0, len(names), (100, len(names))):
-        rows = np.concatenate([np.flatnonzero(patients == names[number]) for number in drawn])
-        found.append(sk.roc_auc_score(labels[rows], scores[rows]))
-    expected = np.quantile(found, (0.025, 0.975)).tolist()
-    assert metrics.bootstrap(labels, scores, patients, 0.5, 100, 7)["auroc"] == pytest.approx(expected, abs=1e-12)

@@ -11,7 +11,8 @@ ORDER = [
     *["paths", "params", "published", "download", "pixels", "phantom", "manifest", "folds", "sources"],
     *["images", "shortcuts", "audit"],
     *["augmentation", "models", "weights", "stress", "hardware", "optimizer", "gradient", "transfer", "checkpoint", "training"],
-    *["metrics", "calibration", "scoring", "plots", "data_findings", "findings"],
+    *["gradcam", "metrics", "uncertainty", "evaluation", "calibration", "scoring"],
+    *["plots", "model_plots", "data_findings", "findings", "comparison", "recommendations", "model_card", "slider"],
     *["report", "execution", "pipeline", "cli"],
 ]
 

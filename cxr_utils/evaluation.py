@@ -1,0 +1,116 @@
+"""The entry of one split in ``metrics.json``: every score of a file of predictions, with its interval."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit
+
+from . import metrics, uncertainty
+
+FEW = 50  # images under which the bootstrap covers too little, and Wilson's intervals are shown
+
+
+def evaluate(
+    frame: pd.DataFrame, thresholds: dict[str, float], operating_point: str, resamples: int, seed: int, temperature: float = 1.0
+) -> dict[str, Any]:
+    """Score the predictions of one split.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        patient, label (NORMAL or PNEUMONIA), subtype and score of each image, in the order of the CSV.
+    thresholds : dict
+        Threshold of every operating point.
+    operating_point : str
+        The one whose rates stand at the top.
+    resamples : int
+        Bootstrap resamples.
+    seed : int
+        Seed of the bootstrap.
+    temperature : float
+        By which logits were divided; what the scores were before stands under ``uncalibrated``.
+
+    Returns
+    -------
+    dict
+        The entry of one split in ``metrics.json``; what is undefined is None.
+    """
+    labels, scores = labels_of(frame), frame["score"].to_numpy(np.float64)
+    patients = frame["patient"].to_numpy()
+    weights = uncertainty.patient_weights(patients, resamples, seed)
+    chosen = metrics.rates(labels, scores, thresholds[operating_point])
+    sampled = uncertainty.weighted_scores(labels, scores, chosen["threshold"], weights)
+    area = uncertainty.delong(labels, scores, patients)
+    before = metrics.of_scores(labels, uncalibrated(scores, temperature))
+    return {
+        "n": len(labels),
+        "patients": len(set(patients)),
+        **metrics.of_scores(labels, scores),
+        **chosen,
+        "operating_point": operating_point,
+        "operating_points": {name: _operating_point(labels, scores, cut, weights) for name, cut in thresholds.items()},
+        "ci95": {name: uncertainty.interval(sampled[name]) for name in uncertainty.INTERVALS},
+        "wilson95": uncertainty.wilson_rates(chosen["confusion_matrix"]),
+        "delong95": {"auroc": area.interval_of_share if area else None},
+        "temperature": temperature,
+        "uncalibrated": {name: before[name] for name in ("loss", "brier", "ece")},
+        "subtypes": _by_subtype(frame["subtype"].to_numpy(), labels, scores, chosen["threshold"], weights),
+    }
+
+
+def labels_of(predictions: pd.DataFrame) -> np.ndarray:
+    """Return labels as 1 for PNEUMONIA and 0 for NORMAL."""
+    return (predictions["label"] == "PNEUMONIA").to_numpy(np.int64)
+
+
+def confident_errors(part: pd.DataFrame, threshold: float, most: int) -> np.ndarray:
+    """Return the rows of the images called wrongly, those with the worst log loss first; int, shape (<= most,)."""
+    labels, scores = labels_of(part), part["score"].to_numpy()
+    wrong = np.flatnonzero((scores >= threshold) != (labels == 1))
+    return wrong[np.argsort(-metrics.cross_entropy(labels, scores)[wrong], kind="stable")][:most]
+
+
+def uncalibrated(scores: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the scores as they were before their logits were divided by a temperature."""
+    with np.errstate(divide="ignore"):
+        return expit(logit(scores) * temperature)
+
+
+def best_interval(entry: dict[str, Any], score: str) -> list[float] | None:
+    """Return the interval to show beside a score.
+
+    The bootstrap's, but Wilson's where there are fewer than 50 images or where no resample differs from another.
+    """
+    found = entry["ci95"].get(score)
+    other = entry.get("wilson95", {}).get(score)
+    return other if other and (entry["n"] < FEW or (found and found[0] == found[1])) else found
+
+
+def _operating_point(labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray) -> dict[str, Any]:
+    sampled = uncertainty.weighted_rates(labels, scores, threshold, weights)
+    found = metrics.rates(labels, scores, threshold)
+    intervals = {name: uncertainty.interval(values) for name, values in sampled.items()}
+    return {"n": len(labels), **found, "ci95": intervals, "wilson95": uncertainty.wilson_rates(found["confusion_matrix"])}
+
+
+def _by_subtype(subtypes: np.ndarray, labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray) -> dict[str, Any]:
+    """For each subtype the images that were called rightly and, for those of PNEUMONIA, the AUROC against all NORMAL."""
+    right = (scores >= threshold) == (labels == 1)
+    entries = {}
+    for subtype in sorted(set(subtypes)):
+        rows = subtypes == subtype
+        sick = bool(labels[rows].any())
+        against = rows | (labels == 0)
+        with np.errstate(invalid="ignore"):
+            shares = weights[:, rows] @ right[rows].astype(float) / weights[:, rows].sum(axis=1)
+        entry = {"n": int(rows.sum()), "right": int(right[rows].sum()), "rate": float(right[rows].mean())}
+        entry |= {"ci95": {"rate": uncertainty.interval(shares)}, "wilson95": {"rate": uncertainty.wilson(entry["right"], entry["n"])}}
+        if sick and (labels == 0).any():
+            areas = uncertainty.weighted_areas(labels[against] == 1, scores[against], weights[:, against])
+            entry["auroc"] = metrics.of_scores(labels[against], scores[against])["auroc"]
+            entry["ci95"]["auroc"] = uncertainty.interval(areas["auroc"])
+        entries[subtype] = entry
+    return entries

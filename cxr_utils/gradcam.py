@@ -1,0 +1,169 @@
+"""Where in an image a network sees PNEUMONIA: Grad-CAM (Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74)."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy.ndimage import maximum_filter, zoom
+
+from . import phantom
+from .augmentation import to_float
+from .images import XRays
+from .pixels import Square
+from .weights import backbone_of
+
+LEAST_MAP = 6  # a coarser map says little of where
+NO_MAPS = (keras.layers.InputLayer, keras.layers.ZeroPadding2D)  # an image, and a map with a rim of nothing
+BATCH = 32
+
+
+def explain(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    """Return what speaks for PNEUMONIA, cell by cell of a network's last stage that has 6 x 6 cells or more.
+
+    Parameters
+    ----------
+    model : keras.Model
+        As `models.build` makes it: the backbone may be a model inside the model.
+    pixels : ndarray of uint8, shape (n, size, size)
+        Grey images.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, height, width)
+        0 where nothing speaks for PNEUMONIA; the unit is that of the logit, shared among cells and channels.
+    """
+    split = _maps_and_logit(model)
+
+    found = []
+    for start in range(0, len(pixels), BATCH):
+        batch = to_float(tf.constant(pixels[start : start + BATCH]))
+        with tf.GradientTape() as tape:
+            tape.watch(batch)
+            maps, logit = split(batch, training=False)
+        slopes = tf.reduce_mean(tape.gradient(logit, maps), axis=(1, 2), keepdims=True)
+        found.append(tf.nn.relu(tf.reduce_sum(slopes * maps, axis=-1)).numpy())
+    return np.concatenate(found)
+
+
+def _maps_and_logit(model: keras.Model) -> keras.Model:
+    """Return a model that gives the maps of `stage` beside the logit."""
+    inner = backbone_of(model) if any(isinstance(layer, keras.Model) for layer in model.layers) else model
+    maps = stage(inner).output
+    if inner is model:
+        return keras.Model(model.input, [maps, model.output])
+    place = model.layers.index(inner)
+    found, x = keras.Model(inner.input, [maps, inner.output])(model.layers[place - 1].output)
+    for layer in model.layers[place + 1 :]:
+        x = layer(x)
+    return keras.Model(model.input, [found, x])
+
+
+def stage(model: keras.Model) -> keras.Operation:
+    """Return the last layer, or sum, with a map of at least 6 x 6 cells through which everything passes.
+
+    A layer inside one branch of a residual block would tell a part of the story only. Where no map is
+    that large, it is the largest one's.
+    """
+    described = {layer["config"]["name"]: layer for layer in model.get_config()["layers"]}
+    steps = model.operations
+    last_use = {step.name: place for place, step in enumerate(steps)}
+    for place, step in enumerate(steps):
+        for source in re.findall(r'"keras_history": \["([^"]+)"', json.dumps(described[step.name]["inbound_nodes"], default=str)):
+            last_use[source] = max(last_use[source], place)
+    sizes, reach = {}, 0
+    for place, step in enumerate(steps):
+        shape = step.output.shape
+        if len(shape) == 4 and reach <= place and not isinstance(step, NO_MAPS):
+            sizes[place] = min(shape[1:3])
+        reach = max(reach, last_use[step.name])
+    large = [place for place, size in sizes.items() if size >= LEAST_MAP]
+    return steps[large[-1] if large else max(sizes, key=sizes.get)]
+
+
+def enlarged(maps: np.ndarray, size: int) -> np.ndarray:
+    """Return maps blown up to images by linear interpolation between the middles of cells; float, shape (n, size, size)."""
+    factors = (1, size / maps.shape[1], size / maps.shape[2])
+    return zoom(maps, factors, order=1, mode="nearest", grid_mode=True)
+
+
+def peaks_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Tell for each map whether its peak lies in the mask, grown by one cell of the map.
+
+    Parameters
+    ----------
+    maps : ndarray, shape (n, height, width)
+        As `explain` returns them.
+    masks : ndarray of bool, shape (n, size, size)
+        Where the finding is.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        False where the map is empty, as then nothing spoke for PNEUMONIA.
+    """
+    size = masks.shape[1]
+    places = enlarged(maps, size).reshape(len(maps), -1).argmax(axis=1)
+    inside = grown(masks, size / min(maps.shape[1:])).reshape(len(masks), -1)
+    return inside[np.arange(len(maps)), places] & (maps.max(axis=(1, 2)) > 0)
+
+
+class Checked(NamedTuple):
+    """How Grad-CAM does where the truth is known.
+
+    Parameters
+    ----------
+    cases : int
+        Consolidations that the model found.
+    inside : int
+        Of these, peaks in the mask grown by one cell of the map.
+    chance : float
+        Mean area of the grown masks: the share that a peak at random would have inside.
+    """
+
+    cases: int
+    inside: int
+    chance: float
+
+
+def check_on_phantom(model: keras.Model, data: XRays, called: np.ndarray) -> Checked | None:
+    """Hold Grad-CAM against the masks of the phantom's bacterial test images that are called PNEUMONIA.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model.
+    data : XRays
+        The phantom.
+    called : ndarray of bool, shape (n,)
+        Which test images the model calls PNEUMONIA.
+
+    Returns
+    -------
+    Checked or None
+        None where the images come without masks, or none was found.
+    """
+    test = data.folds["test"]
+    rows = np.flatnonzero((test.files["subtype"] == "bacteria").to_numpy() & called)
+    if not len(rows) or not phantom.has_masks(data.source.root):
+        return None
+    size = test.pixels.shape[1]
+    maps = explain(model, test.pixels[rows])
+    masks = phantom.masks(data.source.root, test.files["path"].iloc[rows], Square(size, data.fit))
+    return Checked(len(rows), int(peaks_inside(maps, masks).sum()), float(grown(masks, size / min(maps.shape[1:])).mean()))
+
+
+def grown(masks: np.ndarray, reach: float) -> np.ndarray:
+    """Return masks grown by so many pixels to each side; bool, shape (n, size, size)."""
+    side = 2 * round(reach) + 1
+    return maximum_filter(masks, size=(1, side, side))
+
+
+def scaled(maps: np.ndarray, size: int) -> np.ndarray:
+    """Return maps blown up to images and scaled to a peak of 1 each, to be shown; shape (n, size, size)."""
+    large = enlarged(maps, size)
+    return large / np.maximum(large.max(axis=(1, 2), keepdims=True), 1e-12)

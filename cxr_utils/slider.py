@@ -1,0 +1,58 @@
+"""The threshold that a reader moves: a piece of HTML with both models' test scores in it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from . import metrics, paths
+from .evaluation import labels_of
+from .plots import MODEL_NAMES
+
+CELLS = ("tp", "fn", "tn", "fp", "sensitivity", "specificity", "ppv", "npv")
+START = 0.5
+
+
+def slider(predictions: dict[str, pd.DataFrame], models: dict[str, Any], synthetic: bool) -> str:
+    """Return HTML in which the reader moves threshold and prevalence and sees both models' matrices and rates.
+
+    Script and data are inline: it works from a file and asks the network for nothing. Counts are of
+    ``score >= threshold``, in the same double precision as everywhere else.
+
+    Parameters
+    ----------
+    predictions : dict of DataFrame
+        Predictions of each model.
+    models : dict
+        Their scores, as in ``metrics.json``.
+    synthetic : bool
+        Whether the title must say SYNTHETIC.
+    """
+    data, rows = {}, []
+    for model, frame in predictions.items():
+        part = frame[frame["split"] == "test"]
+        labels, scores = labels_of(part), part["score"].to_numpy()
+        data[model] = {"sick": scores[labels == 1].tolist(), "well": scores[labels == 0].tolist()}
+        rows.append({"model": model, "name": MODEL_NAMES[model], "cells": _cells(metrics.rates(labels, scores, START))})
+    share = sum(models[next(iter(data))]["test"]["confusion_matrix"][1]) / len(labels)
+    marks = [("0.5", START), *((MODEL_NAMES[model], models[model]["test"]["threshold"]) for model in data)]
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(paths.TEMPLATE), autoescape=False, trim_blocks=True)
+    return environment.get_template("slider.html.j2").render(
+        data=json.dumps(data).replace("<", "\\u003c"),
+        rows=rows,
+        cut=START,
+        share=round(share, 2),
+        marks=marks,
+        images=len(labels),
+        synthetic=synthetic,
+    )
+
+
+def _cells(found: dict[str, Any]) -> list[tuple[str, str]]:
+    (tn, fp), (fn, tp) = found["confusion_matrix"]
+    counts = {"tp": tp, "fn": fn, "tn": tn, "fp": fp}
+    rates = {name: "undefined" if found[name] is None else f"{found[name]:.3f}" for name in CELLS[4:]}
+    return [(name, str({**counts, **rates}[name])) for name in CELLS]

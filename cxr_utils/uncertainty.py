@@ -1,0 +1,214 @@
+"""How sure scores and their differences are: resampled patients, Wilson, DeLong, McNemar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit, logit
+from scipy.stats import binomtest, norm
+
+from .metrics import cross_entropy
+
+INTERVALS = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "auroc", "auprc", "loss", "brier")
+QUANTILES = (0.025, 0.975)
+
+
+def patient_weights(patients: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Return how often each image is in each resample of patients; float64, shape (resamples, images).
+
+    Patients are taken in sorted order and drawn with replacement by ``numpy.random.default_rng(seed)``, all images
+    of a patient together, so that anyone can repeat it from the CSV (Field and Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x).
+    """
+    names, groups = np.unique(patients.astype(str), return_inverse=True)
+    drawn = np.random.default_rng(seed).integers(0, len(names), (resamples, len(names)))
+    counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
+    return counts[:, groups].astype(np.float64)
+
+
+def interval(values: np.ndarray) -> list[float] | None:
+    """Return the 95 % percentile interval of resampled values; None where all are undefined."""
+    values = values[np.isfinite(values)]
+    return np.quantile(values, QUANTILES).tolist() if len(values) else None
+
+
+def weighted_scores(labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Scores of many resamples at once.
+
+    Parameters
+    ----------
+    labels, scores : ndarray, shape (n,)
+        Labels in 0..1 and scores.
+    threshold : float
+        Decision threshold.
+    weights : ndarray, shape (resamples, n)
+        How often each image is in each resample.
+
+    Returns
+    -------
+    dict of ndarray, shape (resamples,)
+        A value for each of `INTERVALS`, NaN where a resample leaves it undefined.
+    """
+    whole = weights.sum(axis=1)
+    return {
+        **weighted_rates(labels, scores, threshold, weights),
+        **weighted_areas(labels == 1, scores, weights),
+        "loss": weights @ cross_entropy(labels, scores) / whole,
+        "brier": weights @ (scores - labels) ** 2 / whole,
+    }
+
+
+def weighted_rates(labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Rates at a threshold of many resamples at once; see `weighted_scores`."""
+    positive, called = labels == 1, scores >= threshold
+    tp, fp, fn, tn = (
+        weights @ cell.astype(float) for cell in (positive & called, ~positive & called, positive & ~called, ~(positive | called))
+    )
+    with np.errstate(invalid="ignore"):
+        return {
+            "accuracy": (tp + tn) / weights.sum(axis=1),
+            "sensitivity": tp / (tp + fn),
+            "specificity": tn / (tn + fp),
+            "ppv": tp / (tp + fp),
+            "npv": tn / (tn + fn),
+            "f1": 2 * tp / (2 * tp + fp + fn),
+        }
+
+
+def weighted_areas(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Area under the ROC curve (ties count half) and average precision of many resamples at once; see `weighted_scores`."""
+    order = np.argsort(-scores, kind="stable")
+    last_of_tie = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    weights = weights[:, order]
+    hits = np.cumsum(weights * positive[order], axis=1)[:, last_of_tie]
+    alarms = np.cumsum(weights * ~positive[order], axis=1)[:, last_of_tie]
+    hits_before = np.pad(hits[:, :-1], ((0, 0), (1, 0)))
+    alarms_before = np.pad(alarms[:, :-1], ((0, 0), (1, 0)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        area = ((alarms - alarms_before) * (hits + hits_before) / 2).sum(axis=1) / (hits[:, -1] * alarms[:, -1])
+        precision = np.where(hits + alarms > 0, hits / (hits + alarms), 0)
+        average_precision = ((hits - hits_before) * precision).sum(axis=1) / hits[:, -1]
+    one_class = (hits[:, -1] == 0) | (alarms[:, -1] == 0)
+    area[one_class] = average_precision[one_class] = np.nan
+    return {"auroc": area, "auprc": average_precision}
+
+
+def wilson(part: int, whole: int) -> list[float] | None:
+    """Return Wilson's 95 % interval of a share (Wilson 1927, doi:10.1080/01621459.1927.10502953); None of nothing.
+
+    It takes images for independent, but unlike the bootstrap it holds for a dozen of them, and for none wrong.
+    """
+    if not whole:
+        return None
+    found = binomtest(part, whole).proportion_ci(method="wilson")
+    return [float(found.low), float(found.high)]
+
+
+def wilson_rates(matrix: list[list[int]]) -> dict[str, list[float] | None]:
+    """Return Wilson's intervals of the rates that are shares, from a confusion matrix."""
+    (tn, fp), (fn, tp) = matrix
+    return {
+        "accuracy": wilson(tn + tp, tn + fp + fn + tp),
+        "sensitivity": wilson(tp, tp + fn),
+        "specificity": wilson(tn, tn + fp),
+        "ppv": wilson(tp, tp + fp),
+        "npv": wilson(tn, tn + fn),
+    }
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value that is taken to be normal around the truth.
+
+    Parameters
+    ----------
+    value : float
+        The value.
+    error : float
+        Its standard error.
+    """
+
+    value: float
+    error: float
+
+    @property
+    def interval(self) -> list[float]:
+        """The 95 % interval of a difference, within -1..1."""
+        reach = float(norm.ppf(QUANTILES[1])) * self.error
+        return [max(self.value - reach, -1.0), min(self.value + reach, 1.0)]
+
+    @property
+    def interval_of_share(self) -> list[float]:
+        """The 95 % interval of a value within 0..1, made on the logit scale, which covers better near 1 (Pepe 2003, ch. 5)."""
+        if not 0 < self.value < 1:
+            return [self.value, self.value]
+        reach = float(norm.ppf(QUANTILES[1])) * self.error / (self.value * (1 - self.value))
+        return [float(expit(logit(self.value) + side * reach)) for side in (-1, 1)]
+
+    @property
+    def p(self) -> float:
+        """Two-sided p of a truth of 0."""
+        return float(2 * norm.sf(abs(self.value) / self.error)) if self.error else float(self.value == 0)
+
+
+def delong(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, less: np.ndarray | None = None) -> Estimate | None:
+    """Return an AUROC, or the difference of two, with its error where patients have several images.
+
+    DeLong et al. 1988 (doi:10.2307/2531595) as Obuchowski 1997 (doi:10.2307/2533958) made it hold for
+    clusters; with one image a patient it is DeLong's.
+
+    Parameters
+    ----------
+    labels, scores : ndarray, shape (n,)
+        Labels in 0..1 and scores.
+    patients : ndarray, shape (n,)
+        Whose image each is.
+    less : ndarray, shape (n,), optional
+        Scores of a second model on the same images; its AUROC is subtracted.
+
+    Returns
+    -------
+    Estimate or None
+        None where a class has fewer than two patients.
+    """
+    groups = np.unique(patients.astype(str), return_inverse=True)[1]
+    positive = labels == 1
+    if min(len(set(groups[positive])), len(set(groups[~positive]))) < 2:
+        return None
+    shares = _beaten(positive, scores) - (_beaten(positive, less) if less is not None else 0.0)
+    area = float(shares[positive].mean())
+    sums = {}
+    for kind, rows in (("sick", positive), ("well", ~positive)):
+        values = np.bincount(groups[rows], shares[rows] - area, groups.max() + 1)
+        clusters = len(set(groups[rows]))
+        sums[kind] = values, clusters / (clusters - 1), rows.sum()
+    (sick, of_sick, m), (well, of_well, n) = sums.values()
+    both = len(set(groups)) / (len(set(groups)) - 1)
+    variance = of_sick * (sick @ sick) / m**2 + of_well * (well @ well) / n**2 + 2 * both * (sick @ well) / (m * n)
+    return Estimate(area, float(np.sqrt(max(variance, 0.0))))
+
+
+def _beaten(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Share of the other class on whose right side each image is, ties counting half; shape (n,)."""
+    gap = scores[positive][:, None] - scores[~positive][None, :]
+    wins = (gap > 0) + 0.5 * (gap == 0)
+    shares = np.empty(len(scores))
+    shares[positive], shares[~positive] = wins.mean(axis=1), wins.mean(axis=0)
+    return shares
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
+    """Compare which images two models get right (McNemar 1947, doi:10.1007/BF02295996), by the exact binomial test.
+
+    Parameters
+    ----------
+    first, second : ndarray of bool, shape (n,)
+        Whether each model is right. Images are taken for independent.
+
+    Returns
+    -------
+    tuple
+        Images that the first alone gets right, those that the second alone does, and the two-sided p.
+    """
+    alone, other = int((first & ~second).sum()), int((second & ~first).sum())
+    return alone, other, float(binomtest(alone, alone + other).pvalue) if alone + other else 1.0

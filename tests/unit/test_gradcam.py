@@ -1,0 +1,102 @@
+"""Grad-CAM against what the phantom knows: where it drew a consolidation."""
+
+import keras
+import numpy as np
+import pytest
+
+from cxr_utils import gradcam, images, models, params, training, weights
+from cxr_utils.params import Resnet50v2
+
+
+@pytest.fixture(scope="module")
+def data():
+    settings = params.load("smoke", ["data.source=phantom", "data.phantom_images=800", "data.phantom_size=96"])
+    return images.open_data(settings, 96)
+
+
+@pytest.fixture(scope="module")
+def trained(data):
+    """Trained for half a minute: with few changes to the images and without an average it learns fast."""
+    settings = params.load("default", ["baseline_cnn.epochs=8", "baseline_cnn.average=0"])
+    still = dict.fromkeys(("rotation", "stretch", "brightness", "contrast", "gamma", "sharpness", "noise", "rim"), 0.0)
+    few = settings.augmentation.model_copy(update=still | {"zoom": 0.1})
+    return training.fit(settings.baseline_cnn, few, 1, data.folds, weights.Start(None, "random")).model
+
+
+def _called(model, data):
+    return models.logits(model, data.folds["test"].pixels) >= 0
+
+
+def test_the_peak_is_in_the_consolidation(trained, data):
+    found = gradcam.check_on_phantom(trained, data, _called(trained, data))
+    print(found)
+    assert found.cases >= 40 and found.inside / found.cases >= 0.7
+    assert found.chance < 0.45
+
+
+def test_shuffled_weights_lose_it(trained, data):
+    """The same images, the same layers, each layer's weights in another order."""
+    right = gradcam.check_on_phantom(trained, data, _called(trained, data))
+    shuffled = keras.models.clone_model(trained)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        shuffled.set_weights([rng.permutation(values.ravel()).reshape(values.shape) for values in trained.get_weights()])
+        found = gradcam.check_on_phantom(shuffled, data, _called(trained, data))
+        print(found)
+        assert found.inside / found.cases < min(0.7, right.inside / right.cases - 0.2)
+
+
+def test_the_map_is_the_gradient_times_the_maps(trained, data):
+    """By finite differences: adding a little of one channel's map moves the logit by its mean slope."""
+    picture = data.folds["test"].pixels[[0]]
+    split = gradcam._maps_and_logit(trained)
+    maps, logit = split(picture[..., None] / np.float32(255), training=False)
+    assert logit.numpy()[:, 0] == pytest.approx(models.logits(trained, picture), abs=1e-4)
+    # After the last stage come the mean over the map and a weighted sum: the weights are the slopes.
+    kernel = trained.get_layer("head_logit").kernel.numpy()[:, 0]
+    expected = np.maximum((maps.numpy()[0] * kernel).sum(axis=-1) / maps.shape[1] ** 2, 0)
+    assert gradcam.explain(trained, picture)[0] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "backbone, size, side",
+    [
+        ("ResNet50V2", 96, 6),
+        ("ResNet50V2", 224, 7),
+        ("MobileNetV2", 96, 6),
+        ("DenseNet121", 96, 6),
+        ("ConvNeXtTiny", 96, 6),
+        ("ResNet50V2", 32, 8),
+    ],
+)
+def test_the_stage_is_the_last_that_is_large_enough_and_whole(backbone, size, side):
+    """Its map has at least 6 x 6 cells; with it replaced by zeros nothing else of the image reaches the logit."""
+    model = models.build(Resnet50v2(backbone=backbone, image_size=size))
+    inner = weights.backbone_of(model)
+    stage = gradcam.stage(inner)
+    assert stage.output.shape[1:3] == (side, side)
+    if stage is not inner.operations[-1]:
+        keras.Model(stage.output, inner.output)  # raises where a path goes around it
+
+
+def test_a_nested_backbone_is_explained(data):
+    model = models.build(Resnet50v2(backbone="MobileNetV2", image_size=96))
+    pixels = data.folds["test"].pixels[:3]
+    found = gradcam.explain(model, pixels)
+    assert found.shape == (3, 6, 6) and np.isfinite(found).all() and (found >= 0).all()
+    split = gradcam._maps_and_logit(model)
+    assert split(pixels[..., None] / np.float32(255), training=False)[1].numpy()[:, 0] == pytest.approx(
+        models.logits(model, pixels), abs=1e-3
+    )
+
+
+def test_peaks_by_hand():
+    maps = np.zeros((3, 6, 6), np.float32)
+    maps[0, 1, 1] = maps[1, 5, 5] = 1.0
+    masks = np.zeros((3, 96, 96), bool)
+    masks[:, 38:44, 38:44] = True
+    # The middle of cell (1, 1) is at pixel 24, less than a cell of 16 px from the mask. Cell (5, 5) is farther; the last map is empty.
+    assert gradcam.peaks_inside(maps, masks).tolist() == [True, False, False]
+    assert gradcam.grown(masks, 16)[0].sum() == 38**2
+    large = gradcam.enlarged(maps, 96)
+    assert large.shape == (3, 96, 96) and large[0].argmax() in {24 * 96 + 24, 23 * 96 + 23, 23 * 96 + 24, 24 * 96 + 23}
