@@ -42,17 +42,17 @@ def evaluate(
     patients = frame["patient"].to_numpy()
     weights = uncertainty.patient_weights(patients, resamples, seed)
     chosen = metrics.rates(labels, scores, thresholds[operating_point])
+    found = metrics.of_scores(labels, scores) | chosen
     sampled = uncertainty.weighted_scores(labels, scores, chosen["threshold"], weights)
     area = uncertainty.delong(labels, scores, patients)
     before = metrics.of_scores(labels, uncalibrated(scores, temperature))
     return {
         "n": len(labels),
         "patients": len(set(patients)),
-        **metrics.of_scores(labels, scores),
-        **chosen,
+        **found,
         "operating_point": operating_point,
         "operating_points": {name: _operating_point(labels, scores, cut, weights) for name, cut in thresholds.items()},
-        "ci95": {name: uncertainty.interval(sampled[name]) for name in uncertainty.INTERVALS},
+        "ci95": {name: _interval(found[name], sampled[name]) for name in uncertainty.INTERVALS},
         "wilson95": uncertainty.wilson_rates(chosen["confusion_matrix"]),
         "delong95": {"auroc": area.interval_of_share if area else None},
         "temperature": temperature,
@@ -89,10 +89,15 @@ def best_interval(entry: dict[str, Any], score: str) -> list[float] | None:
     return other if other and (entry["n"] < FEW or (found and found[0] == found[1])) else found
 
 
+def _interval(value: float | None, sampled: np.ndarray) -> list[float] | None:
+    """The interval of what is defined; a resample may define what the sample itself leaves open."""
+    return None if value is None else uncertainty.interval(sampled)
+
+
 def _operating_point(labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray) -> dict[str, Any]:
     sampled = uncertainty.weighted_rates(labels, scores, threshold, weights)
     found = metrics.rates(labels, scores, threshold)
-    intervals = {name: uncertainty.interval(values) for name, values in sampled.items()}
+    intervals = {name: _interval(found[name], values) for name, values in sampled.items()}
     return {"n": len(labels), **found, "ci95": intervals, "wilson95": uncertainty.wilson_rates(found["confusion_matrix"])}
 
 

@@ -107,10 +107,9 @@ class RunFolder:
         """Scores of a model, one row an image."""
         return self.root / "predictions" / f"{model}.csv"
 
-    @property
-    def floor(self) -> Path:
-        """Scores of metadata alone, one row an image, in the columns of the predictions."""
-        return self.root / "floors" / "metadata.csv"
+    def floor(self, name: str) -> Path:
+        """Scores of an answer that needs no look at the lungs, one row an image, in the columns of the predictions."""
+        return self.root / "floors" / f"{name}.csv"
 
     def model(self, model: str) -> Path:
         """Weights and architecture of a model."""

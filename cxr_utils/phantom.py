@@ -90,9 +90,9 @@ def cached_at(data: Data) -> Path:
     return paths.cache_folder() / "phantom" / name
 
 
-def has_masks(root: Path) -> bool:
-    """Tell whether a folder is a phantom with its masks, not a copy of its images alone."""
-    return (root / "masks").is_dir() and (root / MARKER).is_file()
+def mask_of(root: Path, name: str) -> Path:
+    """Return where the mask of an image of the phantom lies, or would lie."""
+    return (root / "masks" / name).with_suffix(".png")
 
 
 def masks(root: Path, names: Sequence[str], square: Square) -> np.ndarray:
@@ -107,8 +107,7 @@ def masks(root: Path, names: Sequence[str], square: Square) -> np.ndarray:
     square : Square
         How the images were made square, which the masks then are too.
     """
-    files = ((root / "masks" / name).with_suffix(".png") for name in names)
-    return np.stack([decode(file.read_bytes(), square) > 127 for file in files])
+    return np.stack([decode(mask_of(root, name).read_bytes(), square) > 127 for name in names])
 
 
 def draw_set(root: Path, images: int, size: int, seed: int, progress: bool = False) -> None:

@@ -255,7 +255,7 @@ def _clear_other_data(run: Run) -> None:
     """Remove scores and reports of another data set from the folder, so that none can pass for this one's."""
     known = read_json(run.folder.metrics)
     if known and run.manifest and known.get("data", {}).get("manifest") != run.manifest.digest:
-        stale = [run.folder.metrics, run.folder.floor, run.folder.index, *map(run.folder.predictions, MODELS)]
+        stale = [run.folder.metrics, *run.folder.floor("x").parent.glob("*.csv"), run.folder.index, *map(run.folder.predictions, MODELS)]
         for file in [*stale, *map(run.folder.html, STEPS), *map(run.folder.executed, STEPS), *run.folder.figure("x").parent.glob("*.png")]:
             file.unlink(missing_ok=True)
 

@@ -145,7 +145,8 @@ def _thumbnails(folder: paths.RunFolder, models: dict[str, Any], synthetic: bool
     mark = SYNTHETIC_TITLE if synthetic else ""
     found = []
     for step, (name, alt) in COVERS.items():
-        if folder.html(step).is_file() and folder.figure(name).is_file():
+        shown = model_of(step) is None or model_of(step) in models
+        if shown and folder.html(step).is_file() and folder.figure(name).is_file():
             with Image.open(folder.figure(name)) as picture:
                 picture = picture.convert("RGB")
                 picture.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -158,8 +159,7 @@ def _thumbnails(folder: paths.RunFolder, models: dict[str, Any], synthetic: bool
 
 
 def _about_matrix(model: str, models: dict[str, Any]) -> str:
-    if model not in models:
-        return f"Confusion matrix of {MODEL_NAMES[model]} on test."
+    return f"Confusion matrix of {MODEL_NAMES[model]} on test."
     return f"Confusion matrix of {MODEL_NAMES[model]} on test: {findings.matrix_in_words(models[model]['test'])}"
 
 

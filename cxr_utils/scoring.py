@@ -17,6 +17,7 @@ from .pixels import Square
 
 COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
 SCHEMA = 1
+FLOORS = ("always_pneumonia", "metadata")
 
 
 def score_model(
@@ -112,47 +113,57 @@ def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder)
     known = read_metrics(run)
     models = known.get("models", {}) if {key: known.get(key) for key in about} == about else {}
     models = dict(sorted((models | {name: entry}).items()))
-    floors = evaluate_floors(predictions, data, params, run)
+    floors = evaluate_floors(data.chosen_on, params, run)
     paths.write_atomically(run.metrics, json.dumps({**about, "models": models, "floors": floors}, indent=1))
     return entry
 
 
 def score_floors(data: XRays, run: paths.RunFolder) -> None:
-    """Write what metadata alone says of each image that is scored, as a file of predictions; none where patients are too few."""
+    """Write what two answers that need no look at the lungs say of each image that is scored, as files of predictions.
+
+    ``always_pneumonia``: the share of PNEUMONIA in training as the score of every image. ``metadata``: a
+    classifier on metadata alone; there is none where patients are too few.
+    """
     # At the size of the first notebook's audit, which reports the same floor.
     stored = load_pixels(data.manifest, Square(OVERVIEW_SIZE, data.fit))
-    scores = shortcuts.metadata_scores(shortcuts.traits(replace(data, stored=stored)), data.files)
-    run.floor.unlink(missing_ok=True)
-    if scores is not None:
-        rows = data.files["fold"] != "train"
-        table = data.files[rows].assign(split=data.files["fold"], score=scores[rows.to_numpy()])[COLUMNS]
-        paths.write_atomically(run.floor, table.to_csv(index=False))
+    always = np.full(len(data.files), data.folds["train"].labels.mean())
+    answers = {
+        "always_pneumonia": always,
+        "metadata": shortcuts.metadata_scores(shortcuts.traits(replace(data, stored=stored)), data.files),
+    }
+    rows = (data.files["fold"] != "train").to_numpy()
+    for name, scores in answers.items():
+        run.floor(name).unlink(missing_ok=True)
+        if scores is not None:
+            table = data.files[rows].assign(split=data.files["fold"], score=scores[rows])[COLUMNS]
+            paths.write_atomically(run.floor(name), table.to_csv(index=False))
 
 
-def evaluate_floors(predictions: pd.DataFrame, data: XRays, params: Params, run: paths.RunFolder) -> dict[str, Any]:
-    """Score two answers that need no look at the lungs, on the splits of a model's predictions.
+def evaluate_floors(chosen_on: str, params: Params, run: paths.RunFolder) -> dict[str, Any]:
+    """Score the floors that `score_floors` wrote.
 
     Returns
     -------
     dict
-        ``always_pneumonia``: the share of PNEUMONIA in training as the score of every image. ``metadata``: a
-        classifier on metadata alone, its threshold the Youden point of the images that choices are made on; it is
-        left out where it could not be trained.
+        Name -> split -> scores. Always PNEUMONIA means a threshold of 0; that of metadata is the Youden point of
+        the images that choices are made on.
     """
-    answers = {"always_pneumonia": predictions.assign(score=data.folds["train"].labels.mean())}
-    points = {"always_pneumonia": {"half": 0.0}}
-    if run.floor.is_file():
-        answers["metadata"] = read_csv(run.floor)
-        chosen = answers["metadata"].query("split == @data.chosen_on")
-        youden = calibration.thresholds(evaluation.labels_of(chosen), chosen["score"].to_numpy(), params.evaluation.target_sensitivity)
-        points["metadata"] = {"youden": youden["youden"]}
-    return {
-        name: {
-            split: evaluation.evaluate(part, points[name], next(iter(points[name])), params.evaluation.resamples, params.seed)
-            for split, part in answer.groupby("split", sort=False)
-        }
-        for name, answer in answers.items()
-    }
+    found = {}
+    for name in FLOORS:
+        if run.floor(name).is_file():
+            answers = read_csv(run.floor(name))
+            point = {"half": 0.0}
+            if name == "metadata":
+                chosen = answers[answers["split"] == chosen_on]
+                cuts = calibration.thresholds(
+                    evaluation.labels_of(chosen), chosen["score"].to_numpy(), params.evaluation.target_sensitivity
+                )
+                point = {"youden": cuts["youden"]}
+            found[name] = {
+                split: evaluation.evaluate(part, point, next(iter(point)), params.evaluation.resamples, params.seed)
+                for split, part in answers.groupby("split", sort=False)
+            }
+    return found
 
 
 def forget(name: str, run: paths.RunFolder) -> None:

@@ -8,6 +8,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import recompute
 from sklearn import metrics as sk
 
 from cxr_utils import paths
@@ -54,28 +55,18 @@ def _check_artefacts(run, splits):
 
 
 def _check_scores(run, found):
-    """Every score again from the CSV, by scikit-learn alone."""
+    """Every figure again from the files of predictions, by other code."""
+    wrong, compared = recompute.differences(run.root)
+    assert wrong == [] and compared > 100 * len(MODELS)
     for model in MODELS:
         frame = pd.read_csv(run.predictions(model), float_precision="round_trip")
         assert list(frame) == ["split", "path", "patient", "label", "subtype", "score"]
         for split, entry in found["models"][model].items():
             part = frame[frame["split"] == split]
             labels, scores = (part["label"] == "PNEUMONIA").to_numpy(int), part["score"].to_numpy()
-            called = scores >= entry["threshold"]
-            expected = {
-                "n": len(part),
-                "loss": sk.log_loss(labels, np.clip(scores, 1e-7, 1 - 1e-7)),
-                "accuracy": sk.accuracy_score(labels, called),
-                "auroc": sk.roc_auc_score(labels, scores),
-                "auprc": sk.average_precision_score(labels, scores),
-                "sensitivity": sk.recall_score(labels, called),
-                "specificity": sk.recall_score(1 - labels, ~called),
-                "brier": sk.brier_score_loss(labels, scores),
-            }
-            assert {name: entry[name] for name in expected} == pytest.approx(expected, abs=1e-9)
-            assert entry["confusion_matrix"] == sk.confusion_matrix(labels, called, labels=[0, 1]).tolist()
-            for name, (low, high) in entry["ci95"].items():
-                assert low <= entry[name] <= high, (model, split, name)
+            assert entry["auroc"] == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-9)
+            assert entry["loss"] == pytest.approx(sk.log_loss(labels, np.clip(scores, 1e-7, 1 - 1e-7)), abs=1e-9)
+            assert entry["confusion_matrix"] == sk.confusion_matrix(labels, scores >= entry["threshold"], labels=[0, 1]).tolist()
 
 
 def test_smoke_run_leaves_everything_behind(smoke_run):

@@ -1,0 +1,174 @@
+"""The reports in a real browser, from files and without a network: nothing breaks, everyone can read them, the slider counts."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_utils import paths
+from cxr_utils.params import MODELS, STEPS
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: it comes with the extra 'dev'")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: it comes with the extra 'dev'")
+
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+PAGES = ["index", *STEPS]
+MARKUP = "<img src=x onerror=alert(1)><script>alert(2)<"  # no slash, so that it can be a file's name
+
+
+@pytest.fixture(scope="module")
+def run(run_all, phantom_root, tmp_path_factory):
+    """A run on a SYNTHETIC phantom whose test files and patients are named with markup, into a folder that is too."""
+    data, out = tmp_path_factory.mktemp("named") / "data", tmp_path_factory.mktemp("pages")
+    shutil.copytree(phantom_root, data)
+    for file in (data / "test").glob("*/*.jpeg"):
+        file.rename(file.with_name(MARKUP + file.name))
+    done = run_all("smoke", "--data", data, "--out", out, "--run", MARKUP)
+    assert done.returncode == 0, done.stderr
+    return paths.RunFolder(out / MARKUP)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not found:
+        pytest.skip("no Chromium: apt install chromium")
+    with sync_api.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """A page opened from its file, with what it asked for and complained about."""
+
+    def __init__(self, browser, file, viewport=DESK, scheme="light"):
+        self.asked, self.said = [], []
+        self.context = browser.new_context(viewport=viewport, color_scheme=scheme, offline=True)
+        self.page = self.context.new_page()
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("console", lambda message: self.said.append(message.text) if message.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.said.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        self.page.goto(file.as_uri())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.context.close()
+
+
+def _file(run, name):
+    return run.root.parent / "index.html" if name == "runs" else run.root / f"{name}.html"
+
+
+@pytest.mark.parametrize("name", [*PAGES, "runs"])
+def test_page_is_whole_and_quiet(browser, run, name):
+    with Visit(browser, _file(run, name)) as visit:
+        assert visit.said == []
+        assert [url for url in visit.asked[1:] if not url.startswith("data:")] == []
+        pictures = visit.page.eval_on_selector_all("img", "all => all.map(img => [img.alt, img.complete && img.naturalWidth > 0])")
+        assert all(len(alt) > 20 and drawn for alt, drawn in pictures) and (pictures or name == "runs")
+        links = visit.page.eval_on_selector_all("a[href]", "all => all.map(a => a.getAttribute('href'))")
+        assert [link for link in links if link[0] == "#" and not visit.page.locator(f"[id='{unquote(link[1:])}']").count()] == []
+        links = [link for link in links if not link.startswith(("#", "http"))]
+        assert [link for link in links if not (_file(run, name).parent / unquote(link)).is_file()] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", [*PAGES, "runs"])
+def test_axe_finds_nothing_serious(browser, run, name, scheme):
+    """With all code unfolded, as hidden text is not looked at."""
+    with Visit(browser, _file(run, name), scheme=scheme) as visit:
+        visit.page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+        found = [
+            (violation["impact"], violation["id"], violation["nodes"][0]["html"][:200])
+            for violation in axe.Axe().run(visit.page).response["violations"]
+        ]
+        print(found)
+        assert [violation for violation in found if violation[0] in ("serious", "critical")] == []
+
+
+@pytest.mark.parametrize("name", [*PAGES, "runs"])
+def test_no_sideways_scroll_on_a_phone(browser, run, name):
+    with Visit(browser, _file(run, name), viewport=PHONE) as visit:
+        visit.page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def _counts(run, model, cut):
+    frame = pd.read_csv(run.predictions(model), float_precision="round_trip").query("split == 'test'")
+    sick, called = (frame["label"] == "PNEUMONIA").to_numpy(), frame["score"].to_numpy() >= cut
+    return {"tp": np.sum(sick & called), "fn": np.sum(sick & ~called), "tn": np.sum(~sick & ~called), "fp": np.sum(~sick & called)}
+
+
+def _shown(page, model):
+    row = f"tr[data-model={model}]"
+    return {name: page.text_content(f"{row} [data-show={name}]") for name in ("tp", "fn", "tn", "fp", "sensitivity", "specificity", "ppv")}
+
+
+@pytest.mark.parametrize("name", ["index", "04_comparison"])
+def test_slider_by_keyboard_counts_as_numpy(browser, run, name):
+    with Visit(browser, _file(run, name)) as visit:
+        page = visit.page
+        page.focus("#threshold-slider-cut")
+        seen = set()
+        for key, times in (("ArrowRight", 3), ("ArrowLeft", 17), ("PageUp", 2), ("Home", 1), ("ArrowRight", 90), ("End", 1)):
+            for _ in range(times):
+                page.keyboard.press(key)
+            cut = float(page.input_value("#threshold-slider-cut"))
+            for model in MODELS:
+                counts, shown = _counts(run, model, cut), _shown(page, model)
+                assert {key: int(shown[key]) for key in counts} == counts, (cut, model)
+                assert float(shown["sensitivity"]) == pytest.approx(counts["tp"] / (counts["tp"] + counts["fn"]), abs=5e-4)
+                seen.add(tuple(counts.values()))
+            assert f"{cut:.3f}" in page.text_content("output[data-show=cut]")
+        assert len(seen) > 4
+
+
+def test_slider_buttons_give_the_matrices_of_the_run(browser, run):
+    known = json.loads(run.metrics.read_text())["models"]
+    with Visit(browser, run.html("04_comparison")) as visit:
+        for place, model in enumerate(MODELS, start=1):
+            visit.page.locator("#threshold-slider button").nth(place).press("Enter")
+            shown = _shown(visit.page, model)
+            (tn, fp), (fn, tp) = known[model]["test"]["confusion_matrix"]
+            assert [int(shown[name]) for name in ("tn", "fp", "fn", "tp")] == [tn, fp, fn, tp]
+
+
+def test_prevalence_moves_ppv_by_bayes(browser, run):
+    with Visit(browser, run.index) as visit:
+        page = visit.page
+        page.focus("#threshold-slider-share")
+        page.keyboard.press("Home")
+        for _ in range(9):
+            page.keyboard.press("ArrowRight")
+        share = float(page.input_value("#threshold-slider-share"))
+        assert share == pytest.approx(0.1)
+        for model in MODELS:
+            counts, shown = _counts(run, model, 0.5), _shown(page, model)
+            hit = counts["tp"] / (counts["tp"] + counts["fn"]) * share
+            alarm = counts["fp"] / (counts["fp"] + counts["tn"]) * (1 - share)
+            assert shown["ppv"] == (f"{hit / (hit + alarm):.3f}" if hit + alarm else "undefined")
+        assert "PPV" in page.text_content("[role=status]")
+
+
+def test_markup_in_names_is_text(browser, run):
+    """Errors of both models are listed by file: the names are there to read, and nothing in them ran."""
+    for name in ("02_baseline_cnn", "03_resnet50v2", "runs"):
+        with Visit(browser, _file(run, name)) as visit:
+            assert MARKUP in visit.page.inner_text("main")
+            assert visit.page.locator("main img[src=x]").count() == 0 and visit.said == []
+
+
+def test_first_paint_is_measured_beside_an_empty_page(browser, run):
+    command = [sys.executable, paths.ROOT / "benchmarks" / "first_paint.py", run.root, "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert all(f"{name}.html" in done.stdout for name in PAGES) and "of an empty page" in done.stdout
