@@ -7,6 +7,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from sklearn.metrics import roc_curve
 
+TEMPERATURES = (0.25, 20.0)  # under the first, scores of usual logits run into 1.0 and lose their order
+
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the temperature that minimises the log loss (Guo et al. 2017, arXiv:1706.04599).
@@ -21,14 +23,17 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     Returns
     -------
     float
-        In 0.05..20; over 1 where the model was too sure of itself.
+        In 0.25..20; over 1 where the model was too sure of itself. 1 where the classes are told apart without
+        error, as then any temperature would make the model surer of itself, and scores would end up at 0 and 1 alone.
     """
+    if logits[labels == 1].min() > logits[labels == 0].max():
+        return 1.0
     signs = 2 * labels - 1
 
     def loss(log_temperature: float) -> float:
         return float(np.mean(np.logaddexp(0, -signs * logits / np.exp(log_temperature))))
 
-    return float(np.exp(minimize_scalar(loss, bounds=np.log((0.05, 20)), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
 
 
 def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:

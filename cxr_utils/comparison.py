@@ -12,7 +12,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from . import metrics, published, uncertainty
 from .evaluation import best_interval, labels_of
-from .findings import SCORES, in_place_of, with_interval
+from .findings import SCORES, number, with_interval
 from .folds import chosen_on
 from .params import MODELS
 from .plots import MODEL_NAMES, SPLIT_NAMES
@@ -86,17 +86,21 @@ def about_tests(both: Pair) -> list[str]:
     alone, other, p = uncertainty.mcnemar(*both.right)
     names = [MODEL_NAMES[model] for model in MODELS]
     sentences = [
-        f"McNemar's test: {alone} images only {names[0]} calls rightly and {other} only {names[1]}; were neither better, a split as "
-        f"uneven would come up with p = {p:.3f}. It takes images for independent, which several of one patient are not quite."
+        f"McNemar's test: {alone} images only {names[0]} calls rightly and {other} only {names[1]}; for two equally good models "
+        f"{_p(p)}. It takes images for independent, which several of one patient are not quite."
     ]
     gap = uncertainty.delong(both.labels, both.scores[1], both.patients, less=both.scores[0])
     if gap:
         low, high = gap.interval
         sentences.append(
             f"DeLong's test, made for patients with several images: AUROC differs by {gap.value:+.4f} (95 % interval {low:+.4f} to "
-            f"{high:+.4f}, p = {gap.p:.3f})."
+            f"{high:+.4f}, {_p(gap.p)})."
         )
     return sentences
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def agreement(both: Pair) -> pd.DataFrame:
@@ -135,106 +139,98 @@ def about_agreement(both: Pair) -> list[str]:
     return sentences
 
 
-def published_table(models: dict[str, Any], cards: dict[str, Any], data: dict[str, Any]) -> pd.DataFrame:
-    """Return the original project's scores, this run's with intervals, and those of others, each with protocol and caveat.
-
-    Parameters
-    ----------
-    models : dict
-        Model -> split -> scores; empty where this run is not comparable, and then its rows are left out.
-    cards : dict
-        Model -> its card.
-    data : dict
-        ``data`` of ``metrics.json``.
-    """
-    rows = [_published_row(score) for score in published.ORIGINAL.values()]
-    for model, splits in models.items():
-        test, card = splits["test"], cards[model]
-        row = {"who": f"this run, {MODEL_NAMES[model]}{in_place_of(model, card['network'])}", "test images": str(test["n"])}
-        row |= {SCORES[score]: with_interval(test, score) for score in SHOWN}
-        rows.append(row | {"protocol and caveat": _own_caveat(test, card, data)})
-    return pd.DataFrame(rows + [_published_row(score) for score in published.OTHERS])
-
-
-def _published_row(score: published.Score) -> dict[str, str]:
-    row = {"who": score.who, "test images": str(score.images)}
-    values = {SCORES[name]: getattr(score, name) for name in SHOWN}
-    return (
-        row
-        | {name: "not given here" if value is None else f"{value:.3f}" for name, value in values.items()}
-        | {"protocol and caveat": score.note}
-    )
-
-
-def _own_caveat(test: dict[str, Any], card: dict[str, Any], data: dict[str, Any]) -> str:
-    whole = sum(published.COUNTS["test"].values())
-    width, height = data["median_size"]
-    part = "" if test["n"] == whole else f"only {test['n']} of the {whole} published test images, so not row for row comparable; "
-    return (
-        f"{part}files of {width} x {height} px (median), seen at {card['image_size']} x {card['image_size']}; weights at the start: "
-        f"{card['weights'].split(',')[0]}; threshold from "
-        f"{'validation, split by patient' if card['chosen_by'] == 'stress_loss' else 'val'}"
-    )
-
-
-def beside_original(models: dict[str, Any]) -> pd.DataFrame:
-    """Return loss and accuracy of each model and split beside what the original project reported for it."""
-    rows = []
-    for model, splits in models.items():
-        original = published.ORIGINAL[model]
-        reported = {"val": original.val_accuracy, "test": original.accuracy}
-        for split, entry in splits.items():
-            found = {"accuracy": with_interval(entry, "accuracy"), "log loss": with_interval(entry, "loss")}
-            theirs = {"original's accuracy": reported.get(split), "original's log loss": original.loss if split in reported else None}
-            rows.append({"model": MODEL_NAMES[model], "split": SPLIT_NAMES[split], **found, **theirs})
-    return pd.DataFrame(rows).astype(object).fillna("not given here")
-
-
-def conclusion(models: dict[str, Any], gaps: pd.DataFrame, standing: str) -> list[str]:
-    """Return which model is better, by how much and how sure that is, and how each stands to its floor and to the original."""
-    sentences = [_gap_sentence(gap) for gap in gaps.itertuples() if gap.score in ("accuracy", "AUROC", "specificity")]
-    for model, entry in models.items():
-        chosen, test = chosen_on(entry), entry["test"]
-        floor = sum(test["confusion_matrix"][1]) / test["n"]
-        low = best_interval(test, "accuracy")[0]
-        sentences.append(
-            f"{MODEL_NAMES[model]} is right on {with_interval(test, 'accuracy')} of test, where always answering PNEUMONIA is on "
-            f"{floor:.3f}: {'it has learned more than that' if low > floor else 'that is not surely more'}."
-        )
-        sentences.append(
-            f"{MODEL_NAMES[model]}: sensitivity goes from {entry[chosen]['sensitivity']:.3f} on {SPLIT_NAMES[chosen]} to "
-            f"{with_interval(test, 'sensitivity')} on test, specificity from {entry[chosen]['specificity']:.3f} to "
-            f"{with_interval(test, 'specificity')}."
-        )
-        if standing == "published":
-            sentences.append(_against_original(model, test))
-    return sentences
-
-
-def _gap_sentence(gap: Any) -> str:
-    better = MODEL_NAMES["resnet50v2" if gap.difference > 0 else "baseline_cnn"]
-    interval = f"{abs(gap.difference):.3f} (95 % interval of ResNet50V2 minus baseline: {gap.low:+.3f} to {gap.high:+.3f})"
-    if gap.low <= 0 <= gap.high or not np.isfinite(gap.difference):
-        return f"In {gap.score} the two are {interval} apart: this test set cannot tell which is better."
-    return f"In {gap.score} {better}, as trained here, is better by {interval}."
-
-
-def _against_original(model: str, test: dict[str, Any]) -> str:
-    original = published.ORIGINAL[model]
-    images = sum(published.COUNTS["test"].values())
-    gap = test["accuracy"] - original.accuracy
-    word = "above" if gap > 0 else "below" if gap < 0 else "at"
-    caveat = "" if test["n"] == images else f", though on {test['n']} of its {images} test images, so not row for row"
-    return (
-        f"{MODEL_NAMES[model]}: test accuracy is {test['accuracy']:.3f}, {abs(gap) * 100:.1f} "
-        f"percentage points {word} the original project's {original.accuracy:.3f}{caveat}."
-    )
-
-
 def score_intervals(models: dict[str, Any]) -> pd.DataFrame:
     """Return test scores with their intervals; columns: model, score, value, low, high."""
     rows = []
     for model, splits in models.items():
         for score in SHOWN:
-            rows.append([MODEL_NAMES[model], SCORES[score], splits["test"][score], *best_interval(splits["test"], score)])
+            rows.append(
+                [MODEL_NAMES[model], SCORES[score], splits["test"][score], *(best_interval(splits["test"], score) or (np.nan, np.nan))]
+            )
     return pd.DataFrame(rows, columns=["model", "score", "value", "low", "high"])
+
+
+def conclusion(models: dict[str, Any], gaps: pd.DataFrame) -> list[str]:
+    """Return which model is better, how sure that is, what each costs in errors, and how they went from validation to test."""
+    compared = gaps.set_index("score")
+    sentences = [_gap_sentence(score, compared.loc[score]) for score in ("accuracy", "AUROC")]
+    errors = []
+    for model, splits in models.items():
+        (tn, fp), (fn, tp) = splits["test"]["confusion_matrix"]
+        errors.append(f"{MODEL_NAMES[model]} raises {fp} false alarms on {tn + fp} NORMAL images and misses {fn} of {tp + fn} PNEUMONIA")
+    sentences.append(f"Each at its own threshold, {' and '.join(errors)}.")
+    for model, entry in models.items():
+        chosen, test = chosen_on(entry), entry["test"]
+        floor, interval = sum(test["confusion_matrix"][1]) / test["n"], best_interval(test, "accuracy")
+        learned = interval and interval[0] > floor
+        sentences.append(
+            f"{MODEL_NAMES[model]}: accuracy {with_interval(test, 'accuracy')} where always answering PNEUMONIA gives "
+            f"{floor:.3f}{'' if learned else ', which is not surely more'}. From {SPLIT_NAMES[chosen]} to test sensitivity goes from "
+            f"{number(entry[chosen], 'sensitivity')} to {with_interval(test, 'sensitivity')}, specificity from "
+            f"{number(entry[chosen], 'specificity')} to {with_interval(test, 'specificity')}, AUROC from "
+            f"{number(entry[chosen], 'auroc')} to {with_interval(test, 'auroc')}."
+        )
+    return sentences
+
+
+def _gap_sentence(score: str, gap: pd.Series) -> str:
+    if not np.isfinite(gap["difference"]):
+        return f"In {score} the two cannot be compared: it is undefined on this test set."
+    better = MODEL_NAMES["resnet50v2" if gap["difference"] > 0 else "baseline_cnn"]
+    interval = f"{abs(gap['difference']):.3f} (95 % interval of ResNet50V2 minus baseline: {gap['low']:+.3f} to {gap['high']:+.3f})"
+    if gap["low"] <= 0 <= gap["high"]:
+        return f"In {score} the two are {interval} apart: this test set cannot tell which is better."
+    return f"In {score} {better}, as trained here, is better by {interval}. One seed each: another one may turn that."
+
+
+def verdict(models: dict[str, Any], floors: dict[str, Any], gaps: pd.DataFrame | None, standing: str) -> list[str]:
+    """Return in plain words what the models do on test, which is better, what it is worth, and on what it stands."""
+    drawn = "SYNTHETIC " if standing == "synthetic" else ""
+    sentences = []
+    for model, splits in models.items():
+        (tn, fp), (fn, tp) = splits["test"]["confusion_matrix"]
+        sentences.append(
+            f"{MODEL_NAMES[model]} finds {tp} of {tp + fn} {drawn}PNEUMONIA and calls {fp} of {tn + fp} {drawn}NORMAL images "
+            f"PNEUMONIA: accuracy {with_interval(splits['test'], 'accuracy')}, AUROC {with_interval(splits['test'], 'auroc')}."
+        )
+    if gaps is not None:
+        compared = gaps.set_index("score")
+        apart = [score for score in ("accuracy", "AUROC") if compared.loc[score, "low"] > 0 or compared.loc[score, "high"] < 0]
+        better = [MODEL_NAMES["resnet50v2" if compared.loc[score, "difference"] > 0 else "baseline_cnn"] for score in apart]
+        told = [f"{name} is better in {score}" for name, score in zip(better, apart, strict=True)]
+        sentences.append(
+            f"Between the two: {', '.join(told)}, by one seed each." if told else "This test set cannot tell which of the two is better."
+        )
+    if models:
+        sentences.append(_worth(models, floors, standing))
+    return sentences
+
+
+def _worth(models: dict[str, Any], floors: dict[str, Any], standing: str) -> str:
+    """What the scores stand above, and for whom they are."""
+    test = next(iter(models.values()))["test"]
+    share = sum(test["confusion_matrix"][1]) / test["n"]
+    above = f"For nothing one gets an accuracy of {share:.3f} by always answering PNEUMONIA"
+    if "metadata" in floors and floors["metadata"]["test"]["auroc"] is not None:
+        above += f", and an AUROC of {with_interval(floors['metadata']['test'], 'auroc')} from the files' metadata alone"
+    whole = sum(published.COUNTS["test"].values())
+    part = f" {test['n']} of the {whole} published test images were scored." if standing == "published" and test["n"] != whole else ""
+    return f"{above}.{part} {'Drawings, not children.' if standing == 'synthetic' else 'Not for patients.'}"
+
+
+def about_decision_curve(predictions: dict[str, pd.DataFrame]) -> list[str]:
+    """Return where acting on each model's scores beats calling all or none, and what it gains at a cut of 0.2."""
+    sentences, cuts = [], np.arange(1, 100) / 100
+    for model, frame in predictions.items():
+        part = frame[frame["split"] == "test"]
+        labels, scores = labels_of(part), part["score"].to_numpy()
+        own, all_called = metrics.net_benefit(labels, scores, cuts), metrics.net_benefit(labels, np.ones(len(labels)), cuts)
+        useful = cuts[own > np.maximum(all_called, 0) + 1e-12]
+        gain = 100 * (own - np.maximum(all_called, 0))[cuts == 0.2][0]
+        reach = f"from {useful[0]:.0%} to {useful[-1]:.0%}" if len(useful) else "nowhere"
+        sentences.append(
+            f"{MODEL_NAMES[model]} is above both "
+            f"{reach}{', with gaps' if len(useful) and len(useful) < 100 * (useful[-1] - useful[0]) + 0.5 else ''}; at 20 % it is "
+            f"worth {gain:+.1f} true positives in 100 images over the better of both."
+        )
+    return sentences

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from . import metrics, published
-from .evaluation import best_interval
+from . import published
+from .evaluation import SHOWN_AS, best_interval
 from .folds import chosen_on
 from .params import STEPS, model_of
 from .paths import RunFolder
@@ -29,14 +28,10 @@ SCORES = {
     "brier": "Brier score",
     "ece": "calibration error",
 }
+BRIEF = ("accuracy", "auroc", "sensitivity", "specificity", "ppv", "npv")
 FLOOR_NAMES = {"always_pneumonia": "floor: always PNEUMONIA", "metadata": "floor: metadata alone"}
 POINT_NAMES = {"half": "0.5", "youden": "Youden", "sensitivity": "target sensitivity"}
-SURE = 0.05  # probability of the true class under which an error counts as one the model was sure of
-NO_MASKS = (
-    "No outlines of what is ill come with these films, so where Grad-CAM points cannot be held against the truth here. In a run on the "
-    "phantom, which draws its own outlines, this section does that."
-)
-CRITERIA = {"stress_loss": "log loss on the stress validation", "validation_loss": "log loss on the published val"}
+CRITERIA = {"stress_loss": "log loss on the stress validation", "validation_loss": "log loss on val"}
 
 
 def with_interval(entry: dict[str, Any], score: str) -> str:
@@ -47,7 +42,12 @@ def with_interval(entry: dict[str, Any], score: str) -> str:
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else f"{value:.3f}"
 
 
-def score_table(models: dict[str, Any], floors: dict[str, Any], splits: Sequence[str]) -> pd.DataFrame:
+def number(entry: dict[str, Any], score: str) -> str:
+    """Return a score of ``metrics.json`` as text, without its interval."""
+    return "undefined" if entry[score] is None else f"{entry[score]:.3f}"
+
+
+def score_table(models: dict[str, Any], floors: dict[str, Any], splits: Sequence[str], brief: bool = False) -> pd.DataFrame:
     """Return all scores of all models and floors, a column for each and split.
 
     Parameters
@@ -56,19 +56,23 @@ def score_table(models: dict[str, Any], floors: dict[str, Any], splits: Sequence
         Name -> split -> scores, as in ``metrics.json``.
     splits : sequence of str
         Which splits, in this order; those that are not there are left out.
+    brief : bool
+        Leave out what only a statistician misses.
     """
     columns = {}
     for split in splits:
         for name, entries in {**models, **floors}.items():
             if split in entries:
                 entry = entries[split]
-                rows = {"images": str(entry["n"]), "patients": str(entry["patients"])}
+                rows = {"images": str(entry["n"]), "patients": str(entry["patients"] or "unknown")}
                 rows |= {title: with_interval(entry, score) for score, title in SCORES.items()}
                 area = entry["delong95"]["auroc"]
                 rows["AUROC by DeLong"] = f"[{area[0]:.3f}, {area[1]:.3f}]" if area else "undefined"
                 rows["threshold"] = f"{entry['threshold']:.3f}"
-                columns[((MODEL_NAMES | FLOOR_NAMES)[name], SPLIT_NAMES[split])] = rows
-    return pd.DataFrame(columns)
+                name = (MODEL_NAMES | FLOOR_NAMES)[name]
+                columns[(name, SPLIT_NAMES[split]) if len(splits) > 1 else name] = rows
+    table = pd.DataFrame(columns)
+    return table.loc[["images", "patients", *(SCORES[score] for score in BRIEF)]] if brief else table
 
 
 def matrix_in_words(entry: dict[str, Any]) -> str:
@@ -105,40 +109,9 @@ def subtype_table(models: dict[str, Any]) -> pd.DataFrame:
     for model, splits in models.items():
         for subtype, entry in sorted(splits["test"]["subtypes"].items(), key=lambda item: list(KIND_NAMES).index(item[0])):
             row = {"model": MODEL_NAMES[model], "images": KIND_NAMES[subtype], "n": entry["n"], "right": entry["right"]}
-            row |= {"wrong": entry["n"] - entry["right"], "share right": with_interval(entry, "rate")}
+            row |= {"wrong": entry["n"] - entry["right"], "sensitivity, or specificity of NORMAL": with_interval(entry, "rate")}
             rows.append(row | {"AUROC against NORMAL": with_interval(entry, "auroc") if "auroc" in entry else ""})
     return pd.DataFrame(rows)
-
-
-def about_errors(part: pd.DataFrame, entry: dict[str, Any]) -> list[str]:
-    """Return which test images are called wrongly, and how many of them a model was sure of.
-
-    Parameters
-    ----------
-    part : DataFrame
-        Predictions of test.
-    entry : dict
-        Its scores.
-    """
-    (_, fp), (fn, _) = entry["confusion_matrix"]
-    called = part["score"] >= entry["threshold"]
-    wrong = part[called != (part["label"] == "PNEUMONIA")]
-    sure = int((metrics.cross_entropy((wrong["label"] == "PNEUMONIA").to_numpy(int), wrong["score"].to_numpy()) > -math.log(SURE)).sum())
-    return [
-        f"{fp + fn} of {entry['n']} test images are called wrongly: {fp} NORMAL ones are called PNEUMONIA and {fn} with PNEUMONIA are "
-        f"missed.",
-        f"For {sure} of them the score gives the true class a probability under {SURE:.0%}: there a second look is not asked for by "
-        f"the score.",
-    ]
-
-
-def about_evidence(cases: int, inside: int, chance: float, name: str) -> list[str]:
-    """Return how often Grad-CAM points at what was drawn: SYNTHETIC images come with the truth."""
-    return [
-        f"SYNTHETIC images come with the truth. Of {cases} bacterial ones that {name} calls PNEUMONIA, Grad-CAM peaks in the "
-        f"consolidation, grown by one cell of the map, in {inside} ({inside / cases:.0%}); a peak at random "
-        f"would in {chance:.0%}."
-    ]
 
 
 def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standing: str) -> list[str]:
@@ -152,12 +125,12 @@ def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standin
         f"On the {test['n']} {drawn}test images, {name} reaches an accuracy of "
         f"{with_interval(test, 'accuracy')} and an AUROC of {with_interval(test, 'auroc')}.",
         f"Always answering PNEUMONIA would be right in {floor:.1%} of them: the model is {_points(test['accuracy'] - floor)}.",
-        f"At the threshold of {test['threshold']:.3f} ({test['operating_point']}) it calls "
+        f"At the threshold of {test['threshold']:.3f} ({POINT_NAMES[test['operating_point']]}) it calls "
         f"{tp} of {tp + fn} PNEUMONIA and {tn} of {tn + fp} NORMAL {drawn}images correctly.",
-        f"From {SPLIT_NAMES[chosen]} to test its accuracy goes from {validation['accuracy']:.3f} to "
-        f"{test['accuracy']:.3f} and its AUROC from {validation['auroc']:.3f} to {test['auroc']:.3f}.",
-        f"Network: {card['network']}{in_place_of(model, card['network'])}. Weights at the start: {card['weights']}. Trained in "
-        f"{card['precision']}; the best epoch of {len(card['history'])} by {CRITERIA[card['chosen_by']]} was {card['best_epoch']}.",
+        f"From {SPLIT_NAMES[chosen]} to test its accuracy goes from {number(validation, 'accuracy')} to "
+        f"{number(test, 'accuracy')} and its AUROC from {number(validation, 'auroc')} to {number(test, 'auroc')}.",
+        f"Network: {card['network']}{in_place_of(model, card['network'])}. Weights at the start: {card['weights'].split(' (')[0]}. Trained "
+        f"in {card['precision']}; the best epoch of {len(card['history'])} by {CRITERIA[card['chosen_by']]} was {card['best_epoch']}.",
     ]
     head = card.get("head")
     if head:
@@ -169,7 +142,7 @@ def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standin
     sentences.insert(
         3,
         f"At a threshold of 0.5 the same scores would give an accuracy of "
-        f"{half['accuracy']:.3f} at a specificity of {half['specificity']:.3f}.",
+        f"{number(half, 'accuracy')} at a specificity of {number(half, 'specificity')}.",
     )
     return sentences
 
@@ -217,32 +190,17 @@ def _points(difference: float) -> str:
     return f"{abs(difference) * 100:.1f} percentage points {word} that floor" if difference else "exactly at that floor"
 
 
-def verdict(models: dict[str, dict[str, Any]], standing: str) -> list[str]:
-    """Return, for each model, its scores on test and whether it beats always answering PNEUMONIA."""
-    drawn = "SYNTHETIC " if standing == "synthetic" else ""
-    sentences = []
-    for model, splits in models.items():
-        test = splits["test"]
-        floor = sum(test["confusion_matrix"][1]) / test["n"]
-        scores = ", ".join(f"{SCORES[score]} {with_interval(test, score)}" for score in ("accuracy", "auroc", "sensitivity", "specificity"))
-        sentences.append(
-            f"{MODEL_NAMES[model]} on {test['n']} {drawn}test images: {scores}. "
-            f"Always answering PNEUMONIA would be right in {floor:.1%}: the model is {_points(test['accuracy'] - floor)}."
-        )
-    return sentences
-
-
 def about_splits(known: dict[str, Any]) -> str:
     """Return what the splits in the table are and where the intervals come from, from ``metrics.json``."""
     splits = next(iter(known["models"].values()))
     bootstrap, val = known["bootstrap"], sum(known["data"]["counts"].get("val", {}).values())
     sentences = [
-        f"95 % intervals in brackets, from {bootstrap['resamples']} resamples of {bootstrap['unit']}s. The positive class is PNEUMONIA.",
-        f"Every choice was made on {'shifted copies of ' if 'validation' in splits else ''}“{SPLIT_NAMES[chosen_on(splits)]}”; "
-        "test was scored only.",
+        f"{SHOWN_AS} There were {bootstrap['resamples']} resamples of {bootstrap['unit']}s. The positive class is PNEUMONIA.",
+        f"Every choice about the models was made on {'shifted copies of ' if 'validation' in splits else ''}"
+        f"“{SPLIT_NAMES[chosen_on(splits)]}”; test was scored only.",
     ]
     if "validation" in splits and val:
-        sentences.append(f"“{SPLIT_NAMES['val']}” is the published folder of {val} images, scored only as well.")
+        sentences.append(f"“{SPLIT_NAMES['val']}” is the data set's own folder of {val} images, scored only as well.")
     return " ".join(sentences)
 
 
@@ -254,8 +212,3 @@ def about_missing(models: dict[str, Any], run: RunFolder) -> list[str]:
         for model, step in ((model_of(step), step) for step in STEPS if model_of(step))
         if model not in models
     ]
-
-
-def error_titles(wrong: pd.DataFrame) -> list[str]:
-    """Return a short title of each image called wrongly: its true class and its score."""
-    return [f"{KIND_NAMES[row.subtype].replace('PNEUMONIA, ', '')}\nscore {row.score:.3f}" for row in wrong.itertuples()]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
 
 from .manifest import FOLDS, LABELS
 from .params import Data, UsageError
+
+MOST_UNNAMED = 0.9  # share of files whose names tell no patient, from which on patients count as unknown
 
 
 def split_folds(files: pd.DataFrame, data: Data, seed: int) -> pd.DataFrame:
@@ -82,6 +85,21 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
     files.loc[aside, "fold"] = "validation"
     _assert_split(files)
     return files
+
+
+def patients_known(files: pd.DataFrame) -> bool:
+    """Tell whether file names tell patients: they do not where nearly every file would be a patient of its own name."""
+    return (files["patient"] == files["path"].map(lambda path: PurePosixPath(path).stem)).mean() <= MOST_UNNAMED
+
+
+def reused_numbers(files: pd.DataFrame) -> pd.Series:
+    """Return the person number of each image where it stands in several folds under different kinds; missing elsewhere.
+
+    ``person1_bacteria`` and ``person1_virus`` are not known to be one child, nor known to be two.
+    """
+    number = files["patient"].str.extract(r"^(person\d+)_", expand=False)
+    found = files.assign(number=number).dropna(subset="number").groupby("number")[["patient", "fold"]].nunique()
+    return number.where(number.isin(found.index[(found["patient"] > 1) & (found["fold"] > 1)]))
 
 
 def _number(patient: str) -> str:

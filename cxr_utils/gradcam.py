@@ -20,6 +20,7 @@ from .weights import backbone_of
 LEAST_MAP = 6  # a coarser map says little of where
 NO_MAPS = (keras.layers.InputLayer, keras.layers.ZeroPadding2D)  # an image, and a map with a rim of nothing
 BATCH = 32
+DEALS = 100  # of maps to other cases
 
 
 def explain(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
@@ -66,8 +67,8 @@ def _maps_and_logit(model: keras.Model) -> keras.Model:
 def stage(model: keras.Model) -> keras.Operation:
     """Return the last layer, or sum, with a map of at least 6 x 6 cells through which everything passes.
 
-    A layer inside one branch of a residual block would tell a part of the story only. Where no map is
-    that large, it is the largest one's.
+    A layer inside one branch of a residual block would tell a part of the story only; it is taken where a
+    network has no other map of that size. Where no map is that large, it is the largest one's.
     """
     described = {layer["config"]["name"]: layer for layer in model.get_config()["layers"]}
     steps = model.operations
@@ -75,14 +76,16 @@ def stage(model: keras.Model) -> keras.Operation:
     for place, step in enumerate(steps):
         for source in re.findall(r'"keras_history": \["([^"]+)"', json.dumps(described[step.name]["inbound_nodes"], default=str)):
             last_use[source] = max(last_use[source], place)
-    sizes, reach = {}, 0
+    sizes, whole, reach = {}, set(), 0
     for place, step in enumerate(steps):
         shape = step.output.shape
-        if len(shape) == 4 and reach <= place and not isinstance(step, NO_MAPS):
+        if len(shape) == 4 and not isinstance(step, NO_MAPS):
             sizes[place] = min(shape[1:3])
+            whole |= {place} if reach <= place else set()
         reach = max(reach, last_use[step.name])
-    large = [place for place, size in sizes.items() if size >= LEAST_MAP]
-    return steps[large[-1] if large else max(sizes, key=sizes.get)]
+    least = min((size for size in sizes.values() if size >= LEAST_MAP), default=max(sizes.values()))
+    last = [place for place, size in sizes.items() if size == least]
+    return steps[max([place for place in last if place in whole] or last)]
 
 
 def enlarged(maps: np.ndarray, size: int) -> np.ndarray:
@@ -113,7 +116,7 @@ def peaks_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 class Checked(NamedTuple):
-    """How Grad-CAM does where the truth is known.
+    """How Grad-CAM does where the truth is known, beside maps that know less.
 
     Parameters
     ----------
@@ -121,13 +124,21 @@ class Checked(NamedTuple):
         Consolidations that the model found.
     inside : int
         Of these, peaks in the mask grown by one cell of the map.
-    chance : float
+    random : float
         Mean area of the grown masks: the share that a peak at random would have inside.
+    swapped : float
+        The share with the maps dealt out to other cases, on average over many deals, and `swapped_most`, the most in any:
+        what is known of where consolidations usually are, but not of this one.
+    fixed : float
+        The share of the best single place, the same for all cases, chosen with the truth in hand.
     """
 
     cases: int
     inside: int
-    chance: float
+    random: float
+    swapped: float
+    swapped_most: float
+    fixed: float
 
 
 def check_on_phantom(model: keras.Model, data: XRays, called: np.ndarray) -> Checked | None:
@@ -155,7 +166,39 @@ def check_on_phantom(model: keras.Model, data: XRays, called: np.ndarray) -> Che
     size = test.pixels.shape[1]
     maps = explain(model, test.pixels[rows])
     masks = phantom.masks(data.source.root, test.files["path"].iloc[rows], Square(size, data.fit))
-    return Checked(len(rows), int(peaks_inside(maps, masks).sum()), float(grown(masks, size / min(maps.shape[1:])).mean()))
+    return check(maps, masks)
+
+
+def check(maps: np.ndarray, masks: np.ndarray) -> Checked:
+    """Hold maps against masks; see `peaks_inside` and `Checked`."""
+    rng = np.random.default_rng(0)
+    deals = [peaks_inside(maps[rng.permutation(len(maps))], masks).mean() for _ in range(DEALS)]
+    large = grown(masks, masks.shape[1] / min(maps.shape[1:]))
+    inside = int(peaks_inside(maps, masks).sum())
+    return Checked(len(maps), inside, float(large.mean()), float(np.mean(deals)), float(np.max(deals)), float(large.mean(axis=0).max()))
+
+
+def places(maps: np.ndarray) -> np.ndarray:
+    """Return how many maps peak in the middle third of the width, and in the outer eighth on any side, and how many would by chance.
+
+    In an upright chest X-ray the middle third holds the spine, the heart and the large vessels, and the outer
+    eighth hardly any lung. Chance is that each cell of the map is the peak as often as any other.
+
+    Returns
+    -------
+    ndarray, shape (2, 2)
+        Rows: found, by chance; columns: middle, outer; shares in 0..1.
+    """
+    height, width = maps.shape[1:]
+    return np.stack([_places(maps), _places(np.eye(height * width).reshape(-1, height, width))])
+
+
+def _places(maps: np.ndarray) -> list[float]:
+    side = 96
+    rows, columns = np.divmod(enlarged(maps, side).reshape(len(maps), -1).argmax(axis=1), side)
+    middle = (columns >= side / 3) & (columns < 2 * side / 3)
+    outer = (np.minimum(rows, columns) < side / 8) | (np.maximum(rows, columns) >= side * 7 / 8)
+    return [float(middle.mean()), float(outer.mean())]
 
 
 def grown(masks: np.ndarray, reach: float) -> np.ndarray:

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from . import paths, pixels, sources
-from .folds import chosen_on, split_folds
+from .folds import chosen_on, patients_known, split_folds
 from .manifest import FOLDS, Manifest, read_manifest
 from .params import Params
 from .pixels import Square
@@ -137,6 +137,11 @@ class XRays:
     stored: np.ndarray
     folds: dict[str, Fold]
     fit: str = "squash"
+
+    @property
+    def unit(self) -> str:
+        """What an interval resamples: ``patient``, or ``image`` where patients are not known."""
+        return self.source.resampled if patients_known(self.files) else "image"
 
     @property
     def chosen_on(self) -> str:

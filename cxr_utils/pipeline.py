@@ -232,6 +232,8 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
         blocking = [needed for needed in NEEDS.get(step, ()) if needed in failed]
         if blocking:
             failed.add(step)
+            for file in (run.folder.executed(step), run.folder.html(step)):  # they speak of the run before
+                file.unlink(missing_ok=True)
             problems.append(f"{step}: did not run, as {blocking[0]} failed")
             continue
         finished = False

@@ -23,7 +23,7 @@ from .images import Fold
 from .manifest import LABELS
 
 MODEL_NAMES = {"baseline_cnn": "Baseline CNN", "resnet50v2": "ResNet50V2"}
-SPLIT_NAMES = {"train": "training", "validation": "validation", "val": "published val", "test": "test"}
+SPLIT_NAMES = {"train": "training", "validation": "validation", "val": "val", "test": "test"}
 KIND_NAMES = {"normal": "NORMAL", "bacteria": "PNEUMONIA, bacterial", "virus": "PNEUMONIA, viral", "unknown": "PNEUMONIA"}
 MARKUP = str.maketrans({character: "\\" + character for character in "\\`*_[]$"})
 SYNTHETIC_TITLE = "SYNTHETIC · "

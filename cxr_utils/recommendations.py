@@ -1,4 +1,4 @@
-"""What follows from a run: what more validation data, other networks and augmentation bought here, and what to try next."""
+"""What a run can say of the usual recommendations (more validation data, other networks, augmentation), and what to try next."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .evaluation import best_interval, labels_of
 from .folds import chosen_on
 from .params import MODELS
 from .plots import MODEL_NAMES
+from .sources import REAL_RUN
 
 KINDS = {
     "validation": "More validation data",
@@ -23,9 +24,9 @@ KINDS = {
 
 
 def recommend(
-    models: dict[str, Any], cards: dict[str, Any], gaps: pd.DataFrame, predictions: dict[str, pd.DataFrame], standing: str
+    models: dict[str, Any], cards: dict[str, Any], gaps: pd.DataFrame, predictions: dict[str, pd.DataFrame], standing: str, augmented: bool
 ) -> dict[str, list[str]]:
-    """Return what each of the original project's recommendations bought in this run, and what to try next.
+    """Return what a run can say of each of the usual recommendations, and what to try next.
 
     Parameters
     ----------
@@ -35,6 +36,8 @@ def recommend(
         As `comparison.differences` returns it.
     standing : str
         As `published.standing` returns it.
+    augmented : bool
+        Whether training images were changed at random.
 
     Returns
     -------
@@ -44,9 +47,9 @@ def recommend(
     found = {
         "validation": _validation(models),
         "network": _network(cards, gaps),
-        "augmentation": _augmentation(cards),
+        "augmentation": _augmentation(models, cards, augmented),
         "threshold": [_threshold(model, models[model]["test"], predictions[model]) for model in MODELS],
-        "next": _next(models, standing),
+        "next": _next(models, cards, standing),
     }
     return {KINDS[kind]: sentences for kind, sentences in found.items() if sentences}
 
@@ -54,47 +57,62 @@ def recommend(
 def _validation(models: dict[str, Any]) -> list[str]:
     """How much better a choice is founded on our validation than on the sixteen images of ``val``."""
     splits = models[MODELS[0]]
-    if not {"val", "validation"} <= set(splits):
+    if not {"val", "validation"} <= set(splits) or splits["val"]["n"] >= splits["validation"]["n"] / 4:
         return []
     widths = {}
     for split in ("val", "validation"):
         low, high = best_interval(splits[split], "accuracy")
         widths[split] = high - low
     return [
-        f"{MODEL_NAMES[MODELS[0]]}'s accuracy on the {splits['val']['n']} images of val has a 95 % interval {widths['val']:.3f} wide; "
-        f"on the {splits['validation']['n']} that were set aside from training by patient it is {widths['validation']:.3f}. Epochs, "
-        "temperature and thresholds chosen on val would be chosen on noise.",
-        f"Each step of one image on val is {1 / splits['val']['n']:.1%}: nothing should be decided there, and nothing here was.",
+        f"{MODEL_NAMES[MODELS[0]]}'s accuracy on the {splits['val']['n']} images of val has a 95 % interval {widths['val']:.3f} wide, "
+        f"and one image is {1 / splits['val']['n']:.1%}; on the {splits['validation']['n']} images that were set aside from training "
+        f"by patient it is {widths['validation']:.3f}. Epochs, temperature and thresholds chosen on val would be chosen on noise; "
+        "nothing here was."
     ]
 
 
 def _network(cards: dict[str, Any], gaps: pd.DataFrame) -> list[str]:
-    """What the larger network cost and bought."""
-    size = {model: cards[model]["parameters"] for model in MODELS}
-    minutes = {model: sum(row["seconds"] for row in cards[model]["history"]) / 60 for model in MODELS}
+    """What the larger network cost and bought, and why that is no test of the architecture."""
+    small, large = (cards[model] for model in MODELS)
+    minutes = [sum(row["seconds"] for row in card["history"]) / 60 for card in (small, large)]
     gap = gaps.set_index("score").loc["AUROC"]
-    sure = "which this test set can tell from nothing" if gap.low > 0 or gap.high < 0 else "which this test set cannot tell from nothing"
-    return [
-        f"{cards[MODELS[1]]['network']} has {size[MODELS[1]] / size[MODELS[0]]:.0f} times the parameters of the baseline "
-        f"({size[MODELS[1]] / 1e6:.1f} against {size[MODELS[0]] / 1e6:.1f} million) and trained for {minutes[MODELS[1]]:.0f} minutes "
-        f"against {minutes[MODELS[0]]:.0f}. It changed the test AUROC by {gap.difference:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}), "
-        f"{sure}."
+    sure = "more" if gap["low"] > 0 or gap["high"] < 0 else "no more"
+    sentences = [
+        f"{large['network']} has {large['parameters'] / small['parameters']:.0f} times the parameters of the baseline "
+        f"({large['parameters'] / 1e6:.1f} against {small['parameters'] / 1e6:.1f} million) and trained for {minutes[1]:.0f} minutes "
+        f"against {minutes[0]:.0f}. It changed the test AUROC by {gap['difference']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f}), "
+        f"{sure} than this test set can tell from nothing."
     ]
+    reasons = []
+    if large["best_epoch"] == len(large["history"]):
+        reasons.append(
+            f"it was still getting better in the last of its {len(large['history'])} epochs (the baseline had {len(small['history'])})"
+        )
+    if large["weights"].startswith("random"):
+        reasons.append("it started from random weights")
+    if reasons:
+        sentences.append(f"That is no test of the architecture: {' and '.join(reasons)}, at {large['image_size']} px.")
+    return sentences
 
 
-def _augmentation(cards: dict[str, Any]) -> list[str]:
-    """How far the gap between plain and shifted validation images was closed."""
+def _augmentation(models: dict[str, Any], cards: dict[str, Any], augmented: bool) -> list[str]:
+    """How far shifted copies stand in for other films."""
     sentences = []
     for model in MODELS:
         history = cards[model]["history"]
         best = history[cards[model]["best_epoch"] - 1]
         if "stress_loss" in best:
             sentences.append(
-                f"{MODEL_NAMES[model]}, trained with random changes to the images, has a log loss of {best['validation_loss']:.3f} on "
-                f"validation as it is and of {best['stress_loss']:.3f} on copies that were made sharper, darker, wider and so on: the "
-                "price of films that look different."
+                f"{MODEL_NAMES[model]}, trained {'with' if augmented else 'without'} random changes to the images, had a log loss of "
+                f"{best['validation_loss']:.3f} on validation as it is, {best['stress_loss']:.3f} on shifted copies (both before "
+                f"temperature and flips), and has {models[model]['test']['loss']:.3f} on test."
             )
-    return [*sentences, "What each kind of augmentation buys is measured by benchmarks/ablation.py, on validation."] if sentences else []
+    if sentences:
+        sentences.append(
+            "Where test is far above the copies, it differs in ways that they do not stand in for. What each kind of augmentation buys "
+            "on validation is measured by benchmarks/ablation.py."
+        )
+    return sentences
 
 
 def _threshold(model: str, test: dict[str, Any], frame: pd.DataFrame) -> str:
@@ -104,36 +122,33 @@ def _threshold(model: str, test: dict[str, Any], frame: pd.DataFrame) -> str:
     well, sick = (sum(row) for row in test["confusion_matrix"])
     best = float(((1 - alarms) * well + hits * sick).max() / (well + sick))
     return (
-        f"{MODEL_NAMES[model]}: the threshold from validation, {test['threshold']:.3f}, gives an accuracy of {test['accuracy']:.3f} on "
-        f"test. In hindsight the best one would have given {best:.3f}; it can be known only afterwards and was not used. What is "
-        "missing above that is the ranking's, not the threshold's."
+        f"{MODEL_NAMES[model]}: the threshold of {test['threshold']:.3f}, fixed before, gives an accuracy of {test['accuracy']:.3f} on "
+        f"test. In hindsight no threshold would exceed {best:.3f}; that one can be known only afterwards and was not used."
     )
 
 
-def _next(models: dict[str, Any], standing: str) -> list[str]:
-    """Which way the numbers point."""
-    drops = []
-    for splits in models.values():
-        chosen = chosen_on(splits)
-        drops.append({name: splits[chosen][name] - splits["test"][name] for name in ("sensitivity", "specificity")})
-    worst = max(("sensitivity", "specificity"), key=lambda name: sum(drop[name] for drop in drops))
-    size = sum(drop[worst] for drop in drops) / len(drops)
-    chosen = chosen_on(models[MODELS[0]])
+def _next(models: dict[str, Any], cards: dict[str, Any], standing: str) -> list[str]:
+    """Which way the numbers point; nothing where they were drawn."""
+    if standing == "synthetic":
+        return ["These images were drawn: what to try next follows from a run on real X-rays only."]
     sentences = []
-    if size > 0:
-        label = {"specificity": "NORMAL", "sensitivity": "PNEUMONIA"}[worst]
-        sentences.append(
-            f"From {chosen} to test both models lose most in {worst}, {size:.3f} on average: {label} films of test look different from "
-            f"those of training. More {label} films of other patients, days and machines would be worth more than another network."
-        )
-    if standing == "published":
-        sentences.append(
-            "Starting from ImageNet weights (weights: imagenet) at 224 px (params/paper.yaml, on a GPU) is the next thing to try."
-        )
-        whole = sum(published.COUNTS["test"].values())
-        if models[MODELS[0]]["test"]["n"] < whole:
+    for name, label in (("specificity", "NORMAL"), ("sensitivity", "PNEUMONIA")):
+        fallen = [MODEL_NAMES[model] for model, splits in models.items() if _fell(splits, name)]
+        if fallen:
             sentences.append(
-                f"For a row that can be compared with others, score all {whole} published test images: python run_all.py --data "
-                f"kaggle --run real."
+                f"{' and '.join(fallen)} lost {name} from validation to test by more than their intervals allow for chance: {label} "
+                f"images of test may differ from those of training. More {label} images of other patients and machines may help more "
+                "than another network."
             )
+    if standing == "published" and cards[MODELS[1]]["weights"].startswith("random"):
+        sentences.append("Start from ImageNet weights (weights: imagenet), at 224 px where there is a GPU (params/paper.yaml).")
+    whole = sum(published.COUNTS["test"].values())
+    if standing == "published" and models[MODELS[0]]["test"]["n"] < whole:
+        sentences.append(f"For a row that can be compared with others, score all {whole} published test images: {REAL_RUN}.")
     return sentences
+
+
+def _fell(splits: dict[str, Any], name: str) -> bool:
+    """Whether a rate on test lies below the one on the images that choices were made on, with intervals apart."""
+    before, after = best_interval(splits[chosen_on(splits)], name), best_interval(splits["test"], name)
+    return bool(before and after and after[1] < before[0])

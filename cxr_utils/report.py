@@ -17,8 +17,8 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from PIL import Image
 
-from . import findings, paths, plots, published, scoring
-from .params import STEPS, model_of
+from . import comparison, findings, paths, plots, published, scoring
+from .params import MODELS, STEPS, model_of
 from .plots import MODEL_NAMES, SYNTHETIC_TITLE
 from .slider import slider
 from .sources import REAL_RUN, REAL_RUN_COST
@@ -38,6 +38,7 @@ COVERS = {
 }
 THUMBNAIL = 560  # pixels of the longer side, shown at half of it
 LISTED = ("accuracy", "auroc", "sensitivity", "specificity")
+PICTURE = re.compile(r'<img[^>]*?src="data:image/(?:png|jpeg);base64,(?P<data>[^"]+)"[^>]*>')
 CONTENTS = "<!-- contents -->"
 GENERATED = '<meta name="generator" content="cxr_utils">'
 PAGES = [("index.html", "Overview"), *((f"{step}.html", title) for step, title in STEP_TITLES.items())]
@@ -74,7 +75,16 @@ def render(step: str, folder: paths.RunFolder, synthetic: bool, failed: bool = F
         "contents": CONTENTS,
     }
     body, _ = exporter.from_notebook_node(notebook, resources={"report": about})
-    paths.write_atomically(folder.html(step), body.replace(CONTENTS, _contents(body), 1))
+    paths.write_atomically(folder.html(step), PICTURE.sub(_framed, body.replace(CONTENTS, _contents(body), 1)))
+
+
+def _framed(found: re.Match) -> str:
+    """A wide picture in a frame, so that on a phone it can be larger than the screen; others as they are."""
+    with Image.open(io.BytesIO(base64.b64decode(found["data"]))) as picture:
+        width, height = picture.size
+    if width < 1.4 * height:
+        return found[0]
+    return f'<div class="wide" role="region" tabindex="0" aria-label="Figure {found.start()}">{found[0]}</div>'
 
 
 def _contents(body: str) -> str:
@@ -100,7 +110,11 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
     models = known.get("models", {})
     synthetic = record["data"]["synthetic"]
     standing = published.standing(known.get("data", {}).get("source", ""), known.get("data", {}).get("counts", {}))
+    floors, bootstrap = known.get("floors", {}), known.get("bootstrap", {})
     predictions = {model: scoring.read_predictions(model, folder) for model in models if folder.predictions(model).is_file()}
+    gaps = None
+    if len(predictions) == len(MODELS):
+        gaps = comparison.differences(comparison.pair(predictions, models), bootstrap["resamples"], bootstrap["seed"])
     page = _template("overview.html.j2").render(
         run=folder.name,
         style=_style(),
@@ -109,8 +123,8 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
         command=REAL_RUN,
         cost=REAL_RUN_COST,
         problems=problems,
-        verdict=[*findings.about_networks(models, folder), *findings.verdict(models, standing)],
-        scores=plots.table_html(findings.score_table(models, known.get("floors", {}), ["test"]), index=True) if models else "",
+        verdict=[*comparison.verdict(models, floors, gaps, standing), *findings.about_networks(models, folder)],
+        scores=plots.table_html(findings.score_table(models, floors, ["test"], brief=True), index=True) if models else "",
         splits=findings.about_splits(known) if models else "",
         slider=slider(predictions, models, synthetic) if predictions else "",
         thumbnails=_thumbnails(folder, models, synthetic),
@@ -172,26 +186,26 @@ def write_runs(folder: Path) -> None:
     if page.is_file() and GENERATED not in page.read_text(encoding="utf-8", errors="replace"):
         return
     rows = [row for run in sorted(folder.iterdir()) if (run / "run.json").is_file() for row in _run_rows(paths.RunFolder(run))]
-    paths.write_atomically(page, _template("runs.html.j2").render(style=_style(), rows=rows))
+    groups = [("Real X-rays", [row for row in rows if not row["synthetic"]]), ("SYNTHETIC data", [row for row in rows if row["synthetic"]])]
+    paths.write_atomically(page, _template("runs.html.j2").render(style=_style(), groups=groups))
 
 
 def _run_rows(run: paths.RunFolder) -> list[dict[str, Any]]:
     """A row for each model of a run; a run that cannot be read, or was written by another version, has none."""
     try:
         record, known = json.loads(run.record.read_text(encoding="utf-8")), scoring.read_metrics(run)
-        about = [
-            record["written"][:16].replace("T", " "),
-            record["data"]["source"] + (" (SYNTHETIC)" if record["data"]["synthetic"] else ""),
-        ]
         return [
             {
                 "run": run.name,
                 "link": f"{quote(run.name)}/index.html",
+                "synthetic": record["data"]["synthetic"],
                 "cells": [
-                    *about,
                     MODEL_NAMES[model],
-                    str(splits["test"]["n"]),
                     *(findings.with_interval(splits["test"], score) for score in LISTED),
+                    str(splits["test"]["n"]),
+                    record["profile"],
+                    record["data"]["source"],
+                    record["written"][:16].replace("T", " "),
                 ],
             }
             for model, splits in known.get("models", {}).items()
@@ -202,13 +216,14 @@ def _run_rows(run: paths.RunFolder) -> list[dict[str, Any]]:
 
 def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
     data, versions, steps = record["data"], record["versions"], record.get("steps", {})
+    kind = "SYNTHETIC, drawn by the phantom" if data["synthetic"] else f"real X-rays, source “{data['source']}”"
     seconds = sum(steps.get(step, {}).get("seconds", 0) for step in STEPS)
     return [
-        ("data", f"{data['source']}{' (SYNTHETIC)' if data['synthetic'] else ''}, manifest {data['manifest'][:12]}"),
+        ("data", f"{kind}, manifest {data['manifest'][:12]}"),
         ("profile", record["profile"]),
         ("seed", str(record["seed"])),
         ("code", record["git"] or "not under version control"),
         ("versions", ", ".join(f"{name} {versions[name]}" for name in ("python", "tensorflow", "keras", "scikit-learn"))),
         ("machine", f"{record['machine']['processor']}, {record['machine']['cores']} cores"),
-        ("notebooks ran for", f"{seconds / 60:.1f} minutes"),
+        ("notebooks ran for", f"{seconds / 60:.1f} minutes, without trainings that were taken over from before"),
     ]

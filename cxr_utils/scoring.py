@@ -17,6 +17,7 @@ from .pixels import Square
 
 COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
 SCHEMA = 1
+MIRRORED = ", the mean over the image and its mirror image"
 FLOORS = ("always_pneumonia", "metadata")
 
 
@@ -75,7 +76,8 @@ def _how_to_use(square: Square, temperature: float, points: dict[str, float], pa
         "fit": fit,
         "preprocessing": f"upright, grey, made {size} x {size} px by {fit} (bilinear), divided by 255, shape (n, {size}, {size}, 1)",
         "test_time_flips": params.evaluation.test_time_flips,
-        "output": "logit of PNEUMONIA; score = 1 / (1 + exp(-logit / temperature)); PNEUMONIA where score >= threshold",
+        "output": f"logit of PNEUMONIA{MIRRORED * params.evaluation.test_time_flips}; score = 1 / (1 + exp(-logit / temperature)); "
+        "PNEUMONIA where score >= threshold",
         "temperature": temperature,
         "operating_point": params.evaluation.operating_point,
         "threshold": points[params.evaluation.operating_point],
@@ -98,6 +100,9 @@ def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder)
         split: evaluation.evaluate(part, card["thresholds"], settings.operating_point, settings.resamples, params.seed, card["temperature"])
         for split, part in predictions.groupby("split", sort=False)
     }
+    if data.unit == "image":
+        for scores in entry.values():
+            scores["patients"] = None
     about = {
         "schema": SCHEMA,
         "run": run.name,
@@ -108,7 +113,7 @@ def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder)
             "counts": data.manifest.counts(),
             "median_size": [int(data.files[side].median()) for side in ("width", "height")],
         },
-        "bootstrap": {"resamples": settings.resamples, "seed": params.seed, "unit": data.source.resampled},
+        "bootstrap": {"resamples": settings.resamples, "seed": params.seed, "unit": data.unit},
     }
     known = read_metrics(run)
     models = known.get("models", {}) if {key: known.get(key) for key in about} == about else {}

@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from . import uncertainty
 from .images import Fold, XRays, squares
 from .manifest import LABELS
 from .pixels import Square, standardised
@@ -61,7 +62,7 @@ class Reach:
     seen : float
         AUROC on training patients that the classifier has not seen; NaN where there are too few.
     test : float
-        AUROC on test, with `low` and `high`, its 95 % interval (Hanley and McNeil 1982, by image).
+        AUROC on test, with `low` and `high`, its 95 % interval (`uncertainty.delong`).
     """
 
     seen: float
@@ -70,8 +71,8 @@ class Reach:
     high: float
 
     def __str__(self) -> str:
-        interval = f"[{self.low:.3f}, {self.high:.3f}]"
-        return f"an AUROC of {self.seen:.3f} on training patients it has not seen and of {self.test:.3f} {interval} on test"
+        interval = "" if np.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"
+        return f"an AUROC of {self.seen:.3f} on training patients it has not seen and of {self.test:.3f}{interval} on test"
 
 
 def metadata_floor(looks: pd.DataFrame, files: pd.DataFrame) -> Reach:
@@ -117,9 +118,9 @@ def _reach(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> R
         return Reach(np.nan, np.nan, np.nan, np.nan)
     labels = (files["label"] == LABELS[1]).to_numpy()
     train, test = files["split"].isin(["train", "validation"]).to_numpy(), (files["split"] == "test").to_numpy()
-    seen, area = roc_auc_score(labels[train], scores[train]), float(roc_auc_score(labels[test], scores[test]))
-    spread = 1.96 * auroc_error(area, int(labels[test].sum()), int((~labels[test]).sum()))
-    return Reach(float(seen), area, max(area - spread, 0.0), min(area + spread, 1.0))
+    found = uncertainty.delong(labels[test].astype(int), scores[test], files["patient"].to_numpy()[test])
+    low, high = (found.interval_of_share if found else None) or (np.nan, np.nan)
+    return Reach(float(roc_auc_score(labels[train], scores[train])), float(roc_auc_score(labels[test], scores[test])), low, high)
 
 
 def _all_unseen(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> np.ndarray | None:

@@ -13,14 +13,13 @@ from .evaluation import labels_of
 from .plots import MODEL_NAMES
 
 CELLS = ("tp", "fn", "tn", "fp", "sensitivity", "specificity", "ppv", "npv")
-START = 0.5
 
 
 def slider(predictions: dict[str, pd.DataFrame], models: dict[str, Any], synthetic: bool) -> str:
     """Return HTML in which the reader moves threshold and prevalence and sees both models' matrices and rates.
 
-    Script and data are inline: it works from a file and asks the network for nothing. Counts are of
-    ``score >= threshold``, in the same double precision as everywhere else.
+    It starts with each model at its own threshold. Script and data are inline: it works from a file and asks the
+    network for nothing. Counts are of ``score >= threshold``, in the same double precision as everywhere else.
 
     Parameters
     ----------
@@ -34,18 +33,14 @@ def slider(predictions: dict[str, pd.DataFrame], models: dict[str, Any], synthet
     data, rows = {}, []
     for model, frame in predictions.items():
         part = frame[frame["split"] == "test"]
-        labels, scores = labels_of(part), part["score"].to_numpy()
-        data[model] = {"sick": scores[labels == 1].tolist(), "well": scores[labels == 0].tolist()}
-        rows.append({"model": model, "name": MODEL_NAMES[model], "cells": _cells(metrics.rates(labels, scores, START))})
-    share = sum(models[next(iter(data))]["test"]["confusion_matrix"][1]) / len(labels)
-    marks = [("0.5", START), *((MODEL_NAMES[model], models[model]["test"]["threshold"]) for model in data)]
+        labels, scores, own = labels_of(part), part["score"].to_numpy(), models[model]["test"]["threshold"]
+        data[model] = {"sick": scores[labels == 1].tolist(), "well": scores[labels == 0].tolist(), "own": own}
+        rows.append({"model": model, "name": MODEL_NAMES[model], "own": own, "cells": _cells(metrics.rates(labels, scores, own))})
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(paths.TEMPLATE), autoescape=False, trim_blocks=True)
     return environment.get_template("slider.html.j2").render(
         data=json.dumps(data).replace("<", "\\u003c"),
         rows=rows,
-        cut=START,
-        share=round(share, 2),
-        marks=marks,
+        share=float(labels.mean()),
         images=len(labels),
         synthetic=synthetic,
     )

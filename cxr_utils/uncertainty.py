@@ -138,10 +138,13 @@ class Estimate:
         return [max(self.value - reach, -1.0), min(self.value + reach, 1.0)]
 
     @property
-    def interval_of_share(self) -> list[float]:
-        """The 95 % interval of a value within 0..1, made on the logit scale, which covers better near 1 (Pepe 2003, ch. 5)."""
-        if not 0 < self.value < 1:
-            return [self.value, self.value]
+    def interval_of_share(self) -> list[float] | None:
+        """The 95 % interval of a value within 0..1, made on the logit scale, which covers better near 1 (Pepe 2003, ch. 5).
+
+        None at 0 and 1, where the formula knows no error, and without an error.
+        """
+        if not 0 < self.value < 1 or not self.error:
+            return None
         reach = float(norm.ppf(QUANTILES[1])) * self.error / (self.value * (1 - self.value))
         return [float(expit(logit(self.value) + side * reach)) for side in (-1, 1)]
 

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 from scipy import stats
-from sklearn import metrics as sk
 
 RATES = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
 
@@ -77,7 +76,7 @@ def _of_scores(labels, scores):
     return {
         "loss": -np.mean(labels * np.log(clipped) + (1 - labels) * np.log(1 - clipped)),
         "auroc": _area(labels, scores) if both else None,
-        "auprc": sk.average_precision_score(labels, scores) if both else None,
+        "auprc": _average_precision(labels, scores) if both else None,
         "brier": np.mean((scores - labels) ** 2),
         "ece": sum(among.mean() * abs(scores[among].mean() - labels[among].mean()) for among in bins if among.any()),
     }
@@ -87,6 +86,17 @@ def _area(labels, scores):
     """By ranks (Mann and Whitney)."""
     positives, negatives = labels.sum(), (1 - labels).sum()
     return (stats.rankdata(scores)[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def _average_precision(labels, scores):
+    """The precision at each cut, weighted by the sensitivity that it adds."""
+    total, hits = 0.0, 0
+    for cut in sorted(set(scores), reverse=True):
+        called = scores >= cut
+        found = labels[called].sum()
+        total += (found - hits) / labels.sum() * labels[called].mean()
+        hits = found
+    return total
 
 
 def _intervals(function, labels, scores, draws, names):
@@ -120,7 +130,7 @@ def _obuchowski(labels, scores, patients):
         return None
     area, names = _area(labels, scores), sorted(set(patients))
     if not 0 < area < 1:
-        return [area, area]
+        return None
     x, y = [], []
     for name in names:
         own = patients == name
@@ -131,6 +141,8 @@ def _obuchowski(labels, scores, patients):
     s01 = with_well / ((with_well - 1) * len(well)) * np.dot(y, y)
     s11 = len(names) / (len(names) - 1) * np.dot(x, y)
     error = np.sqrt(max(s10 / len(sick) + s01 / len(well) + 2 * s11 / (len(sick) * len(well)), 0))
+    if not error:
+        return None
     reach = stats.norm.ppf(0.975) * error / (area * (1 - area))
     return [1 / (1 + np.exp(-(np.log(area / (1 - area)) + side * reach))) for side in (-1, 1)]
 
@@ -166,7 +178,14 @@ def differences(root):
     folders = dict.fromkeys(known["models"], "predictions") | dict.fromkeys(known["floors"], "floors")
     for name, splits in (known["models"] | known["floors"]).items():
         rows = read(root / folders[name] / f"{name}.csv")
+        if set(rows["split"]) != set(splits):
+            wrong.append((name, "other splits than in the file", sorted(splits)))
+        for split in set(splits) & set(known["data"]["counts"]):
+            counts = {label: int(((rows["split"] == split) & (rows["label"] == label)).sum()) for label in ("NORMAL", "PNEUMONIA")}
+            wrong += [] if counts == known["data"]["counts"][split] else [(name, split, counts)]
         for split, said in splits.items():
+            if said["threshold"] != said["operating_points"][said["operating_point"]]["threshold"]:
+                wrong.append((name, split, "the threshold is not that of the operating point"))
             part = {key: values[rows["split"] == split] for key, values in rows.items()}
             said, found = flat(said), flat(entry(part, said, settings["resamples"], settings["seed"]))
             if set(said) != set(found):

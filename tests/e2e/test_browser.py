@@ -19,7 +19,6 @@ axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no ax
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 PAGES = ["index", *STEPS]
-STEP = 0.005  # of the slider
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)<"  # no slash, so that it can be a file's name
 
 
@@ -123,10 +122,10 @@ def test_slider_by_keyboard_counts_as_numpy(browser, run, name):
         page.focus("#threshold-slider-cut")
         scores = np.concatenate([pd.read_csv(run.predictions(model)).query("split == 'test'")["score"] for model in MODELS])
         seen = set()
-        for steps in (0, *np.ceil(np.quantile(scores, (0.1, 0.3, 0.5, 0.7, 0.9)) / STEP).astype(int)):
+        for thousandths in (0, *np.ceil(np.quantile(scores, (0.1, 0.3, 0.5, 0.7, 0.9)) * 1000).astype(int)):
             page.keyboard.press("Home")
-            for _ in range(steps):
-                page.keyboard.press("ArrowRight")
+            for key in ["PageUp"] * (thousandths // 100) + ["ArrowRight"] * (thousandths % 100):
+                page.keyboard.press(key)
             seen.add(_check_counts(run, page))
         page.keyboard.press("PageDown")
         seen.add(_check_counts(run, page))
@@ -147,22 +146,31 @@ def _check_counts(run, page):
     return tuple(map(int, seen))
 
 
-def test_slider_buttons_give_the_matrices_of_the_run(browser, run):
+def test_slider_starts_with_and_returns_to_the_matrices_of_the_run(browser, run):
     known = json.loads(run.metrics.read_text())["models"]
-    with Visit(browser, run.html("04_comparison")) as visit:
-        for place, model in enumerate(MODELS, start=1):
-            visit.page.locator("#threshold-slider button").nth(place).press("Enter")
-            shown = _shown(visit.page, model)
-            (tn, fp), (fn, tp) = known[model]["test"]["confusion_matrix"]
+
+    def check(page):
+        for model in MODELS:
+            shown, test = _shown(page, model), known[model]["test"]
+            (tn, fp), (fn, tp) = test["confusion_matrix"]
             assert [int(shown[name]) for name in ("tn", "fp", "fn", "tp")] == [tn, fp, fn, tp]
+            assert shown["ppv"] == f"{test['ppv']:.3f}"  # at the prevalence of test
+
+    with Visit(browser, run.html("04_comparison")) as visit:
+        check(visit.page)
+        visit.page.locator("#threshold-slider button[data-cut='0.9']").press("Enter")
+        assert _shown(visit.page, MODELS[0])["tp"] == str(_counts(run, MODELS[0], 0.9)["tp"])
+        visit.page.locator("#threshold-slider button[data-cut='own']").press("Enter")
+        check(visit.page)
 
 
 def test_prevalence_moves_ppv_by_bayes(browser, run):
     with Visit(browser, run.index) as visit:
         page = visit.page
+        page.locator("#threshold-slider button[data-cut='0.5']").press("Enter")
         page.focus("#threshold-slider-share")
         page.keyboard.press("Home")
-        for _ in range(9):
+        for _ in range(99):
             page.keyboard.press("ArrowRight")
         share = float(page.input_value("#threshold-slider-share"))
         assert share == pytest.approx(0.1)

@@ -9,10 +9,11 @@ from cxr_utils import paths
 NAMED = {"jupyterlab", "papermill", "tensorflow", "pandas", "seaborn", "scikit-learn", "nbconvert"}
 ORDER = [
     *["paths", "params", "published", "download", "pixels", "phantom", "manifest", "folds", "sources"],
-    *["images", "shortcuts", "audit"],
+    *["images", "metrics", "uncertainty", "shortcuts", "audit"],
     *["augmentation", "models", "weights", "stress", "hardware", "optimizer", "gradient", "transfer", "checkpoint", "training"],
-    *["gradcam", "metrics", "uncertainty", "evaluation", "calibration", "scoring"],
-    *["plots", "model_plots", "data_findings", "findings", "comparison", "recommendations", "model_card", "slider"],
+    *["gradcam", "evaluation", "calibration", "scoring"],
+    *["plots", "model_plots", "data_findings", "findings", "closer_look"],
+    *["comparison", "beside_published", "recommendations", "model_card", "slider"],
     *["report", "execution", "pipeline", "cli"],
 ]
 
