@@ -124,7 +124,7 @@ def about_agreement(both: Pair) -> list[str]:
     answers = [scores >= cut for scores, cut in zip(both.scores, both.thresholds, strict=True)]
     first, second = both.right
     wrong, shared = int((~first | ~second).sum()), int((~first & ~second).sum())
-    kappa = cohen_kappa_score(*answers)
+    kappa = cohen_kappa_score(*answers) if len(set(np.concatenate(answers))) > 1 else np.nan
     ranks = spearmanr(*both.scores).statistic
     sentences = [f"The models give the same answer to {np.mean(answers[0] == answers[1]):.1%} of the test images."]
     if np.isfinite(kappa) and np.isfinite(ranks):

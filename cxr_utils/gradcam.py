@@ -94,27 +94,6 @@ def enlarged(maps: np.ndarray, size: int) -> np.ndarray:
     return zoom(maps, factors, order=1, mode="nearest", grid_mode=True)
 
 
-def peaks_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Tell for each map whether its peak lies in the mask, grown by one cell of the map.
-
-    Parameters
-    ----------
-    maps : ndarray, shape (n, height, width)
-        As `explain` returns them.
-    masks : ndarray of bool, shape (n, size, size)
-        Where the finding is.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        False where the map is empty, as then nothing spoke for PNEUMONIA.
-    """
-    size = masks.shape[1]
-    places = enlarged(maps, size).reshape(len(maps), -1).argmax(axis=1)
-    inside = grown(masks, size / min(maps.shape[1:])).reshape(len(masks), -1)
-    return inside[np.arange(len(maps)), places] & (maps.max(axis=(1, 2)) > 0)
-
-
 class Checked(NamedTuple):
     """How Grad-CAM does where the truth is known, beside maps that know less.
 
@@ -170,12 +149,26 @@ def check_on_phantom(model: keras.Model, data: XRays, called: np.ndarray) -> Che
 
 
 def check(maps: np.ndarray, masks: np.ndarray) -> Checked:
-    """Hold maps against masks; see `peaks_inside` and `Checked`."""
-    rng = np.random.default_rng(0)
-    deals = [peaks_inside(maps[rng.permutation(len(maps))], masks).mean() for _ in range(DEALS)]
-    large = grown(masks, masks.shape[1] / min(maps.shape[1:]))
-    inside = int(peaks_inside(maps, masks).sum())
+    """Hold maps against masks, which are grown by one cell of the map; an empty map points nowhere.
+
+    Parameters
+    ----------
+    maps : ndarray, shape (n, height, width)
+        As `explain` returns them.
+    masks : ndarray of bool, shape (n, size, size)
+        Where the finding is.
+    """
+    size, rng, cases = masks.shape[1], np.random.default_rng(0), np.arange(len(maps))
+    large, peaks, pointing = grown(masks, size / min(maps.shape[1:])), _peaks(maps, size), maps.max(axis=(1, 2)) > 0
+    hits = large.reshape(len(maps), -1)
+    deals = [np.mean(hits[cases, peaks[deal]] & pointing[deal]) for deal in (rng.permutation(len(maps)) for _ in range(DEALS))]
+    inside = int((hits[cases, peaks] & pointing).sum())
     return Checked(len(maps), inside, float(large.mean()), float(np.mean(deals)), float(np.max(deals)), float(large.mean(axis=0).max()))
+
+
+def _peaks(maps: np.ndarray, size: int) -> np.ndarray:
+    """Where each map, blown up to an image, is largest: int, shape (n,), counted row by row."""
+    return enlarged(maps, size).reshape(len(maps), -1).argmax(axis=1)
 
 
 def places(maps: np.ndarray) -> np.ndarray:
@@ -195,7 +188,7 @@ def places(maps: np.ndarray) -> np.ndarray:
 
 def _places(maps: np.ndarray) -> list[float]:
     side = 96
-    rows, columns = np.divmod(enlarged(maps, side).reshape(len(maps), -1).argmax(axis=1), side)
+    rows, columns = np.divmod(_peaks(maps, side), side)
     middle = (columns >= side / 3) & (columns < 2 * side / 3)
     outer = (np.minimum(rows, columns) < side / 8) | (np.maximum(rows, columns) >= side * 7 / 8)
     return [float(middle.mean()), float(outer.mean())]

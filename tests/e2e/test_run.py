@@ -96,6 +96,7 @@ def test_reports_are_whole_and_synthetic(smoke_run):
     for step in STEPS[1:]:
         assert "onfusion matrix" in run.html(step).read_text()
     assert "not comparable" in run.html("04_comparison").read_text()
+    assert "SYNTHETIC images come with the truth" in run.html("02_baseline_cnn").read_text()
     assert "SYNTHETIC DATA." in index and index.count("SYNTHETIC · Confusion matrix of") == 2
     assert "SYNTHETIC" in (run.root.parent / "index.html").read_text()
 
@@ -152,6 +153,7 @@ def test_failed_step_stops_what_needs_it(smoke_run, run_all, out):
     run = paths.RunFolder(out / "smoke")
     assert "Traceback" in run.log.read_text() and "This step failed." in run.html("03_resnet50v2").read_text()
     index = run.index.read_text()
+    assert not run.html("04_comparison").exists() and "04_comparison.html" not in index
     assert "This run is incomplete." in index and "ResNet50V2 on" not in index and "resnet50v2 " not in done.stdout
     assert list(json.loads(run.metrics.read_text())["models"]) == ["baseline_cnn"]
     partial = nbformat.read(run.executed("03_resnet50v2"), as_version=4)

@@ -171,11 +171,46 @@ def test_few_images_need_wilson():
 
 
 def test_the_interval_that_is_shown():
-    few = {"n": 16, "ci95": {"accuracy": [0.8, 1.0], "auroc": [0.7, 0.9]}, "wilson95": {"accuracy": [0.6, 0.98]}}
-    assert evaluation.best_interval(few, "accuracy") == [0.6, 0.98] and evaluation.best_interval(few, "auroc") == [0.7, 0.9]
-    many = few | {"n": 300}
-    assert evaluation.best_interval(many, "accuracy") == [0.8, 1.0]
-    assert evaluation.best_interval(many | {"ci95": {"accuracy": [1.0, 1.0]}}, "accuracy") == [0.6, 0.98]
+    matrix = {"confusion_matrix": [[100, 40], [20, 140]]}
+    entry = matrix | {"n": 300, "ci95": {"accuracy": [0.75, 0.85], "auroc": [0.7, 0.9]}, "wilson95": {"accuracy": [0.74, 0.84]}}
+    assert evaluation.best_interval(entry, "accuracy") == [0.75, 0.85] and evaluation.best_interval(entry, "auroc") == [0.7, 0.9]
+    few = entry | {"n": 16, "confusion_matrix": [[5, 2], [2, 7]]}
+    assert evaluation.best_interval(few, "accuracy") == [0.74, 0.84] and evaluation.best_interval(few, "auroc") is None
+    nearly_all = entry | {"confusion_matrix": [[137, 3], [2, 158]]}
+    assert evaluation.best_interval(nearly_all, "accuracy") == [0.74, 0.84]
+    assert evaluation.best_interval(entry | {"ci95": {"auroc": [1.0, 1.0]}}, "auroc") is None
+
+
+def test_the_interval_that_is_shown_covers_a_share_near_one():
+    """Sensitivity .98 of 200 images of 100 patients: Wilson's, which is shown there, covers it; the bootstrap does too seldom."""
+    rng, covered = np.random.default_rng(2), {"bootstrap": 0, "shown": 0}
+    patients = np.repeat(np.arange(100), 2)
+    for draw in range(1000):
+        latent = np.sqrt(0.3) * rng.normal(size=100)[patients] + np.sqrt(0.7) * rng.normal(size=200)
+        right = latent < stats.norm.ppf(0.98)
+        found = int(right.sum())
+        bootstrap = uncertainty.interval(uncertainty.patient_weights(patients, 300, draw) @ right.astype(float) / 200)
+        entry = {"n": 200, "right": found, "ci95": {"rate": bootstrap}, "wilson95": {"rate": uncertainty.wilson(found, 200)}}
+        for name, (low, high) in (("bootstrap", bootstrap), ("shown", evaluation.best_interval(entry, "rate"))):
+            covered[name] += low <= 0.98 <= high
+    print(covered)
+    assert covered["shown"] >= 930 > covered["bootstrap"]
+
+
+def test_a_perfect_auroc_has_no_interval():
+    labels = np.repeat([0, 1], 40)
+    assert uncertainty.delong(labels, labels * 0.5, np.arange(80)).interval_of_share is None
+
+
+def test_delong_of_a_difference_holds_for_patients_with_several_images():
+    """The spread of the difference over 300 simulated hospitals is the error that the formula gives."""
+    rng, gaps, errors = np.random.default_rng(3), [], []
+    for _ in range(300):
+        labels, scores, patients = _draw(rng)
+        gap = uncertainty.delong(labels, scores, patients, less=scores + 1.5 * rng.normal(size=300)[patients])
+        gaps.append(gap.value)
+        errors.append(gap.error)
+    assert np.mean(errors) == pytest.approx(np.std(gaps), rel=0.12)
 
 
 def test_net_benefit_by_hand():
