@@ -220,7 +220,7 @@ def _worth(models: dict[str, Any], floors: dict[str, Any], standing: str) -> str
 
 def about_decision_curve(predictions: dict[str, pd.DataFrame]) -> list[str]:
     """Return where acting on each model's scores beats calling all or none, and what it gains at a cut of 0.2."""
-    sentences, cuts = [], np.arange(1, 100) / 100
+    sentences, cuts = [], metrics.CUTS
     for model, frame in predictions.items():
         part = frame[frame["split"] == "test"]
         labels, scores = labels_of(part), part["score"].to_numpy()
@@ -228,9 +228,9 @@ def about_decision_curve(predictions: dict[str, pd.DataFrame]) -> list[str]:
         useful = cuts[own > np.maximum(all_called, 0) + 1e-12]
         gain = 100 * (own - np.maximum(all_called, 0))[cuts == 0.2][0]
         reach = f"from {useful[0]:.0%} to {useful[-1]:.0%}" if len(useful) else "nowhere"
+        gaps = ", with gaps" if len(useful) and len(useful) <= round(100 * (useful[-1] - useful[0])) else ""
         sentences.append(
-            f"{MODEL_NAMES[model]} is above both "
-            f"{reach}{', with gaps' if len(useful) and len(useful) < 100 * (useful[-1] - useful[0]) + 0.5 else ''}; at 20 % it is "
-            f"worth {gain:+.1f} true positives in 100 images over the better of both."
+            f"{MODEL_NAMES[model]} is above both {reach}{gaps}; at 20 % it is worth {gain:+.1f} true positives in 100 images over the "
+            "better of both."
         )
     return sentences

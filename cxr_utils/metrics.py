@@ -9,6 +9,7 @@ from sklearn import metrics as sk
 
 CLIP = 1e-7  # scores are kept this far from 0 and 1 under the logarithm
 BINS = 15  # equal-width bins of the calibration error
+CUTS = np.arange(1, 100) / 100  # probabilities at which net benefit is shown
 
 
 def cross_entropy(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -21,7 +21,6 @@ from .plots import MODEL_NAMES, SPLIT_NAMES, canvas
 POINTS = {"half": ("o", "0.5"), "youden": ("s", "Youden"), "sensitivity": ("^", "target sensitivity")}  # markers and names
 LARGEST = 300  # area of the mark of a bin that holds all images
 LINES = ("-", "--", "-.")
-CUTS = np.arange(1, 100) / 100  # thresholds of the decision curve
 
 
 def learning_curves(history: pd.DataFrame) -> Figure:
@@ -146,9 +145,11 @@ def decision_curve(predictions: dict[str, pd.DataFrame]) -> Figure:
     for (model, frame), line in zip(predictions.items(), LINES, strict=False):
         part = frame[frame["split"] == "test"]
         labels = labels_of(part)
-        axes[0, 0].plot(CUTS, metrics.net_benefit(labels, part["score"].to_numpy(), CUTS), line, label=MODEL_NAMES[model])
+        axes[0, 0].plot(metrics.CUTS, metrics.net_benefit(labels, part["score"].to_numpy(), metrics.CUTS), line, label=MODEL_NAMES[model])
         top = labels.mean()
-    axes[0, 0].plot(CUTS, metrics.net_benefit(labels, np.ones(len(labels)), CUTS), ":", color="black", label="call all PNEUMONIA")
+    axes[0, 0].plot(
+        metrics.CUTS, metrics.net_benefit(labels, np.ones(len(labels)), metrics.CUTS), ":", color="black", label="call all PNEUMONIA"
+    )
     axes[0, 0].axhline(0, color="grey", linewidth=1, label="call none")
     axes[0, 0].set(xlabel="probability of PNEUMONIA from which on one would act", ylabel="net benefit (true positives an image)")
     axes[0, 0].set_ylim(-0.1, top * 1.1)
