@@ -27,9 +27,10 @@ test: setup ## set up, then run the test suite
 test-long: setup ## the tests that train for minutes
 	$(RUN) -m pytest -m long
 
-lint: setup ## check code and notebooks
+lint: setup ## check code, notebooks and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 lab: setup ## open the notebooks in JupyterLab
 	$(RUN) -m jupyter lab --notebook-dir=. notebooks
@@ -38,5 +39,5 @@ lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml -o requirements.lock
 
 clean: ## delete the environment and what tools left behind; reports and caches stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

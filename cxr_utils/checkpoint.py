@@ -29,7 +29,7 @@ class Checkpoint:
     def save(self, arrays: list[np.ndarray], notes: dict[str, Any]) -> None:
         """Write arrays and what JSON can hold, all or nothing."""
         part = self.path.with_name(f".part.{self.path.name}")
-        named = {f"array{number}": array for number, array in enumerate(arrays)}
+        named: dict[str, Any] = {f"array{number}": array for number, array in enumerate(arrays)}
         with part.open("wb") as file:
             np.savez(file, key=self.key, notes=json.dumps(notes), **named)
         part.replace(self.path)

@@ -213,8 +213,7 @@ def main(arguments: Sequence[str]) -> int:
     data.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help="override one parameter (repeatable)")
     asked = parser.parse_args(arguments)
     chosen = params.load("default", asked.set, _source(asked.source))
-    data = images.open_data(chosen, images.OVERVIEW_SIZE, progress=True)
-    _print_data(data)
+    _print_data(images.open_data(chosen, images.OVERVIEW_SIZE, progress=True))
     return DONE
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
 from . import metrics, uncertainty
 from .evaluation import labels_of
@@ -128,8 +129,8 @@ def beyond_metadata(part: pd.DataFrame, floor: pd.DataFrame, resamples: int, see
     labels, own, other = labels_of(part), part["score"].to_numpy(), floor["score"].to_numpy()
     weights = uncertainty.patient_weights(part["patient"].to_numpy(), resamples, seed)
     areas = [uncertainty.weighted_areas(labels == 1, scores, weights)["auroc"] for scores in (own, other)]
-    low, high = uncertainty.interval(areas[0] - areas[1])
-    found = [metrics.of_scores(labels, scores)["auroc"] for scores in (own, other)]
+    low, high = uncertainty.interval(areas[0] - areas[1]) or (np.nan, np.nan)
+    found = [float(roc_auc_score(labels, scores)) for scores in (own, other)]
     clear = "clearly more than the files tell" if low > 0 else "not surely more than the files tell: it has shown nothing"
     return [
         f"AUROC is {found[0]:.3f}, that of the files' metadata alone {found[1]:.3f}: {found[0] - found[1]:+.3f} (95 % interval, "

@@ -131,7 +131,7 @@ def _by_subtype(subtypes: np.ndarray, labels: np.ndarray, scores: np.ndarray, th
         against = rows | (labels == 0)
         with np.errstate(invalid="ignore"):
             shares = weights[:, rows] @ right[rows].astype(float) / weights[:, rows].sum(axis=1)
-        entry = {"n": int(rows.sum()), "right": int(right[rows].sum()), "rate": float(right[rows].mean())}
+        entry: dict[str, Any] = {"n": int(rows.sum()), "right": int(right[rows].sum()), "rate": float(right[rows].mean())}
         entry |= {"ci95": {"rate": uncertainty.interval(shares)}, "wilson95": {"rate": uncertainty.wilson(entry["right"], entry["n"])}}
         if sick and (labels == 0).any():
             areas = uncertainty.weighted_areas(labels[against] == 1, scores[against], weights[:, against])

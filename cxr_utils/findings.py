@@ -206,9 +206,10 @@ def about_splits(known: dict[str, Any]) -> str:
 
 def about_missing(models: dict[str, Any], run: RunFolder) -> list[str]:
     """Return what to run first where a model has not been scored in this run folder."""
+    steps = {model: step for step in STEPS if (model := model_of(step))}
     return [
-        f"No predictions of {MODEL_NAMES[model]} in {run.root.name}. Run the notebook "
-        f"{step} first, or: python run_all.py --run {run.root.name} --from {step}"
-        for model, step in ((model_of(step), step) for step in STEPS if model_of(step))
+        f"No predictions of {MODEL_NAMES[model]} in {run.root.name}. Run the notebook {step} first, or: python run_all.py --run "
+        f"{run.root.name} --from {step}"
+        for model, step in steps.items()
         if model not in models
     ]

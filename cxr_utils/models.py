@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -11,7 +11,8 @@ import tensorflow as tf
 from keras import layers
 
 from .augmentation import to_float
-from .params import BaselineCnn, ModelSection, Resnet50v2, UsageError
+from .images import Pixels
+from .params import AnyModel, BaselineCnn, Resnet50v2, UsageError
 
 WIDTHS = (24, 48, 96, 192)
 # Keras' default of .99 needs some 500 steps before inference agrees with training; a short run has fewer.
@@ -21,7 +22,7 @@ IMAGENET_MEAN, IMAGENET_SPREAD = 0.45, 0.225  # of photographs in 0..1, over the
 CAFFE_MEAN, TORCH_MEAN, TORCH_SPREAD = (103.939, 116.779, 123.68), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def build(settings: ModelSection, precision: str = "float32", transfer: bool = False) -> keras.Model:
+def build(settings: AnyModel, precision: str = "float32", transfer: bool = False) -> keras.Model:
     """Build the network that `settings` describes, with random weights.
 
     Parameters
@@ -126,7 +127,7 @@ def _preprocessing(backbone: str) -> layers.Layer:
 
 
 def logits(
-    model: keras.Model, pixels: Sequence[np.ndarray], prepare: Callable[[tf.Tensor], tf.Tensor] = to_float, flips: bool = False
+    model: keras.Model, pixels: np.ndarray | Pixels, prepare: Callable[[tf.Tensor], tf.Tensor] = to_float, flips: bool = False
 ) -> np.ndarray:
     """Apply a float32 model to grey images.
 
@@ -150,7 +151,7 @@ def logits(
     return (found + logits(model, pixels, lambda batch: prepare(batch)[:, :, ::-1])) / 2 if flips else found
 
 
-def apply(model: keras.Model, pixels: Sequence[np.ndarray], prepare: Callable[[tf.Tensor], tf.Tensor] = to_float) -> np.ndarray:
+def apply(model: keras.Model, pixels: np.ndarray | Pixels, prepare: Callable[[tf.Tensor], tf.Tensor] = to_float) -> np.ndarray:
     """Return a model's output for grey images, batch by batch; float32, shape (n, outputs). See `logits`."""
     batches = []
     for start in range(0, len(pixels), SCORING_BATCH):

@@ -163,6 +163,9 @@ class Params(Section):
     evaluation: Evaluation = Evaluation()
 
 
+AnyModel = BaselineCnn | Resnet50v2
+
+
 def model_of(step: str) -> str | None:
     """Return the model that a step trains (``02_baseline_cnn`` -> ``baseline_cnn``), or None."""
     name = step.split("_", 1)[1]

@@ -10,6 +10,7 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -52,7 +53,7 @@ class Gallery:
         """
         mark = SYNTHETIC_TITLE if self.synthetic else ""
         figure.suptitle(mark + title)
-        options = {"dpi": DPI, "bbox_inches": "tight"}  # tight: a title wider than its axes is not cut
+        options: dict[str, Any] = {"dpi": DPI, "bbox_inches": "tight"}  # tight: a title wider than its axes is not cut
         figure.savefig(self.run.figure(name), **options)
         kind = "image/jpeg" if photo else "image/png"
         picture = io.BytesIO()

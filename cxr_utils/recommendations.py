@@ -61,7 +61,7 @@ def _validation(models: dict[str, Any]) -> list[str]:
         return []
     widths = {}
     for split in ("val", "validation"):
-        low, high = best_interval(splits[split], "accuracy")
+        low, high = best_interval(splits[split], "accuracy") or (0.0, 1.0)
         widths[split] = high - low
     return [
         f"{MODEL_NAMES[MODELS[0]]}'s accuracy on the {splits['val']['n']} images of val has a 95 % interval {widths['val']:.3f} wide, "

@@ -161,11 +161,11 @@ def _thumbnails(folder: paths.RunFolder, models: dict[str, Any], synthetic: bool
     for step, (name, alt) in COVERS.items():
         shown = model_of(step) is None or model_of(step) in models
         if shown and folder.html(step).is_file() and folder.figure(name).is_file():
-            with Image.open(folder.figure(name)) as picture:
-                picture = picture.convert("RGB")
-                picture.thumbnail((THUMBNAIL, THUMBNAIL))
-                small = io.BytesIO()
-                picture.save(small, "JPEG", quality=80, optimize=True)
+            with Image.open(folder.figure(name)) as file:
+                picture = file.convert("RGB")
+            picture.thumbnail((THUMBNAIL, THUMBNAIL))
+            small = io.BytesIO()
+            picture.save(small, "JPEG", quality=80, optimize=True)
             data = base64.b64encode(small.getvalue()).decode()
             alt = mark + (alt or _about_matrix(str(model_of(step)), models))
             found.append(Thumbnail(f"{step}.html", STEP_TITLES[step], alt, data, *(side // 2 for side in picture.size)))
@@ -173,7 +173,6 @@ def _thumbnails(folder: paths.RunFolder, models: dict[str, Any], synthetic: bool
 
 
 def _about_matrix(model: str, models: dict[str, Any]) -> str:
-    return f"Confusion matrix of {MODEL_NAMES[model]} on test."
     return f"Confusion matrix of {MODEL_NAMES[model]} on test: {findings.matrix_in_words(models[model]['test'])}"
 
 

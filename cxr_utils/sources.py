@@ -219,11 +219,11 @@ def _time_limits() -> Iterator[None]:
     def limited(self, request, stream=False, timeout=None, **options):
         return send(self, request, stream=stream, timeout=timeout or download.TIMEOUT, **options)
 
-    HTTPAdapter.send = limited
+    HTTPAdapter.send = limited  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
-        HTTPAdapter.send = send
+        HTTPAdapter.send = send  # type: ignore[method-assign]
 
 
 def find_root(folder: Path) -> Path:
@@ -251,7 +251,7 @@ def _take_over(root: Path, target: Path) -> None:
 
 
 def _check_counts(root: Path, kind: str) -> None:
-    for split, labels in ORIGINS[kind].counts.items():
+    for split, labels in (ORIGINS[kind].counts or {}).items():
         for label, expected in labels.items():
             found = sum(file.suffix in IMAGE_SUFFIXES for file in (root / split / label).glob("[!.]*"))
             if found != expected:
@@ -261,7 +261,7 @@ def _check_counts(root: Path, kind: str) -> None:
 def _fetch_medmnist(target: Path, size: int, progress: bool) -> None:
     """Download PneumoniaMNIST and unpack its arrays into the Kaggle layout, as PNG files."""
     origin = ORIGINS["medmnist"]
-    megabytes = 2 * sum(sum(labels.values()) for labels in origin.counts.values()) * size**2 // 10**6 + 50
+    megabytes = 2 * sum(sum(labels.values()) for labels in (origin.counts or {}).values()) * size**2 // 10**6 + 50
     name = "pneumoniamnist.npz" if size == 28 else f"pneumoniamnist_{size}.npz"
     with paths.exclusive("downloads"):
         if _verified(target):

@@ -25,7 +25,7 @@ from .gradient import Loss, run_epoch, training_step
 from .images import Fold
 from .manifest import SCORED_FOLDS
 from .optimizer import AdamW, Average, LossScale, learning_rates
-from .params import Augmentation, ModelSection, Params, UsageError
+from .params import AnyModel, Augmentation, Params, Resnet50v2, UsageError
 
 # What decides a model's weights: when one of these changes, it is trained again.
 MODULES = (
@@ -121,7 +121,7 @@ def training_key(name: str, params: Params, digest: str, start: weights.Start) -
 
 
 def fit(
-    settings: ModelSection,
+    settings: AnyModel,
     augmentation: Augmentation,
     seed: int,
     parts: dict[str, Fold],
@@ -132,7 +132,7 @@ def fit(
 
     Parameters
     ----------
-    settings : ModelSection
+    settings : BaselineCnn or Resnet50v2
         The model's section of the parameters.
     augmentation : Augmentation
         Changes to the training images.
@@ -168,7 +168,7 @@ def fit(
     print(f"{len(train)} images in {made.steps} batches of {settings.batch_size}, {made.about}, weights: {origin}", flush=True)
     if progress.rows:
         print(f"going on after epoch {len(progress.rows)}, where this training was stopped before", flush=True)
-    elif file and settings.head_epochs:
+    elif file and isinstance(settings, Resnet50v2) and settings.head_epochs:
         progress.head = transfer.train_head(made.model, settings, train, chosen, made.loss, seed)
         if not math.isfinite(progress.head["validation_loss"]):
             raise FloatingPointError(
@@ -220,7 +220,7 @@ class _Prepared:
         return [variable.value for variable in self.network.variables] + self.optimizer.state + averaged
 
 
-def _prepare(settings: ModelSection, augmentation: Augmentation, train: Fold, file: Path | None) -> _Prepared:
+def _prepare(settings: AnyModel, augmentation: Augmentation, train: Fold, file: Path | None) -> _Prepared:
     precision, devices = hardware.precision(settings.precision), hardware.devices(settings.strategy)
     if settings.batch_size % len(devices):
         raise UsageError(f"batch_size = {settings.batch_size}: {len(devices)} devices cannot share it evenly; take a multiple")
@@ -229,13 +229,13 @@ def _prepare(settings: ModelSection, augmentation: Augmentation, train: Fold, fi
     with strategy.scope() if strategy else contextlib.nullcontext():
         network = models.build(settings, precision, transfer=bool(file))
         hardware.check_memory(network, settings.batch_size, devices)
-        if file:
+        if file and isinstance(settings, Resnet50v2):
             weights.put(weights.backbone_of(network), settings.backbone, file)
             epochs, peak, shares = settings.tuning_epochs, settings.tuning_rate, transfer.shares(network, settings.early_rate)
         else:
             epochs, peak, shares = settings.epochs, settings.learning_rate, None
-        optimizer = AdamW([weight.value for weight in network.trainable_variables], settings.weight_decay, shares)
-        optimizer = LossScale(optimizer) if precision == "float16" else optimizer
+        plain = AdamW([weight.value for weight in network.trainable_variables], settings.weight_decay, shares)
+        optimizer = LossScale(plain) if precision == "float16" else plain
         loss = Loss.of(settings, train.labels)
         step = training_step(network, optimizer, augmentation, loss, strategy)
     model = models.build(settings, transfer=bool(file))

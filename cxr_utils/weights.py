@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import download, paths
-from .params import ModelSection, Resnet50v2, UsageError
+from .params import AnyModel, Resnet50v2, UsageError
 
 if TYPE_CHECKING:
     import keras
@@ -51,12 +51,12 @@ class Start(NamedTuple):
     origin: str
 
 
-def find(settings: ModelSection) -> Start:
+def find(settings: AnyModel) -> Start:
     """Return what `settings` asks a training to start from.
 
     Parameters
     ----------
-    settings : ModelSection
+    settings : AnyModel
         A model's section of the parameters; one without ``weights`` has random ones.
 
     Raises
