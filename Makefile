@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup run test test-long lint lab lock clean
+.PHONY: help setup run test test-long lint lab lock docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ lint: setup ## check code, notebooks and types
 
 lab: setup ## open the notebooks in JupyterLab
 	$(RUN) -m jupyter lab --notebook-dir=. notebooks
+
+docs: setup ## renew docs/parameters.md from the parameters' model
+	$(RUN) -m cxr_utils parameters > docs/parameters.md
 
 lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml -o requirements.lock

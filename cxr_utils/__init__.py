@@ -10,7 +10,7 @@ pixels and a split by patient), ``metrics`` and ``uncertainty`` (scores, and how
 (from pixels to a trained model), ``gradcam``, ``evaluation``, ``calibration`` and ``scoring`` (from a
 model to predictions and ``metrics.json``), ``plots``, ``model_plots``, ``data_findings``, ``findings``,
 ``closer_look``, ``comparison``, ``beside_published``, ``recommendations``, ``model_card`` and ``slider``
-(from numbers to figures, tables and sentences), and ``report``, ``execution``, ``pipeline`` and ``cli``
+(from numbers to figures, tables and sentences), and ``report``, ``execution``, ``pipeline``, ``reference`` and ``cli``
 (from notebooks to a folder of reports).
 
 Importing the package has no side effects and does not import TensorFlow.

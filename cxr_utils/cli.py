@@ -22,6 +22,7 @@ from .folds import breakdown
 from .manifest import read_manifest
 from .params import STEPS, UsageError
 from .pixels import Square
+from .reference import reference
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -205,13 +206,17 @@ def _print_summary(run: pipeline.Run, decisions: Sequence[pipeline.Decision], pr
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``python -m cxr_utils data SOURCE``: fetch or make a data set, verify it, print what it holds."""
+    """Run ``python -m cxr_utils``: ``data SOURCE`` fetches, verifies and describes a data set; ``parameters`` prints their reference."""
     parser = _Parser("python -m cxr_utils", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     data = commands.add_parser("data", help="fetch or make a data set, verify it, print what it holds")
     data.add_argument("source", help=f"{', '.join(sources.NAMES)}, or a folder in the Kaggle layout")
     data.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help="override one parameter (repeatable)")
+    commands.add_parser("parameters", help="print the reference of all parameters, in Markdown")
     asked = parser.parse_args(arguments)
+    if asked.command == "parameters":
+        print(reference(), end="")
+        return DONE
     chosen = params.load("default", asked.set, _source(asked.source))
     _print_data(images.open_data(chosen, images.OVERVIEW_SIZE, progress=True))
     return DONE

@@ -4,7 +4,7 @@ import tomllib
 
 import yaml
 
-from cxr_utils import paths
+from cxr_utils import params, paths, reference
 
 NAMED = {"jupyterlab", "papermill", "tensorflow", "pandas", "seaborn", "scikit-learn", "nbconvert"}
 ORDER = [
@@ -14,7 +14,7 @@ ORDER = [
     *["gradcam", "evaluation", "calibration", "scoring"],
     *["plots", "model_plots", "data_findings", "findings", "closer_look"],
     *["comparison", "beside_published", "recommendations", "model_card", "slider"],
-    *["report", "execution", "pipeline", "cli"],
+    *["report", "execution", "pipeline", "reference", "cli"],
 ]
 
 
@@ -70,3 +70,35 @@ def test_default_profile_states_every_parameter():
     from cxr_utils.params import Params
 
     assert yaml.safe_load((paths.PARAMS / "default.yaml").read_text()) == Params().model_dump()
+
+
+def test_parameter_reference_is_the_models():
+    assert (paths.ROOT / "docs" / "parameters.md").read_text() == reference.reference(), "run make docs"
+
+
+def _documents():
+    return [*sorted(paths.ROOT.glob("*.md")), *sorted(paths.ROOT.glob("docs/**/*.md"))]
+
+
+def test_links_in_the_documents_lead_somewhere():
+    for file in _documents():
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", file.read_text()):
+            assert link.startswith("https://") or (file.parent / link).exists(), f"{file.name}: {link}"
+
+
+def test_documents_name_files_and_parameters_that_exist():
+    """Whatever stands in backticks and looks like a file of the project, or like a parameter."""
+    known = set(params.parameter_names())
+    for file in _documents():
+        text = file.read_text()
+        for name in re.findall(r"`((?:cxr_utils|tests|params|notebooks|docs|benchmarks)/[\w/.-]+\.\w+)`", text):
+            assert (paths.ROOT / name).is_file() or name == "notebooks/05_mine.ipynb", f"{file.name}: {name}"
+        for name in re.findall(r"--set ((?:\w+\.)?\w+)=", text):
+            assert name in known or "SECTION" in name, f"{file.name}: {name}"
+
+
+def test_citation_is_valid_and_of_this_version():
+    citation = yaml.safe_load((paths.ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+    assert citation["version"] == project["version"] and citation["cff-version"] == "1.2.0" and citation["title"] and citation["authors"]
+    assert f"## {project['version']}" in (paths.ROOT / "CHANGELOG.md").read_text()
