@@ -55,12 +55,13 @@ class Gallery:
         figure.suptitle(mark + title)
         options: dict[str, Any] = {"dpi": DPI, "bbox_inches": "tight"}  # tight: a title wider than its axes is not cut
         figure.savefig(self.run.figure(name), **options)
-        kind = "image/jpeg" if photo else "image/png"
+        kind = "jpeg" if photo else "png"
         picture = io.BytesIO()
-        figure.savefig(picture, format=kind.removeprefix("image/"), **options)
+        figure.savefig(picture, format=kind, **options)
         plt.close(figure)
-        data = {kind: base64.b64encode(picture.getvalue()).decode()}
-        display(data, metadata={kind: {"alt": mark + alt}}, raw=True)
+        # As HTML: JupyterLab shows a picture of its own accord without its alt text.
+        data = base64.b64encode(picture.getvalue()).decode()
+        display(HTML(f'<img class="plot" alt="{html.escape(mark + alt, quote=True)}" src="data:image/{kind};base64,{data}">'))
 
 
 def canvas(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.6) -> tuple[Figure, np.ndarray]:

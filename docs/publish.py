@@ -1,0 +1,167 @@
+"""Copies what may be shown of a finished run into ``docs/``, without radiographs and without the machine's paths.
+
+    python docs/publish.py results reports/real          # real X-rays: scores, predictions, plots and a page
+    python docs/publish.py example-report reports/default # the SYNTHETIC phantom: its HTML reports
+
+``docs/results/README.md`` is written from ``metrics.json`` and ``run.json`` alone; a test writes it again from
+the predictions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cxr_utils import comparison, findings, paths, published
+from cxr_utils.params import MODELS
+from cxr_utils.plots import MODEL_NAMES
+
+DOCS = Path(__file__).resolve().parent
+# Figures that show scores alone; those of examples, errors, means and preparation show radiographs.
+PLOTS = ("comparison", "decision_curve", "class_counts")
+PLOTS_OF_MODEL = (
+    "confusion_matrix_{}_test",
+    "confusion_matrix_{}_validation",
+    "roc_{}",
+    "reliability_{}",
+    "learning_curves_{}",
+    "scores_{}",
+)
+ALL_RUNS = ' <a href="../index.html">All runs in this folder</a>.'
+
+
+def main() -> int:
+    """Copy one run; returns 2 where it must not be shown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["results", "example-report"])
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    asked = parser.parse_args()
+    run, target = paths.RunFolder(asked.run.resolve()), DOCS / asked.what
+    synthetic = json.loads(run.record.read_text(encoding="utf-8"))["data"]["synthetic"]
+    if synthetic != (asked.what == "example-report"):
+        print(f"error: {asked.what} is for {'real' if synthetic else 'SYNTHETIC'} data; give another run", file=sys.stderr)
+        return 2
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    (publish_example if synthetic else publish_results)(run, target)
+    return 0
+
+
+def publish_results(run: paths.RunFolder, target: Path) -> None:
+    """Copy scores, predictions and plots of a run on real X-rays, and write their page."""
+    shutil.copytree(run.root / "predictions", target / "predictions")
+    shutil.copytree(run.root / "floors", target / "floors")
+    shutil.copy(run.metrics, target)
+    (target / "run.json").write_text(_without_paths(run.record.read_text(encoding="utf-8"), run), encoding="utf-8")
+    (target / "models").mkdir()
+    (target / "figures").mkdir()
+    for model in MODELS:
+        shutil.copy(run.model_card(model), target / "models")
+    for name in (*PLOTS, *(plot.format(model) for model in MODELS for plot in PLOTS_OF_MODEL)):
+        shutil.copy(run.figure(name), target / "figures")
+    (target / "README.md").write_text(page(paths.RunFolder(target)), encoding="utf-8")
+
+
+def publish_example(run: paths.RunFolder, target: Path) -> None:
+    """Copy the HTML reports of a run on the SYNTHETIC phantom, and what they link to."""
+    for file in (*sorted(run.root.glob("*.html")), run.record, run.log, run.metrics):
+        text = file.read_text(encoding="utf-8")
+        (target / file.name).write_text(_without_paths(text, run).replace(ALL_RUNS, ""), encoding="utf-8")
+
+
+def _without_paths(text: str, run: paths.RunFolder) -> str:
+    """Name the folders of the data, of the run and of the project by what they are, not by where they lay."""
+    root = json.loads(run.record.read_text(encoding="utf-8"))["data"]["root"]
+    named = {str(run.root): f"reports/{run.name}", root: Path(root).name, str(paths.ROOT): ".", str(paths.cache_folder()): "cache"}
+    for place in sorted(named, key=len, reverse=True):
+        text = text.replace(place, named[place])
+    return text
+
+
+def page(run: paths.RunFolder) -> str:
+    """Return the page of published results, every number from the files beside it."""
+    known, record = json.loads(run.metrics.read_text(encoding="utf-8")), json.loads(run.record.read_text(encoding="utf-8"))
+    models, floors = known["models"], known["floors"]
+    frames = {model: pd.read_csv(run.predictions(model), float_precision="round_trip", keep_default_na=False) for model in MODELS}
+    gaps = comparison.differences(comparison.pair(frames, models), known["bootstrap"]["resamples"], known["bootstrap"]["seed"])
+    width, height = known["data"]["median_size"]
+    whole, scored = sum(published.COUNTS["test"].values()), models[MODELS[0]]["test"]["n"]
+    tested = record["versions"]
+    lines = [
+        "# Results on real X-rays",
+        "",
+        f"One run of the profile `{record['profile']}` on the published data set, of whose test split **{scored} of {whole} images** "
+        f"were at hand (split by patient), "
+        f"every file at {width} x {height} px. Rows of others are on all {whole}, so the comparison is not row for row.",
+        "",
+        *(f"- {sentence}" for sentence in comparison.verdict(models, floors, gaps, "published")),
+        "",
+        "## Test",
+        "",
+        _markdown(findings.score_table(models, floors, ["test"]), index=True),
+        "",
+        findings.about_splits(known),
+        "",
+        "## Beside published work",
+        "",
+        _markdown(_beside(models)),
+        "",
+        "## ResNet50V2 minus baseline",
+        "",
+        _markdown(gaps.round(4)),
+        "",
+        "## By subtype",
+        "",
+        _markdown(findings.subtype_table(models)),
+        "",
+        *(
+            f"![{_alt(name, models)}](figures/{name}.png)"
+            for name in ("comparison", *(f"confusion_matrix_{model}_test" for model in MODELS), "decision_curve")
+        ),
+        "",
+        "## How it was made",
+        "",
+        f"`python {' '.join(record['command'])}`, seed {record['seed']}, revision `{record['git']}`, Python {tested['python']}, "
+        f"TensorFlow {tested['tensorflow']}, Keras "
+        f"{tested['keras']}, {record['machine']['processor']} with {record['machine']['cores']} cores. Everything else is in "
+        f"[run.json](run.json), every score in "
+        "[metrics.json](metrics.json), every prediction in `predictions/`. No radiograph is shown, as none may leave the data set.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _beside(models: dict[str, Any]) -> pd.DataFrame:
+    rows = []
+    for model in MODELS:
+        original, test = published.ORIGINAL[model], models[model]["test"]
+        rows.append([original.who, f"{original.accuracy:.3f}", "–", "–", "–"])
+        rows.append([f"this run, {MODEL_NAMES[model]}", *(findings.with_interval(test, score) for score in comparison.SHOWN)])
+    for other in published.OTHERS:
+        values = (getattr(other, score) for score in comparison.SHOWN)
+        rows.append([other.who, *("–" if value is None else f"{value:.3f}" for value in values)])
+    return pd.DataFrame(rows, columns=["who", "accuracy", "AUROC", "sensitivity", "specificity"])
+
+
+def _markdown(table: pd.DataFrame, index: bool = False) -> str:
+    table = table.rename_axis("").reset_index() if index else table
+    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _alt(name: str, models: dict[str, Any]) -> str:
+    for model in MODELS:
+        if model in name:
+            return f"Confusion matrix of {MODEL_NAMES[model]} on test: {findings.matrix_in_words(models[model]['test'])}"
+    return {"comparison": "Test scores of both models with their 95 % intervals.", "decision_curve": "Net benefit on test of both models."}[
+        name
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
