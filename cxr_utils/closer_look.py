@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from . import metrics, uncertainty
 from .evaluation import labels_of
 from .findings import POINT_NAMES, SCORES, with_interval
-from .folds import chosen_on
+from .folds import chosen_on, reused_numbers
 from .gradcam import Checked
 from .plots import KIND_NAMES, SPLIT_NAMES
 
@@ -59,6 +59,15 @@ def about_evidence(checked: Checked | None, name: str, synthetic: bool) -> list[
         f"hundred deals), and the best single place, chosen with the truth in hand and the same for all, in {checked.fixed:.0%}: masks "
         "grown by a cell are large, so this shows that maps follow their images, not that they outline anything."
     ]
+
+
+def telling_cases(part: pd.DataFrame, threshold: float, most: int) -> dict[str, np.ndarray]:
+    """Return the rows of the surest false alarms, misses and hits among a split's predictions; int, shape (<= most,) each."""
+    sick, scores = labels_of(part) == 1, part["score"].to_numpy()
+    called = scores >= threshold
+    kinds = {"NORMAL called PNEUMONIA": (~sick & called, -scores), "PNEUMONIA missed": (sick & ~called, scores)}
+    kinds["PNEUMONIA found"] = (sick & called, -scores)
+    return {kind: np.flatnonzero(among)[np.argsort(order[among], kind="stable")][:most] for kind, (among, order) in kinds.items()}
 
 
 def case_titles(cases: pd.DataFrame) -> list[str]:
@@ -138,18 +147,19 @@ def beyond_metadata(part: pd.DataFrame, floor: pd.DataFrame, resamples: int, see
     ]
 
 
-def without_doubtful(part: pd.DataFrame, doubtful: np.ndarray, entry: dict[str, Any]) -> list[str]:
+def without_doubtful(part: pd.DataFrame, files: pd.DataFrame, entry: dict[str, Any]) -> list[str]:
     """Return the scores on test without the images whose patient number also stands in another fold under another kind.
 
     Parameters
     ----------
     part : DataFrame
         Predictions of test.
-    doubtful : ndarray of bool, shape (n,)
-        Which of them are doubtful.
+    files : DataFrame
+        All files with their folds, as `XRays.files`; those of test in the order of `part`.
     entry : dict
         The scores of test.
     """
+    doubtful = reused_numbers(files)[files["fold"] == "test"].notna().to_numpy()
     if not doubtful.any():
         return ["No patient number of a test image stands in another fold under another kind of pneumonia."]
     rest = part[~doubtful]

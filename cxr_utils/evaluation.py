@@ -72,15 +72,6 @@ def labels_of(predictions: pd.DataFrame) -> np.ndarray:
     return (predictions["label"] == "PNEUMONIA").to_numpy(np.int64)
 
 
-def telling_cases(part: pd.DataFrame, threshold: float, most: int) -> dict[str, np.ndarray]:
-    """Return the rows of the surest false alarms, misses and hits among a split's predictions; int, shape (<= most,) each."""
-    sick, scores = labels_of(part) == 1, part["score"].to_numpy()
-    called = scores >= threshold
-    kinds = {"NORMAL called PNEUMONIA": (~sick & called, -scores), "PNEUMONIA missed": (sick & ~called, scores)}
-    kinds["PNEUMONIA found"] = (sick & called, -scores)
-    return {kind: np.flatnonzero(among)[np.argsort(order[among], kind="stable")][:most] for kind, (among, order) in kinds.items()}
-
-
 def uncalibrated(scores: np.ndarray, temperature: float) -> np.ndarray:
     """Return the scores as they were before their logits were divided by a temperature."""
     with np.errstate(divide="ignore"):
