@@ -19,7 +19,7 @@ from .params import Data, UsageError, nearest
 from .published import CITATION, COUNTS
 
 REAL_RUN = "python run_all.py --data kaggle --run real"
-REAL_RUN_COST = "a download of 2.3 GB, then about 40 minutes on 2 cores"
+REAL_RUN_COST = "a download of 2.3 GB, then about half an hour on 2 cores"
 KAGGLE_SITE = "https://www.kaggle.com"
 KAGGLE_MEGABYTES = 5500  # the 2.3 GB zip and the 2.4 GB it unpacks to, and some air
 # MD5 sums by image size, as the package medmnist 3.0.2 lists them.

@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from cxr_utils import comparison, findings, paths, published
+from cxr_utils import comparison, findings, paths, published, scoring
 from cxr_utils.params import MODELS
 from cxr_utils.plots import MODEL_NAMES
 
@@ -33,6 +33,7 @@ PLOTS_OF_MODEL = (
     "learning_curves_{}",
     "scores_{}",
 )
+MARKS = ("<!-- scores -->", "<!-- end of scores -->")  # in the README
 ALL_RUNS = ' <a href="../index.html">All runs in this folder</a>.'
 
 
@@ -66,6 +67,8 @@ def publish_results(run: paths.RunFolder, target: Path) -> None:
     for name in (*PLOTS, *(plot.format(model) for model in MODELS for plot in PLOTS_OF_MODEL)):
         shutil.copy(run.figure(name), target / "figures")
     (target / "README.md").write_text(page(paths.RunFolder(target)), encoding="utf-8")
+    readme = paths.ROOT / "README.md"
+    readme.write_text(update_readme(paths.RunFolder(target), readme.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def publish_example(run: paths.RunFolder, target: Path) -> None:
@@ -77,8 +80,10 @@ def publish_example(run: paths.RunFolder, target: Path) -> None:
 
 def _without_paths(text: str, run: paths.RunFolder) -> str:
     """Name the folders of the data, of the run and of the project by what they are, not by where they lay."""
-    root = json.loads(run.record.read_text(encoding="utf-8"))["data"]["root"]
-    named = {str(run.root): f"reports/{run.name}", root: Path(root).name, str(paths.ROOT): ".", str(paths.cache_folder()): "cache"}
+    record = json.loads(run.record.read_text(encoding="utf-8"))
+    data = Path(record["data"]["root"])
+    named = {str(run.root): f"reports/{run.name}", str(data): data.name, str(paths.ROOT): ".", str(paths.cache_folder()): "cache"}
+    named |= {word: data.name for word in record["command"] if "/" in word and Path(word).name == data.name}
     for place in sorted(named, key=len, reverse=True):
         text = text.replace(place, named[place])
     return text
@@ -97,8 +102,8 @@ def page(run: paths.RunFolder) -> str:
         "# Results on real X-rays",
         "",
         f"One run of the profile `{record['profile']}` on the published data set, of whose test split **{scored} of {whole} images** "
-        f"were at hand (split by patient), "
-        f"every file at {width} x {height} px. Rows of others are on all {whole}, so the comparison is not row for row.",
+        f"were at hand (split by patient), every file at {width} x {height} px. Rows of others are on all {whole}, so the comparison "
+        "is not row for row.",
         "",
         *(f"- {sentence}" for sentence in comparison.verdict(models, floors, gaps, "published")),
         "",
@@ -128,12 +133,29 @@ def page(run: paths.RunFolder) -> str:
         "## How it was made",
         "",
         f"`python {' '.join(record['command'])}`, seed {record['seed']}, revision `{record['git']}`, Python {tested['python']}, "
-        f"TensorFlow {tested['tensorflow']}, Keras "
-        f"{tested['keras']}, {record['machine']['processor']} with {record['machine']['cores']} cores. Everything else is in "
-        f"[run.json](run.json), every score in "
-        "[metrics.json](metrics.json), every prediction in `predictions/`. No radiograph is shown, as none may leave the data set.",
+        f"TensorFlow {tested['tensorflow']}, Keras {tested['keras']}, {record['machine']['processor']} with "
+        f"{record['machine']['cores']} cores. Everything else is in [run.json](run.json), every score in [metrics.json](metrics.json), "
+        "every prediction in `predictions/`. No radiograph is shown, as none may leave the data set.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def scores(run: paths.RunFolder) -> str:
+    """Return the table of scores in the project's README, with what must be known to read it."""
+    models = scoring.read_metrics(run)["models"]
+    whole, scored = sum(published.COUNTS["test"].values()), models[MODELS[0]]["test"]["n"]
+    size = scoring.read_card(MODELS[0], run)["image_size"]
+    return (
+        f"One run of the default profile on {scored} of the {whole} published test images (split by patient, seen at {size} x {size} "
+        f"px), with 95 % intervals; the other rows are on all {whole}, so this is not row for row.\n\n{_markdown(_beside(models))}"
+    )
+
+
+def update_readme(run: paths.RunFolder, readme: str) -> str:
+    """Return the README with its scores taken from a run."""
+    before, rest = readme.split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    return f"{before}{MARKS[0]}\n{scores(run)}\n{MARKS[1]}{after}"
 
 
 def _beside(models: dict[str, Any]) -> pd.DataFrame:

@@ -2,6 +2,9 @@
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 import time
 
 import nbformat
@@ -121,6 +124,32 @@ def test_second_run_runs_no_notebook(smoke_run, run_all, out):
     print(f"a run with nothing to do took {time.monotonic() - started:.1f} s")
     assert done.returncode == 0 and "still valid: " + ", ".join(STEPS) in done.stdout
     assert {step: run.executed(step).stat().st_mtime_ns for step in STEPS} == before
+
+
+def _commands_of_the_readme():
+    blocks = re.findall(r"```sh\n(.*?)```", (paths.ROOT / "README.md").read_text(), flags=re.DOTALL)
+    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("command", _commands_of_the_readme(), ids=" ".join)
+def test_every_command_of_the_readme(command, run_all, out, smoke_run, phantom_root):
+    """Runs of the notebooks as --dry-run, on the smoke run's folder; what would fetch or install is parsed."""
+    command = [str(phantom_root) if word == "path/to/folder" else word for word in command]
+    program, rest = command[0].removeprefix(".venv/bin/"), command[1:]
+    if program == "make":
+        assert re.search(rf"^{rest[0]}:", (paths.ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    elif program == "python" and rest[0] == "run_all.py":
+        own = [] if rest[1:2] == ["smoke"] or "--data" in rest else ["--data", "phantom", "--run", "smoke"] * ("--run" not in rest)
+        profile = ["smoke"] if own and rest[1:2] != ["seed"] else []
+        done = run_all(*profile, *rest[1:], *own, "--out", out, "--dry-run", CXR_DATA="")
+        assert done.returncode == 0 and "04_comparison" in done.stdout, done.stderr
+    elif program == "python" and rest[:2] == ["-m", "cxr_utils"]:
+        done = subprocess.run([sys.executable, *rest], capture_output=True, text=True, cwd=paths.ROOT, check=False)
+        assert done.returncode == 0 and "audit:" in done.stdout, done.stderr
+    else:
+        assert program in ("python3", "pip") or rest[:2] == ["-m", "pytest"], command
+        named = [word for word in rest if word.endswith((".lock", ".yml"))]
+        assert all((paths.ROOT / name).is_file() for name in named)
 
 
 def test_what_changed_is_what_runs(smoke_run, run_all, out):
