@@ -93,7 +93,7 @@ def page(run: paths.RunFolder) -> str:
     """Return the page of published results, every number from the files beside it."""
     known, record = json.loads(run.metrics.read_text(encoding="utf-8")), json.loads(run.record.read_text(encoding="utf-8"))
     models, floors = known["models"], known["floors"]
-    frames = {model: pd.read_csv(run.predictions(model), float_precision="round_trip", keep_default_na=False) for model in MODELS}
+    frames = {model: scoring.read_predictions(model, run) for model in MODELS}
     gaps = comparison.differences(comparison.pair(frames, models), known["bootstrap"]["resamples"], known["bootstrap"]["seed"])
     width, height = known["data"]["median_size"]
     whole, scored = sum(published.COUNTS["test"].values()), models[MODELS[0]]["test"]["n"]
