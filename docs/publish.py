@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from PIL import Image
 
 from cxr_utils import comparison, findings, paths, published, scoring
 from cxr_utils.params import MODELS
@@ -76,6 +78,22 @@ def publish_example(run: paths.RunFolder, target: Path) -> None:
     for file in (*sorted(run.root.glob("*.html")), run.record, run.log, run.metrics):
         text = file.read_text(encoding="utf-8")
         (target / file.name).write_text(_without_paths(text, run).replace(ALL_RUNS, ""), encoding="utf-8")
+
+    picture(target / "index.html", DOCS / "report.png")
+
+
+def picture(page: Path, target: Path) -> None:
+    """Take the picture of a page's first screen, with Debian's chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"), args=["--no-sandbox"])
+        shown = browser.new_context(viewport={"width": 1000, "height": 1250}, offline=True).new_page()
+        shown.goto(page.resolve().as_uri())
+        shown.screenshot(path=target)
+        browser.close()
+    with Image.open(target) as taken:
+        taken.convert("P", palette=Image.Palette.ADAPTIVE, colors=64).save(target, optimize=True)
 
 
 def _without_paths(text: str, run: paths.RunFolder) -> str:
