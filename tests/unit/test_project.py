@@ -38,6 +38,8 @@ def test_environment_takes_its_packages_from_the_lock():
     assert "-r requirements.lock" in pip
     others = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
     assert [entry.split("=")[0] for entry in others] == ["python", "pip"]
+    readme = (paths.ROOT / "README.md").read_text()
+    assert "`conda env create -f environment.yml`" in readme and f"`conda activate {environment['name']}`" in readme
 
 
 def test_imports_run_one_way():
