@@ -100,9 +100,6 @@ def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder)
         split: evaluation.evaluate(part, card["thresholds"], settings.operating_point, settings.resamples, params.seed, card["temperature"])
         for split, part in predictions.groupby("split", sort=False)
     }
-    if data.unit == "image":
-        for scores in entry.values():
-            scores["patients"] = None
     about = {
         "schema": SCHEMA,
         "run": run.name,
@@ -119,6 +116,9 @@ def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder)
     models = known.get("models", {}) if {key: known.get(key) for key in about} == about else {}
     models = dict(sorted((models | {name: entry}).items()))
     floors = evaluate_floors(data.chosen_on, params, run)
+    if data.unit == "image":
+        for scores in (scores for splits in (entry, *floors.values()) for scores in splits.values()):
+            scores["patients"] = None
     paths.write_atomically(run.metrics, json.dumps({**about, "models": models, "floors": floors}, indent=1))
     return entry
 

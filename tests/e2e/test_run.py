@@ -152,6 +152,15 @@ def test_every_command_of_the_readme(command, run_all, out, smoke_run, phantom_r
         assert all((paths.ROOT / name).is_file() for name in named)
 
 
+def test_the_documented_way_to_score_an_image_gives_its_prediction(smoke_run, phantom_root):
+    _, run = smoke_run
+    (code,) = re.findall(r"```python\n(.*?)```", (paths.ROOT / "docs" / "outputs.md").read_text(), flags=re.DOTALL)
+    first = pd.read_csv(run.predictions("baseline_cnn")).query("split == 'test'").iloc[0]
+    code = code.replace("reports/real", str(run.root)).replace("film.jpeg", str(phantom_root / first["path"]))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT, check=True)
+    assert float(done.stdout.split()[0]) == pytest.approx(first["score"], abs=1e-5)
+
+
 def test_what_changed_is_what_runs(smoke_run, run_all, out):
     """A parameter of 03 does not concern 02; a missing artefact and an evaluation parameter do what they must."""
     done = run_all("smoke", "--data", "phantom", "--out", out, "--dry-run", "--set", "resnet50v2.epochs=2")
