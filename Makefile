@@ -25,7 +25,7 @@ test: setup ## set up, then run the test suite
 	$(RUN) -m pytest
 
 test-long: setup ## the tests that train for minutes
-	$(RUN) -m pytest -m long
+	$(RUN) -m pytest -n 0 -m long
 
 lint: setup ## check code, notebooks and types
 	$(RUN) -m ruff check .

@@ -90,13 +90,10 @@ def _area(labels, scores):
 
 def _average_precision(labels, scores):
     """The precision at each cut, weighted by the sensitivity that it adds."""
-    total, hits = 0.0, 0
-    for cut in sorted(set(scores), reverse=True):
-        called = scores >= cut
-        found = labels[called].sum()
-        total += (found - hits) / labels.sum() * labels[called].mean()
-        hits = found
-    return total
+    order = np.argsort(-scores)
+    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))  # where the next score is another one
+    hits = np.cumsum(labels[order])[ends]
+    return np.sum(np.diff(hits, prepend=0) / labels.sum() * hits / (ends + 1))
 
 
 def _intervals(function, labels, scores, draws, names):
