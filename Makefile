@@ -24,8 +24,8 @@ run: setup ## set up, then run the notebooks and write the reports
 test: setup ## set up, then run the test suite
 	$(RUN) -m pytest
 
-test-long: setup ## the tests that train for minutes
-	$(RUN) -m pytest -n 0 -m long
+test-long: setup ## an hour of broken runs, thousands of odd inputs, and the default run (outside make test)
+	$(RUN) -m pytest -m "long or fuzz" --dist load --hypothesis-profile=many --hypothesis-show-statistics
 
 lint: setup ## check code, notebooks and types
 	$(RUN) -m ruff check .

@@ -15,6 +15,8 @@ def start() -> int:
     except ModuleNotFoundError as error:
         print(f"error: {error.name} is not installed for {sys.executable}; {SETUP}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return guarded(run_all, sys.argv[1:])
 
 

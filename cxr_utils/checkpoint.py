@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from . import paths
+
 
 class Checkpoint:
     """One file that holds the last finished epoch.
@@ -28,11 +30,9 @@ class Checkpoint:
 
     def save(self, arrays: list[np.ndarray], notes: dict[str, Any]) -> None:
         """Write arrays and what JSON can hold, all or nothing."""
-        part = self.path.with_name(f".part.{self.path.name}")
         named: dict[str, Any] = {f"array{number}": array for number, array in enumerate(arrays)}
-        with part.open("wb") as file:
+        with paths.replacing(self.path) as part, part.open("wb") as file:
             np.savez(file, key=self.key, notes=json.dumps(notes), **named)
-        part.replace(self.path)
 
     def load(self) -> tuple[list[np.ndarray], dict[str, Any]] | None:
         """Return what was saved, or None where there is nothing that belongs to this training."""

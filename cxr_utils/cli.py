@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+import errno
 import logging
 import os
 import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from . import images, params, paths, pipeline, sources
+from . import images, params, paths, pipeline, repetition, run_state, sources
 from .folds import breakdown
 from .manifest import read_manifest
+from .occupancy import alone_in
 from .params import STEPS, UsageError
 from .pixels import Square
 from .reference import reference
+from .run_state import Run
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -41,6 +42,9 @@ class _Parser(argparse.ArgumentParser):
 def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     """Run a command and turn what may go wrong into an exit code and one line on standard error."""
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # not under nohup
+        signal.signal(signal.SIGHUP, _terminate)
+    logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback on the terminal
     tqdm.monitor_interval = 0  # its thread would keep workers from being forked
     for name in ("CXR_CACHE", "CXR_DATA"):  # kernels work in another folder
         if os.environ.get(name):
@@ -49,7 +53,7 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
     try:
         return command(arguments)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return BAD_USAGE
     except KeyboardInterrupt:
         print("interrupted; the same command resumes the run", file=sys.stderr)
@@ -59,10 +63,20 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         return TERMINATED
     except Exception as error:
         log.exception("unexpected")
-        logs = [handler.baseFilename for handler in log.handlers if isinstance(handler, logging.FileHandler)]
-        remedy = f"the traceback is in {logs[0]}" if logs else f"the cache is {paths.cache_folder()}, which $CXR_CACHE can move"
-        print(f"error: {type(error).__name__}: {' '.join(str(error).split())[:300]}; {remedy}", file=sys.stderr)
+        print(f"error: {type(error).__name__}: {_one_line(error)[:300]}; {_remedy(error)}", file=sys.stderr)
         return FAILED
+
+
+def _one_line(said: object) -> str:
+    """Text that may hold names of files, for a terminal: what would break the line or act on the terminal is escaped."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(str(said).split()))
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "make room on that disk, and the same command resumes the run"
+    logs = [handler.baseFilename for handler in log.handlers if isinstance(handler, logging.FileHandler)]
+    return f"the traceback is in {logs[0]}" if logs else f"the cache is {paths.cache_folder()}, which $CXR_CACHE can move"
 
 
 def _terminate(*_: Any) -> NoReturn:
@@ -72,8 +86,11 @@ def _terminate(*_: Any) -> NoReturn:
 def run_all(arguments: Sequence[str]) -> int:
     """Run the notebooks 01 to 04 in sequence; see ``python run_all.py --help``."""
     asked = _run_parser().parse_args(arguments)
-    run_params = params.load(asked.profile, asked.set, _source(asked.data))
-    folder = paths.RunFolder(_reports(asked.out) / _run_name(asked))
+    record = _recorded(asked) if asked.repeat else None
+    run_params = repetition.params_of(record, asked.repeat, _source(asked.data)) if record else _params(asked)
+    folder = paths.RunFolder(_reports(asked.out) / _run_name(asked, record))
+    if record and folder.record == asked.repeat.resolve():
+        raise UsageError(f"--run {folder.name}: is the run that would be repeated; give another name")
     only, start = _step(asked.only), _step(asked.start)
     if only and start:
         raise UsageError("--only and --from exclude each other; give one of them")
@@ -81,18 +98,47 @@ def run_all(arguments: Sequence[str]) -> int:
     source = sources.plan(run_params.data) if looking else sources.fetch(run_params.data, progress=True)
     squares = _squares(run_params)
     manifest = None if looking and not source.root.is_dir() else read_manifest(source.root, squares, progress=not looking)
+    if record:
+        repetition.check_data(record, manifest)
     if manifest and not looking:
         for square in squares:
             images.load_pixels(manifest, square, progress=True)
-    run = pipeline.Run(folder, Path(asked.profile).stem, run_params, source, manifest, pipeline.read_json(folder.record), tuple(arguments))
+    profile = record.profile if record else Path(asked.profile or "default").stem
+    run = Run(folder, profile, run_params, source, manifest, paths.read_json(folder.record), tuple(arguments), minutes=asked.time_limit)
     pipeline.check_data(run)
-    decisions = pipeline.decide(run, only, start, asked.force)
+    decisions = run_state.decide(run, only, start, asked.force)
     if looking:
         _print_decisions(run, decisions)
         return DONE
-    with _alone_in(folder):
-        run.record = pipeline.read_json(folder.record)  # another run may have ended since
-        return _work(run, pipeline.decide(run, only, start, asked.force), asked.force)
+    with alone_in(folder) as run.temporary:
+        run.record = paths.read_json(folder.record)  # another run may have ended since
+        code = _work(run, run_state.decide(run, only, start, asked.force), asked.force)
+    return _compare(run, record, asked.repeat) if record and code == DONE else code
+
+
+def _params(asked: argparse.Namespace) -> params.Params:
+    return params.load(asked.profile or "default", asked.set, _source(asked.data))
+
+
+def _recorded(asked: argparse.Namespace) -> repetition.Record:
+    if asked.profile or asked.set or asked.only or asked.start:
+        raise UsageError("--repeat takes parameters and steps from the record; leave PROFILE, --set, --only and --from out")
+    return repetition.read_record(asked.repeat)
+
+
+def _compare(run: Run, record: repetition.Record, file: Path) -> int:
+    """Say whether a repetition came out as the original; its exit code is 1 where it did not."""
+    for line in repetition.changed_surroundings(record, run.record):
+        print(f"not as it was: {line}")
+    original = paths.RunFolder(file.resolve().parent)
+    if not original.metrics.is_file():
+        print(f"{file}: no metrics.json lies beside it, so there is nothing to compare with")
+        return DONE
+    compared, differing = repetition.compare(original, run.folder)
+    for line in differing[:10]:
+        print(f"differs: {line}")
+    print(f"{compared - len(differing)} of {compared} figures and predictions are equal to those of {original.root}")
+    return FAILED if differing else DONE
 
 
 def _squares(run_params: params.Params) -> list[Square]:
@@ -103,7 +149,7 @@ def _squares(run_params: params.Params) -> list[Square]:
 
 def _run_parser() -> argparse.ArgumentParser:
     parser = _Parser("run_all.py", description="Run the notebooks 01 to 04 in sequence, resuming what is still valid.")
-    parser.add_argument("profile", nargs="?", default="default", help="a file in params/ by its stem, or a path (default: default)")
+    parser.add_argument("profile", nargs="?", help="a file in params/ by its stem, or a path (default: default)")
     parser.add_argument("--data", metavar="SOURCE", help=f"{', '.join(sources.NAMES)}, or a folder in the Kaggle layout")
     parser.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help="override one parameter (repeatable)")
     parser.add_argument("--only", metavar="STEP", help="run this step alone")
@@ -111,9 +157,18 @@ def _run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="run, and train, also what is still valid")
     parser.add_argument("--list", action="store_true", help="list the steps and their state")
     parser.add_argument("--dry-run", action="store_true", help="say what would run and why, and stop")
+    parser.add_argument("--repeat", metavar="RUN.JSON", type=Path, help="repeat the run that this file records, and compare the scores")
+    parser.add_argument("--time-limit", metavar="MINUTES", type=_minutes, default=1440.0, help="of each step (default: 1440; 0: none)")
     parser.add_argument("--run", metavar="NAME", help="name of the run (default: the profile's stem)")
     parser.add_argument("--out", metavar="DIR", help="folder of all runs (default: reports)")
     return parser
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
 
 
 def _source(data: str | None) -> str | None:
@@ -127,10 +182,11 @@ def _reports(out: str | None) -> Path:
     return Path(out).expanduser().resolve() if out else paths.REPORTS
 
 
-def _run_name(asked: argparse.Namespace) -> str:
-    name = asked.run if asked.run is not None else Path(asked.profile).stem
-    if not name or name.startswith(".") or "/" in name or os.sep in name:
-        raise UsageError(f"--run {name!r}: a plain folder name is needed, without slashes or a leading dot")
+def _run_name(asked: argparse.Namespace, record: repetition.Record | None) -> str:
+    usual = f"{record.run}-repeated" if record else Path(asked.profile or "default").stem
+    name = asked.run if asked.run is not None else usual
+    if not name or name.startswith(".") or "/" in name or os.sep in name or not name.isprintable():
+        raise UsageError(f"--run {name!r}: a plain folder name is needed, without slashes, line breaks or a leading dot")
     return name
 
 
@@ -143,34 +199,19 @@ def _step(name: str | None) -> str | None:
     raise UsageError(f"step {name!r} is unknown{params.nearest(name, STEPS)}; the steps are {', '.join(STEPS)}")
 
 
-def _print_decisions(run: pipeline.Run, decisions: Sequence[pipeline.Decision]) -> None:
+def _print_decisions(run: Run, decisions: Sequence[run_state.Decision]) -> None:
     _print_run(run)
     for decision in decisions:
         print(f"  {decision.step:<16} {decision.action:<6} {decision.reason}")
 
 
-def _print_run(run: pipeline.Run) -> None:
+def _print_run(run: Run) -> None:
     drawn = " (SYNTHETIC)" if run.source.synthetic else ""
     there = "" if run.manifest else ", not on disk yet"
     print(f"run {run.folder.name}: profile {run.profile}, data {run.source.kind}{drawn}{there}", flush=True)
 
 
-@contextlib.contextmanager
-def _alone_in(folder: paths.RunFolder) -> Iterator[None]:
-    try:
-        folder.make()
-    except OSError as error:
-        raise UsageError(f"{folder.root}: cannot be written ({error.strerror}); give another folder with --out") from None
-    lock = FileLock(folder.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UsageError(f"{folder.root}: another run is at work there; wait for it or give another --run NAME") from None
-    with lock:
-        yield
-
-
-def _work(run: pipeline.Run, decisions: Sequence[pipeline.Decision], force: bool) -> int:
+def _work(run: Run, decisions: Sequence[run_state.Decision], force: bool) -> int:
     pipeline.check_weights(run, decisions)
     _print_run(run)
     handler = logging.FileHandler(run.folder.log, encoding="utf-8")
@@ -190,16 +231,16 @@ def _work(run: pipeline.Run, decisions: Sequence[pipeline.Decision], force: bool
     return FAILED if problems else DONE
 
 
-def _print_summary(run: pipeline.Run, decisions: Sequence[pipeline.Decision], problems: Sequence[str]) -> None:
+def _print_summary(run: Run, decisions: Sequence[run_state.Decision], problems: Sequence[str]) -> None:
     kept = [decision.step for decision in decisions if decision.action == "keep"]
     if kept:
         print(f"still valid: {', '.join(kept)}")
-    for model, splits in pipeline.read_json(run.folder.metrics).get("models", {}).items():
+    for model, splits in paths.read_json(run.folder.metrics).get("models", {}).items():
         test = splits["test"]
         print(f"{model:<14} test: accuracy {test['accuracy']:.3f}, AUROC {test['auroc']:.3f}, "
               f"sensitivity {test['sensitivity']:.3f}, specificity {test['specificity']:.3f} (n = {test['n']})")  # fmt: skip
     for problem in problems:
-        print(f"error: {problem}; more in {run.folder.log}", file=sys.stderr)
+        print(f"error: {_one_line(problem)}; more in {run.folder.log}", file=sys.stderr)
     print(f"open {run.folder.index}", flush=True)
     if run.source.synthetic:
         print(f"SYNTHETIC data: these scores say nothing about real X-rays. For the real set: {sources.REAL_RUN} ({sources.REAL_RUN_COST})")
@@ -243,7 +284,7 @@ def _print_data(data: images.XRays) -> None:
         if finding.files:
             print(f"\n{finding.check}, files (those joined by = belong together):")
         for name in finding.files:
-            print(f"  {''.join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in name)}")
+            print(f"  {_one_line(name)}")
 
 
 def _print_wrapped(sentence: str) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import papermill
+import psutil
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
@@ -22,6 +28,9 @@ from . import paths
 
 log = logging.getLogger(__name__)
 
+BAR = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed} gone, {remaining} to go{postfix}"
+EPOCH = 10  # an epoch of training takes about as long as this many cells, for what the bar says remains
+
 
 class StepFailed(Exception):
     """A notebook did not run to its end: one line that says what, where and the remedy (exit 1)."""
@@ -32,44 +41,70 @@ class OwnInterpreterKernelManager(AsyncKernelManager):
 
     Kernels talk over sockets in the file system where there are such, so that no port is opened. What
     libraries written in C print belongs neither in a report nor on the terminal; it goes to the log.
+
+    Parameters
+    ----------
+    temporary : Path
+        Where the sockets and all temporary files of the kernel go; whoever made it removes it.
     """
 
     transport = "ipc" if os.name == "posix" else "tcp"
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, temporary: Path, **options: Any) -> None:
         # A folder of its own: by default the sockets of all kernels would share their names, in the working folder.
-        self._sockets = tempfile.TemporaryDirectory(prefix="cxr-")
-        super().__init__(connection_file=str(Path(self._sockets.name) / "kernel.json"), **options)
-
-    async def _async_cleanup_resources(self, restart: bool = False) -> None:
-        await super()._async_cleanup_resources(restart=restart)
-        if not restart:
-            self._sockets.cleanup()
-
-    cleanup_resources = _async_cleanup_resources
+        self._temporary = tempfile.mkdtemp(prefix="kernel-", dir=temporary)
+        super().__init__(connection_file=str(Path(self._temporary) / "kernel.json"), **options)
 
     @property
     def kernel_spec(self) -> KernelSpec:
         """A specification that no folder of kernelspecs can change."""
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--IPKernelApp.capture_fd_output=False"]
-        return KernelSpec(argv=argv, display_name="Python 3", language="python")
+        return KernelSpec(argv=argv, display_name="Python 3", language="python", env={"TMPDIR": self._temporary})
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
         files = [handler.baseFilename for handler in logging.getLogger(__package__).handlers if isinstance(handler, logging.FileHandler)]
         with Path(files[0] if files else os.devnull).open("ab") as output:
             await super()._async_launch_kernel(kernel_cmd, **kw | {"stdout": output, "stderr": output})
 
+    def kill(self) -> None:
+        """End the kernel's process, and what it started, at once; may be called from another thread."""
+        pid = getattr(self.provisioner, "pid", None)
+        with contextlib.suppress(psutil.Error):
+            kernel = psutil.Process(pid) if pid else None
+            for process in [*kernel.children(recursive=True), kernel] if kernel else []:
+                process.kill()
 
-class _Listener:
-    """Receives what a notebook prints: whole lines to the log, the last one beside the bar."""
+    def stop(self) -> None:
+        """Leave no process behind, whatever has happened: nbclient forgets a kernel that is interrupted while it starts."""
+        self.kill()
+        if self.has_kernel:
+            run_sync(self.shutdown_kernel)(now=True)
+        run_sync(self.cleanup_resources)()
 
-    def __init__(self, step: str, bar: tqdm) -> None:
-        self.step, self.bar, self.rest = step, bar, ""
+
+class _Watch:
+    """Sees how far a notebook is: moves the bar, notes the cell that runs, and ends the kernel when its time is up.
+
+    Whole lines that the notebook prints go to the log and the last one beside the bar; without a terminal they are printed.
+    """
+
+    def __init__(self, step: str, bar: tqdm, manager: OwnInterpreterKernelManager, minutes: float) -> None:
+        self.step, self.bar, self.manager, self.minutes = step, bar, manager, minutes
+        self.rest, self.cell, self.late = "", 0, False
+
+    def begin(self, cell_index: int, **_: Any) -> None:
+        """Called by nbclient before a cell runs."""
+        self.cell = cell_index
+
+    def end(self, **_: Any) -> None:
+        """Called by nbclient after a code cell ran."""
+        self.bar.update()
 
     def write(self, text: str) -> None:
         *lines, self.rest = (self.rest + text).split("\n")
         for line in filter(str.strip, lines):
             log.info("%s: %s", self.step, line)
+            self._count_epochs(line)
             self.bar.set_postfix_str(line[:70])
             if self.bar.disable:
                 print(f"  {self.step}: {line}", flush=True)
@@ -77,8 +112,37 @@ class _Listener:
     def flush(self) -> None:
         """Nothing is held back."""
 
+    def _count_epochs(self, line: str) -> None:
+        announced, done = re.search(r", (\d+) epochs? of", line), re.match(r"going on after epoch (\d+)|epoch \d+/", line)
+        if announced:
+            self.bar.total += EPOCH * int(announced[1])
+        elif done:
+            self.bar.update(EPOCH * int(done[1] or 1))
 
-def execute(step: str, parameters: dict[str, Any], target: Path) -> None:
+    @contextlib.contextmanager
+    def look(self) -> Iterator[None]:
+        """Look every second: the time on the bar goes on, and a kernel that is out of time is killed."""
+        over = threading.Event()
+        started = time.monotonic()
+
+        def tick() -> None:
+            while not over.wait(1):
+                self.bar.refresh()
+                if self.minutes and time.monotonic() - started > 60 * self.minutes and self.manager.has_kernel:
+                    self.late = True
+                    self.manager.kill()
+                    return
+
+        ticking = threading.Thread(target=tick, daemon=True)
+        ticking.start()
+        try:
+            yield
+        finally:
+            over.set()
+            ticking.join()
+
+
+def execute(step: str, parameters: dict[str, Any], target: Path, temporary: Path, minutes: float = 0) -> None:
     """Run the notebook of a step.
 
     Parameters
@@ -88,59 +152,83 @@ def execute(step: str, parameters: dict[str, Any], target: Path) -> None:
     parameters : dict
         Flat scalars for its parameters cell.
     target : Path
-        Where the executed notebook goes; it is kept, as far as it got, when a cell fails.
+        Where the executed notebook goes; it is kept, as far as it got, however the step ends.
+    temporary : Path
+        Folder for sockets and temporary files.
+    minutes : float
+        Time limit; 0 is none.
 
     Raises
     ------
     StepFailed
-        A cell raised, the kernel died, or a cell ran into its time limit.
+        A cell raised, the kernel died, or the time was up.
     """
-    notebook = paths.NOTEBOOKS / f"{step}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
-    # On a terminal a bar is drawn; elsewhere (disable=None) the notebook's lines are printed.
+    part, broken = paths.part_of(target), ""
     started = time.perf_counter()
-    manager = OwnInterpreterKernelManager()
-    with tqdm(total=_cells(notebook), desc=step, unit="cell", disable=None, leave=True) as bar:
-        listener = _Listener(step, bar)
+    manager = OwnInterpreterKernelManager(temporary)
+    # On a terminal a bar is drawn; elsewhere (disable=None) the notebook's lines are printed.
+    with tqdm(total=_cells(step), desc=step, disable=None, bar_format=BAR) as bar:
+        watch = _Watch(step, bar, manager, minutes)
         try:
-            papermill.execute_notebook(
-                _plain(notebook),
-                _plain(target),
-                parameters,
-                kernel_name="python3",
-                language="python",
-                progress_bar=False,
-                cwd=str(paths.NOTEBOOKS),
-                stdout_file=listener,
-                stderr_file=listener,
-                km=manager,
-                on_cell_executed=lambda **_: bar.update(),
-                start_timeout=120,
-            )
+            with watch.look():
+                _run(step, part, parameters, manager, watch)
+            bar.total = bar.n  # of a training that stopped early epochs are left
         except PapermillExecutionError as error:
             log.error("%s failed\n%s", step, error)
             raise StepFailed(_failing_cell(step, error)) from error
         except (DeadKernelError, CellTimeoutError) as error:
             log.exception("%s failed", step)
-            what = "its kernel died, perhaps of too little memory" if isinstance(error, DeadKernelError) else "a cell ran too long"
-            raise StepFailed(
-                f"{step}: {what}; a smaller batch_size or image_size needs less, and the same command resumes the run"
-            ) from error
+            broken = f"was not done after {minutes:g} minutes" if watch.late else "lost its kernel, perhaps for too little memory"
+            remedy = "--time-limit gives it more" if watch.late else "a smaller batch_size or image_size needs less"
+            raise StepFailed(f"{step}: cell {watch.cell + 1} {broken}; {remedy}, and the same command resumes the run") from error
+        except BaseException:
+            broken = "was interrupted"
+            raise
         finally:
-            _stop(manager)
+            manager.stop()
+            _keep(part, target, watch.cell, broken)
     if bar.disable:
         print(f"{step}: done in {time.perf_counter() - started:.0f} s", flush=True)
 
 
-def _stop(manager: OwnInterpreterKernelManager) -> None:
-    """End the kernel whatever has happened: nbclient leaves one behind that is interrupted while it starts."""
-    if manager.has_kernel:
-        run_sync(manager.shutdown_kernel)(now=True)
-    run_sync(manager.cleanup_resources)()
+def _run(step: str, part: Path, parameters: dict[str, Any], manager: OwnInterpreterKernelManager, watch: _Watch) -> None:
+    papermill.execute_notebook(
+        _plain(paths.NOTEBOOKS / f"{step}.ipynb"),
+        _plain(part),
+        parameters,
+        kernel_name="python3",
+        language="python",
+        progress_bar=False,
+        cwd=str(paths.NOTEBOOKS),
+        stdout_file=watch,
+        stderr_file=watch,
+        km=manager,
+        on_cell_start=watch.begin,
+        on_cell_executed=watch.end,
+        start_timeout=120,
+    )
 
 
-def _cells(notebook: Path) -> int:
-    return notebook.read_text(encoding="utf-8").count('"cell_type": "code"') + 1  # papermill adds the injected one
+def _keep(part: Path, target: Path, cell: int, broken: str) -> None:
+    """Give the executed notebook its name, with a mark at the cell that was cut short, unless it could not be written whole."""
+    try:
+        notebook = nbformat.read(part, as_version=4)
+        if broken:
+            mark = nbformat.v4.new_output("error", ename="Stopped here", evalue=broken, traceback=[f"This cell {broken}."])
+            notebook.cells[cell].setdefault("outputs", []).append(mark)
+            part.write_text(nbformat.writes(notebook), encoding="utf-8")
+        part.replace(target)
+    except (OSError, ValueError, IndexError, AttributeError) as error:
+        log.error("%s could not be kept: %s", target, error)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _cells(step: str) -> int:
+    """How many cells will run; papermill adds the injected one."""
+    notebook = nbformat.read(paths.NOTEBOOKS / f"{step}.ipynb", as_version=4)
+    return sum(cell.cell_type == "code" for cell in notebook.cells) + 1
 
 
 def _plain(path: Path) -> str:

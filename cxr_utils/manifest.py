@@ -82,14 +82,14 @@ def parse_name(stem: str, label: str) -> tuple[str, str]:
 
 
 def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = False) -> Manifest:
-    """List, hash and decode every file below `root`, or read what was found when nothing has changed since.
+    """List and hash every file below `root` that is new or has changed in size or time since the last reading.
 
     Parameters
     ----------
     root : Path
         Folder in the Kaggle layout.
     squares : sequence of Square
-        What will be asked for next: decoded in the same pass and kept in the cache.
+        What will be asked for next: decoded in the same pass, where all files are new, and kept in the cache.
     progress : bool
         Show a progress bar.
 
@@ -100,46 +100,53 @@ def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = F
         the files are unusable.
     """
     check_layout(root)
-    found = list(_walk(root))
+    found = {_state(root, name): name for name in _walk(root)}
     code = PIL.__version__ + "".join(paths.digest(Path(file)) for file in (__file__, pixels.__file__))
     key = hashlib.sha256(f"{root.resolve()} {code}".encode(errors="surrogateescape"))
-    for name in found:
-        key.update(f"{name}\0{_state(root / name)}\n".encode(errors="surrogateescape"))
     cached = paths.cache_folder() / "manifests" / f"{key.hexdigest()[:32]}.csv"
     with paths.exclusive("pixels"):
-        table = _cached_table(cached)
-        if len(table) != len(found):
-            return _read_files(root, found, squares, cached, progress)
-    return _checked(root, table)
+        known = _cached_table(cached)
+        if list(known.index) != list(found):
+            return _read_files(root, found, known, squares, cached, progress)
+    return _checked(root, known)
 
 
-def _state(path: Path) -> str:
-    """What changes when a file, or the one that a link leads to, is written or replaced."""
+def _state(root: Path, name: str) -> str:
+    """What changes when a file, or the one that a link leads to, is renamed, written or replaced."""
     try:
-        state = path.stat()
+        state = (root / name).stat()
     except OSError:  # a link that leads nowhere
-        state = path.lstat()
-    return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
+        state = (root / name).lstat()
+    said = f"{name}\0{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
+    return hashlib.sha256(said.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def _cached_table(cached: Path) -> pd.DataFrame:
+    """Return the rows of the last time, by the state of their files."""
+    nothing = pd.DataFrame(columns=COLUMNS)
     try:
-        return pd.read_csv(cached, keep_default_na=False, dtype=dict.fromkeys(TEXT_COLUMNS, str))
-    except (FileNotFoundError, pd.errors.EmptyDataError, pd.errors.ParserError):
-        return pd.DataFrame(columns=COLUMNS)
+        table = pd.read_csv(cached, keep_default_na=False, dtype=dict.fromkeys(("state", *TEXT_COLUMNS), str)).set_index("state")
+    except (FileNotFoundError, KeyError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError):
+        return nothing
+    return table if list(table) == COLUMNS and table.index.is_unique else nothing
 
 
-def _read_files(root: Path, found: Sequence[str], squares: Sequence[Square], cached: Path, progress: bool) -> Manifest:
-    """Inspect and decode each file once; the table and the squares are kept when all is well."""
+def _read_files(
+    root: Path, found: dict[str, str], known: pd.DataFrame, squares: Sequence[Square], cached: Path, progress: bool
+) -> Manifest:
+    """Inspect each file that is not known as it is now; where none is known, decode them in the same pass."""
     pixels.sweep()
-    stores = [pixels.Store(square, len(found)) for square in squares]
+    unknown = [(index, name) for index, (state, name) in enumerate(found.items()) if state not in known.index]
+    stores = [pixels.Store(square, len(found)) for square in squares] if len(unknown) == len(found) else []
     try:
-        rows = pixels.in_parallel(partial(_inspect, root, stores), list(enumerate(found)), "reading the images", progress)
-        table = pd.DataFrame(list(rows), columns=COLUMNS)
+        rows = pixels.in_parallel(partial(_inspect, root, stores), unknown, "reading the images", progress)
+        states = list(found)
+        read = pd.DataFrame(list(rows), columns=COLUMNS, index=pd.Index([states[index] for index, _ in unknown], name="state"))
+        table = (pd.concat([known, read]) if len(known) else read).loc[states]
         manifest = _checked(root, table)
         for squares_of in stores:
             squares_of.keep(manifest.digest, np.flatnonzero(table["problem"] == "").tolist())
-        paths.write_atomically(cached, table.to_csv(index=False, quoting=csv.QUOTE_ALL))
+        paths.write_atomically(cached, table.to_csv(quoting=csv.QUOTE_ALL))
         return manifest
     finally:
         for squares_of in stores:

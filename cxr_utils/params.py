@@ -130,7 +130,7 @@ class Resnet50v2(ModelSection):
     weights: str = Field("auto", min_length=1, description="auto (ImageNet where it can be had, else random), imagenet, none, or a file")
     weights_address: str = Field(
         "https://storage.googleapis.com/tensorflow/keras-applications",
-        pattern="^https?://",
+        pattern="^https?://[^/@?#]+(/[^@?#]*)?$",  # no user, password or token, which would be recorded
         description="where ImageNet weights are fetched",
     )
     head_epochs: int = Field(10, ge=0, le=500, description="with weights: passes that train the head alone, on features computed once")
@@ -224,7 +224,7 @@ def gather(step: str, names: Mapping[str, Any]) -> Params:
     for section in sections_of(step):
         fields = type(getattr(Params(), section)).model_fields
         tree[section] = {name: names[name] for name in fields}
-    return _checked(tree, f"parameters cell of {step}")
+    return checked(tree, f"parameters cell of {step}")
 
 
 def load(profile: str, overrides: Iterable[str] = (), source: str | None = None) -> Params:
@@ -263,7 +263,7 @@ def load(profile: str, overrides: Iterable[str] = (), source: str | None = None)
     if source is not None:
         _put(tree, ["data", "source"], source)
     shown = path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path
-    return _checked(tree, " ".join([str(shown), *(f"--set {override}" for override in overrides)]))
+    return checked(tree, " ".join([str(shown), *(f"--set {override}" for override in overrides)]))
 
 
 def profile_path(profile: str) -> Path:
@@ -309,7 +309,8 @@ def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
     tree[keys[-1]] = value
 
 
-def _checked(tree: dict[str, Any], where: str) -> Params:
+def checked(tree: dict[str, Any], where: str) -> Params:
+    """Return the parameters in a tree of sections; raises UsageError, which says `where`, on what is unknown, mistyped or out of range."""
     try:
         return Params.model_validate(tree)
     except ValidationError as error:

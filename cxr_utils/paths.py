@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -95,6 +97,11 @@ class RunFolder:
         """Held while a run works in the folder."""
         return self.root / ".lock"
 
+    @property
+    def holder(self) -> Path:
+        """Says who holds the lock."""
+        return self.root / ".holder.json"
+
     def html(self, step: str) -> Path:
         """Report of a step."""
         return self.root / f"{step}.html"
@@ -127,6 +134,10 @@ class RunFolder:
         """A figure as PNG."""
         return self.root / "figures" / f"{name}.png"
 
+    def parts(self) -> Iterator[Path]:
+        """Files that a process which was killed had not finished."""
+        return self.root.rglob(".*.part*")
+
     def make(self) -> RunFolder:
         """Create the folders; raises OSError where that is not allowed."""
         for folder in ("executed", "predictions", "models", "figures"):
@@ -134,20 +145,51 @@ class RunFolder:
         return self
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """Return a JSON object as far as it can be read; a damaged or missing one counts as empty."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def digest(file: Path) -> str:
     """Return the SHA-256 of a file's content, or an empty string where there is no such file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    if not file.is_file():
+        return ""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path to write to that becomes `path` when all is well: a reader sees all of it or what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(path)
+    try:
+        yield part
+        _settle(part)  # else a power cut may leave the name without the content
+        part.replace(path)
+        _settle(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Return where this process writes a file before it gets its name."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+
+
+def _settle(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` (UTF-8) to `path` so that a reader sees all of it or what was there before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut may leave the name without the content
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8", newline="")

@@ -54,7 +54,8 @@ class Gallery:
         mark = SYNTHETIC_TITLE if self.synthetic else ""
         figure.suptitle(mark + title)
         options: dict[str, Any] = {"dpi": DPI, "bbox_inches": "tight"}  # tight: a title wider than its axes is not cut
-        figure.savefig(self.run.figure(name), **options)
+        with paths.replacing(self.run.figure(name)) as part:
+            figure.savefig(part, **options)
         kind = "jpeg" if photo else "png"
         picture = io.BytesIO()
         figure.savefig(picture, format=kind, **options)

@@ -70,6 +70,7 @@ def render(step: str, folder: paths.RunFolder, synthetic: bool, failed: bool = F
         "here": f"{step}.html",
         "synthetic": synthetic,
         "failed": failed,
+        "marked": any(output.output_type == "error" for cell in cells for output in cell.get("outputs", [])),
         "command": REAL_RUN,
         "cost": REAL_RUN_COST,
         "contents": CONTENTS,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import keras
@@ -18,7 +16,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from . import hardware, models, paths, stress, transfer, weights
+from . import hardware, keys, models, paths, stress, transfer, weights
 from .checkpoint import Checkpoint, Progress
 from .folds import chosen_on
 from .gradient import Loss, run_epoch, training_step
@@ -26,13 +24,6 @@ from .images import Fold
 from .manifest import SCORED_FOLDS
 from .optimizer import AdamW, Average, LossScale, learning_rates
 from .params import AnyModel, Augmentation, Params, Resnet50v2, UsageError
-
-# What decides a model's weights: when one of these changes, it is trained again.
-MODULES = (
-    "pixels", "manifest", "folds", "images", "augmentation", "models", "weights", "stress",
-    "hardware", "optimizer", "gradient", "transfer", "checkpoint", "training",
-)  # fmt: skip
-LIBRARIES = ("tensorflow", "keras", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -83,41 +74,26 @@ def fit_or_load(name: str, params: Params, digest: str, parts: dict[str, Fold], 
         The loss became NaN.
     """
     start = weights.find(getattr(params, name))
-    key = training_key(name, params, digest, start)
+    key = keys.training_key(name, params, digest, start)
     card_file, model_file = run.model_card(name), run.model(name)
     if card_file.is_file() and model_file.is_file():
         card = json.loads(card_file.read_text(encoding="utf-8"))
-        if card.get("training_key") == key:
+        if card.get("training_key") == key and card.get("sha256") != paths.digest(model_file):
+            print(f"{name}: {model_file.name} is not what its training left; trained again")
+        elif card.get("training_key") == key:
             print(f"{name}: loaded, trained before with the same data, parameters and code")
-            return Trained(keras.models.load_model(model_file, compile=False), pd.DataFrame(card["history"]), card)
+            return Trained(keras.models.load_model(model_file, compile=False, safe_mode=True), pd.DataFrame(card["history"]), card)
     card_file.unlink(missing_ok=True)
     checkpoint = Checkpoint(run.checkpoint(name), key)
     trained = fit(getattr(params, name), params.augmentation, params.seed, parts, start, checkpoint)
-    versions = {"python": platform.python_version(), **{library: version(library) for library in LIBRARIES}}
+    versions = {"python": platform.python_version(), **keys.versions(keys.TRAINING_LIBRARIES)}
     card = {"model": name, "training_key": key, **trained.card, "versions": versions, "history": trained.history.to_dict("records")}
-    part = model_file.with_name(f".part.{model_file.name}")
-    trained.model.save(part)
-    part.replace(model_file)
+    with paths.replacing(model_file) as part:
+        trained.model.save(part)
+    card["sha256"] = paths.digest(model_file)
     paths.write_atomically(card_file, json.dumps(card, indent=1))
     checkpoint.discard()
     return Trained(trained.model, trained.history, card)
-
-
-def training_key(name: str, params: Params, digest: str, start: weights.Start) -> str:
-    """Return a digest of all that decides a model's weights: data, parameters, code and libraries."""
-    settings = getattr(params, name)
-    asked = {
-        "seed": params.seed,
-        "validation": [params.data.validation, params.data.validation_fraction],
-        "fit": params.data.fit,
-        "augmentation": params.augmentation.model_dump(),
-        "model": settings.model_dump(),
-        "weights": paths.digest(start.file) if start.file else "random",
-        "manifest": digest,
-        "libraries": {library: version(library) for library in LIBRARIES},
-        "modules": {module: paths.digest(paths.PACKAGE / f"{module}.py") for module in MODULES},
-    }
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def fit(
@@ -165,7 +141,11 @@ def fit(
     file, origin = start or weights.find(settings)
     made = _prepare(settings, augmentation, train, file)
     progress = Progress(made.model, made.variables, checkpoint)
-    print(f"{len(train)} images in {made.steps} batches of {settings.batch_size}, {made.about}, weights: {origin}", flush=True)
+    print(
+        f"{len(train)} images, {made.epochs} {'epochs' if made.epochs > 1 else 'epoch'} of {made.steps} batches of {settings.batch_size}, "
+        f"{made.about}, weights: {origin}",
+        flush=True,
+    )
     if progress.rows:
         print(f"going on after epoch {len(progress.rows)}, where this training was stopped before", flush=True)
     elif file and isinstance(settings, Resnet50v2) and settings.head_epochs:

@@ -8,14 +8,30 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from cxr_utils import params, paths, sources
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# A few cases, the same each time, unless --hypothesis-profile=many asks for more.
+settings.register_profile("few", max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+settings.register_profile("many", parent=settings.get_profile("few"), max_examples=300, derandomize=False, print_blob=True)
+settings.load_profile("few")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many faults were tried, and how many of them runs survived."""
+    reports = [report for group in terminalreporter.stats.values() for report in group if getattr(report, "when", "") == "call"]
+    done = Counter(name for report in reports for name, _ in report.user_properties)
+    for what in ("fault", "case"):
+        if done[f"{what} tried"]:
+            terminalreporter.write_line(f"{what}s tried: {done[f'{what} tried']}, survived: {done[f'{what} survived']}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -19,13 +20,9 @@ SMALL = {"source": "phantom", "phantom_images": 120, "phantom_size": 64}
 
 
 def _run(step, target, **values):
-    return papermill.execute_notebook(
-        str(paths.NOTEBOOKS / f"{step}.ipynb"),
-        str(target),
-        values,
-        progress_bar=False,
-        kernel_manager_class=OwnInterpreterKernelManager,
-    )
+    with tempfile.TemporaryDirectory(prefix="cxr-") as sockets:
+        manager = OwnInterpreterKernelManager(Path(sockets))
+        return papermill.execute_notebook(str(paths.NOTEBOOKS / f"{step}.ipynb"), str(target), values, progress_bar=False, km=manager)
 
 
 def _said(notebook):

@@ -2,13 +2,14 @@ import os
 import shutil
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_utils import manifest
+from cxr_utils import manifest, paths, pixels
 from cxr_utils.folds import carve_validation
 from cxr_utils.manifest import parse_name, read_manifest
 from cxr_utils.params import UsageError
@@ -201,3 +202,20 @@ def test_a_damaged_list_in_the_cache_is_made_again(planted, spoil, private_cache
     cached = max((private_cache / "manifests").glob("*.csv"), key=lambda file: file.stat().st_mtime_ns)
     cached.write_text(spoil(cached.read_text()))
     assert read_manifest(planted).digest == before.digest
+
+
+def test_only_what_has_changed_is_read_again(planted, monkeypatch):
+    before, asked = read_manifest(planted), []
+    in_parallel = pixels.in_parallel
+    monkeypatch.setattr(pixels, "in_parallel", lambda work, items, *rest: asked.extend(items) or in_parallel(work, items, *rest))
+    changed, removed, touched = sorted((planted / "train" / "NORMAL").glob("*.jpeg"))[3:6]
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(changed)
+    removed.unlink()
+    touched.touch()
+    after = read_manifest(planted)
+    assert [Path(name).name for _, name in asked] == [changed.name, touched.name]
+    assert set(before.files["path"]) - set(after.files["path"]) == {f"train/NORMAL/{removed.name}"}
+    same = before.files.merge(after.files, how="inner")
+    assert len(same) == len(before.files) - 2  # the removed and the changed one
+    shutil.rmtree(paths.cache_folder() / "manifests")
+    assert read_manifest(planted).files.equals(after.files)

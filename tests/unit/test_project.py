@@ -10,11 +10,11 @@ NAMED = {"jupyterlab", "papermill", "tensorflow", "pandas", "seaborn", "scikit-l
 ORDER = [
     *["paths", "params", "published", "download", "pixels", "phantom", "manifest", "folds", "sources"],
     *["images", "metrics", "uncertainty", "shortcuts", "audit"],
-    *["augmentation", "models", "weights", "stress", "hardware", "optimizer", "gradient", "transfer", "checkpoint", "training"],
+    *["augmentation", "models", "weights", "stress", "hardware", "optimizer", "gradient", "transfer", "checkpoint", "keys", "training"],
     *["gradcam", "evaluation", "calibration", "scoring"],
     *["plots", "model_plots", "data_findings", "findings", "closer_look"],
     *["comparison", "beside_published", "recommendations", "model_card", "slider"],
-    *["report", "execution", "pipeline", "reference", "cli"],
+    *["run_state", "provenance", "occupancy", "report", "execution", "pipeline", "repetition", "reference", "cli"],
 ]
 
 
@@ -56,7 +56,7 @@ def test_imports_run_one_way():
 
 def test_training_is_keyed_by_every_module_that_it_uses():
     """What decides the weights, by way of imports; params, paths and published files are keyed by what is in them."""
-    from cxr_utils.training import MODULES
+    from cxr_utils.keys import MODULES
 
     found, asked = set(), ["training"]
     while asked:

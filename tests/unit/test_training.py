@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from cxr_utils import checkpoint, images, models, optimizer, params, paths, training, weights
+from cxr_utils import checkpoint, images, keys, models, optimizer, params, paths, training, weights
 from cxr_utils.params import UsageError
 
 RANDOM = weights.Start(None, "random")
@@ -50,8 +50,8 @@ def test_same_training_is_not_done_twice(trained, learner, learner_data, folder,
 
 
 def test_training_key_follows_what_decides_the_weights(learner):
-    key = training.training_key("baseline_cnn", learner, "digest", RANDOM)
-    assert training.training_key("baseline_cnn", learner, "other", RANDOM) != key
+    key = keys.training_key("baseline_cnn", learner, "digest", RANDOM)
+    assert keys.training_key("baseline_cnn", learner, "other", RANDOM) != key
     for change, same in (
         ("baseline_cnn.epochs=9", False),
         ("augmentation.zoom=0.2", False),
@@ -61,7 +61,7 @@ def test_training_key_follows_what_decides_the_weights(learner):
         ("evaluation.resamples=300", True),
     ):
         overrides = ["data.phantom_images=500", "baseline_cnn.epochs=8", "baseline_cnn.image_size=64", change]
-        assert (training.training_key("baseline_cnn", params.load("smoke", overrides), "digest", RANDOM) == key) == same, change
+        assert (keys.training_key("baseline_cnn", params.load("smoke", overrides), "digest", RANDOM) == key) == same, change
 
 
 def test_same_seed_same_weights(smoke):

@@ -1,0 +1,84 @@
+"""One run at a time in a folder: says who works there, and cleans up after runs that were killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from . import paths
+from .params import UsageError
+
+PREFIX = "cxr-"
+LONGEST = 70  # bytes of the name of a folder for sockets, of the 107 that a socket's whole name may have
+
+
+@contextlib.contextmanager
+def alone_in(folder: paths.RunFolder) -> Iterator[Path]:
+    """Hold a run's folder, and yield a folder for temporary files that goes when the run ends.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        The run; its folders are made.
+
+    Yields
+    ------
+    Path
+        A folder that only this user can read.
+
+    Raises
+    ------
+    UsageError
+        The folder cannot be written, or another run is at work in it.
+    """
+    try:
+        folder.make()
+        lock = FileLock(folder.lock)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(f"{folder.root}: {_holder(folder)} is at work there; wait for it or give another --run NAME") from None
+    except OSError as error:
+        raise UsageError(f"{folder.root}: cannot be written ({error.strerror}); give another folder with --out") from None
+    with lock:
+        _clean(folder)
+        if len(os.fsencode(tempfile.gettempdir())) + len(PREFIX) + 13 > LONGEST:
+            raise UsageError(
+                f"{tempfile.gettempdir()}: too long a name for sockets to lie there; set TMPDIR to a folder with a shorter one"
+            )
+        # Named in the folder before it is made, so that the next run finds it whenever this one is killed.
+        temporary = Path(tempfile.gettempdir()) / f"{PREFIX}{secrets.token_hex(6)}"
+        about = {"process": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M}", "files": str(temporary)}
+        paths.write_atomically(folder.holder, json.dumps(about))
+        try:
+            temporary.mkdir(mode=0o700)
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            folder.holder.unlink(missing_ok=True)
+
+
+def _holder(folder: paths.RunFolder) -> str:
+    """Say which run holds the lock; one that has just begun has not said so yet."""
+    known = paths.read_json(folder.holder)
+    said = {"process", "host", "since"} <= set(known)
+    return f"process {known['process']} on {known['host']}, since {known['since']}," if said else "another run"
+
+
+def _clean(folder: paths.RunFolder) -> None:
+    """Remove what a run that was killed left unfinished, here and among the temporary files."""
+    for part in list(folder.parts()):
+        part.unlink(missing_ok=True)
+    left = Path(str(paths.read_json(folder.holder).get("files", "")))
+    ours = left.parent == Path(tempfile.gettempdir()) and left.name.startswith(PREFIX)
+    if ours and left.is_dir() and not left.is_symlink() and left.stat().st_uid == os.getuid():
+        shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,195 @@
+"""What a run is, what its steps leave behind, and which of them are still valid."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import keys, paths, weights
+from .manifest import Manifest
+from .params import STEPS, Params, UsageError, flat, model_of
+from .sources import Source
+
+NEEDS = {"04_comparison": ("02_baseline_cnn", "03_resnet50v2")}
+
+
+@dataclass
+class Run:
+    """A run that is about to happen.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Where its files go.
+    profile : str
+        Name of the profile.
+    params : Params
+        All parameters.
+    source : Source
+        The data set that ``data.source`` stands for.
+    manifest : Manifest or None
+        Its files; None while the data set has still to be drawn or downloaded.
+    record : dict
+        Content of ``run.json`` as the last run left it.
+    arguments : sequence of str
+        What stood on the command line.
+    temporary : Path or None
+        Folder for files that go when the run ends; None while nothing runs.
+    minutes : float
+        Time limit of each step; 0 is none.
+    """
+
+    folder: paths.RunFolder
+    profile: str
+    params: Params
+    source: Source
+    manifest: Manifest | None
+    record: dict[str, Any] = field(default_factory=dict)
+    arguments: Sequence[str] = ()
+    temporary: Path | None = None
+    minutes: float = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be done with a step, and why: ``run``, ``keep`` or ``leave`` (not asked for)."""
+
+    step: str
+    action: str
+    reason: str
+
+
+def artefacts(step: str, run: Run) -> list[Path]:
+    """Return the files that a step must leave behind."""
+    folder = run.folder
+    files = [folder.executed(step), folder.html(step)]
+    model = model_of(step)
+    if model:
+        chosen = "val" if run.params.data.validation == "val" else "validation"
+        files += [folder.predictions(model), folder.model(model), folder.model_card(model), folder.metrics]
+        files += [folder.figure(f"confusion_matrix_{model}_{split}") for split in (chosen, "test")]
+    return files
+
+
+def step_key(step: str, run: Run) -> dict[str, str]:
+    """Return what a step's report depends on, by what it is called: parameters, data, code, libraries and inputs."""
+    values = flat(run.params, step, "") | {"source": run.source.kind}
+    named = paths.digest(paths.from_root(values.get("weights", "")))
+    return {
+        "parameters": keys.digest_of({name: value for name, value in values.items() if name != "run_dir"}),
+        "data": run.manifest.digest if run.manifest else "",
+        "notebook": keys.notebook_digest(step),
+        "package": keys.package_digest(),
+        "libraries": keys.digest_of(keys.versions(keys.LIBRARIES)),
+        **({"weights": named} if named else {}),
+        **{f"predictions of {needed}": paths.digest(run.folder.predictions(str(model_of(needed)))) for needed in NEEDS.get(step, ())},
+    }
+
+
+def validity(step: str, run: Run) -> str:
+    """Return why a step must run, or an empty string where what it left behind is still valid."""
+    done = run.record.get("steps", {}).get(step)
+    if not isinstance(done, dict) or not isinstance(done.get("key"), dict):
+        return "has not run yet" if not done else "has not run to its end"
+    missing = [file.name for file in artefacts(step, run) if not file.is_file()]
+    if missing:
+        return f"{missing[0]} is missing"
+    if model_of(step) and not _scored(str(model_of(step)), run):
+        return "metrics.json does not hold its scores"
+    key = step_key(step, run)
+    other = [part for part in {**key, **done["key"]} if done["key"].get(part) != key.get(part)]
+    if other:
+        return f"changed: {', '.join(_changed_values(step, done, run) if part == 'parameters' else part for part in other)}"
+    spoilt = [name for name, known in done.get("files", {}).items() if paths.digest(run.folder.root / name) != known]
+    return f"{spoilt[0]} is not what the step left" if spoilt else ""
+
+
+def _changed_values(step: str, done: dict[str, Any], run: Run) -> str:
+    """Name the parameters that are not those of the last time."""
+    before, values = done.get("parameters", {}), flat(run.params, step, "")
+    names = [name for name in values if name not in ("run_dir", "source") and before.get(name) != values[name]]
+    return " and ".join(names) or "parameters"
+
+
+def remember(step: str, run: Run) -> dict[str, str]:
+    """Return the digests of what a step left behind, ``metrics.json`` aside, which two steps write."""
+    files = [file for file in artefacts(step, run) if file != run.folder.metrics]
+    return {file.relative_to(run.folder.root).as_posix(): paths.digest(file) for file in files}
+
+
+def check_artefacts(step: str, run: Run) -> str:
+    """Return what is wrong with what a step has just left behind, or an empty string."""
+    missing = [file for file in artefacts(step, run) if not file.is_file()]
+    if missing:
+        return f"{step}: ran to its end but left no {missing[0].name}; look into its report"
+    model = model_of(step)
+    if model and not _scored(model, run):
+        return f"{step}: ran to its end but metrics.json does not hold its scores; run it again"
+    if model and paths.read_json(run.folder.model_card(model)).get("sha256") != paths.digest(run.folder.model(model)):
+        return f"{step}: ran to its end but {run.folder.model(model).name} is not the model that was scored; run it again"
+    return ""
+
+
+def _scored(model: str, run: Run) -> bool:
+    """Tell whether ``metrics.json`` holds a model's scores of all its predictions, on the data of this run."""
+    known = paths.read_json(run.folder.metrics)
+    scores = known.get("models", {}).get(model)
+    if not scores or run.manifest is None or known.get("data", {}).get("manifest") != run.manifest.digest:
+        return False
+    with run.folder.predictions(model).open(encoding="utf-8", newline="") as lines:
+        return sum(split["n"] for split in scores.values()) == sum(1 for _ in csv.DictReader(lines))
+
+
+def training_ahead(step: str, run: Run) -> str:
+    """Say of a step that will run whether its model will be trained or was trained before; empty where it has none."""
+    model = model_of(step)
+    if not model or run.manifest is None:
+        return ""
+    card = paths.read_json(run.folder.model_card(model))
+    key = keys.training_key(model, run.params, run.manifest.digest, weights.planned(getattr(run.params, model)))
+    kept = card.get("training_key") == key and card.get("sha256") == paths.digest(run.folder.model(model))
+    return "its model is taken as it was trained" if kept else "its model is trained"
+
+
+def decide(run: Run, only: str | None = None, start: str | None = None, force: bool = False) -> list[Decision]:
+    """Decide for each step whether it runs.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    only, start : str, optional
+        The one step to run, or the first of those to run.
+    force : bool
+        Run also what is still valid.
+
+    Raises
+    ------
+    UsageError
+        A step that is asked for needs predictions that are neither there nor made before it.
+    """
+    asked = (only,) if only else STEPS[STEPS.index(start) :] if start else STEPS
+    decisions, running = [], set()
+    for step in STEPS:
+        if step not in asked:
+            decisions.append(Decision(step, "leave", "not asked for"))
+            continue
+        reason = "--force" if force else validity(step, run)
+        needed = [step for step in NEEDS.get(step, ()) if step in running]
+        reason = reason or (f"{needed[0]} runs" if needed else "")
+        _check_inputs(step, asked, run)
+        ahead = "" if force or not reason else training_ahead(step, run)
+        decisions.append(Decision(step, "run" if reason else "keep", f"{reason}{ahead and '; '}{ahead}" or "nothing has changed"))
+        if reason:
+            running.add(step)
+    return decisions
+
+
+def _check_inputs(step: str, asked: Sequence[str], run: Run) -> None:
+    for needed in NEEDS.get(step, ()):
+        reason = "" if needed in asked else validity(needed, run)
+        if reason:
+            raise UsageError(f"{step} needs {needed}: {reason}; repeat the command with --from {needed}")

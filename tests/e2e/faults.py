@@ -1,0 +1,170 @@
+"""A bench on which runs are broken as kills, full disks and hung cells break them, and on which what they leave is checked."""
+
+import contextlib
+import csv
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+import zipfile
+from pathlib import Path
+
+import nbformat
+import psutil
+from PIL import Image
+
+from cxr_utils import paths
+from cxr_utils.params import MODELS
+
+PARTS = ("run_all.py", "cxr_utils", "notebooks", "params")
+SMALL = {
+    "baseline_cnn.epochs": 3,
+    "baseline_cnn.average": 0.9,
+    "resnet50v2.backbone": "MobileNetV2",
+    "resnet50v2.epochs": 2,
+    "evaluation.resamples": 100,
+}
+ENOUGH = 600  # seconds that no run takes
+MARK = "CXR_TEST_BENCH"  # by its value the processes of a bench are known, whoever their parent is
+
+
+class Bench:
+    """A copy of the project with its own reports and temporary files; runs share the cache of the tests."""
+
+    def __init__(self, folder):
+        self.project, self.mark = folder / "project", uuid.uuid4().hex
+        for part in PARTS:
+            source = paths.ROOT / part
+            ignored = shutil.ignore_patterns("__pycache__")
+            self.project.mkdir(exist_ok=True)
+            (shutil.copytree if source.is_dir() else shutil.copy)(
+                source, self.project / part, **({"ignore": ignored} if source.is_dir() else {})
+            )
+        self.out, self.said = folder / "reports", folder / "said.txt"
+        self.temporary = Path(tempfile.mkdtemp(prefix="f"))  # short, as sockets lie in it
+        self.run = paths.RunFolder(self.out / "run")
+
+    def close(self):
+        for process in self.processes():
+            process.kill()
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def start(self, *extra, limit=0, **environment):
+        """Start a run; with a `limit` no file can grow over so many bytes."""
+        command = [sys.executable, "-u", str(self.project / "run_all.py"), "smoke", "--data", "phantom", "--run", "run"]
+        command += ["--out", str(self.out), *extra, *(word for key, value in SMALL.items() for word in ("--set", f"{key}={value}"))]
+        own = {"PYTHONPATH": str(self.project), "TMPDIR": str(self.temporary), MARK: self.mark}
+        with self.said.open("w") as said:
+            return subprocess.Popen(
+                command,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                env=os.environ | own | environment,
+                preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) if limit else None,
+            )
+
+    def finish(self, *extra, **options):
+        """Run to the end; returns the exit code."""
+        return self.start(*extra, **options).wait(ENOUGH)
+
+    def until(self, words, process):
+        """Wait until a run has said something."""
+        started = time.monotonic()
+        while words not in self.said.read_text():
+            assert process.poll() is None and time.monotonic() - started < ENOUGH, f"never said {words!r}: {self.said.read_text()}"
+            time.sleep(0.05)
+
+    def processes(self):
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def kernels(self):
+        return [process for process in self.processes() if "ipykernel_launcher" in process.cmdline()]
+
+    def plant(self, step, code, rng):
+        """Put a cell somewhere behind a notebook's parameters; returns what takes it out again."""
+        file = self.project / "notebooks" / f"{step}.ipynb"
+        before = file.read_bytes()
+        notebook = nbformat.reads(before.decode(), as_version=4)
+        first = 1 + next(place for place, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
+        notebook.cells.insert(rng.randint(first, len(notebook.cells)), nbformat.v4.new_code_cell(code))
+        nbformat.write(notebook, file)
+        return lambda: file.write_bytes(before)
+
+
+def check_stopped(bench):
+    """No traceback on the terminal, no process left, and every file that has its name is whole."""
+    said = bench.said.read_text()
+    assert "Traceback" not in said, said
+    for _ in range(100):  # a kernel whose runner was killed looks once a second whether it is still there
+        if not bench.processes():
+            break
+        time.sleep(0.1)
+    assert not bench.processes(), [process.cmdline() for process in bench.processes()]
+    files = bench.run.root.rglob("*") if bench.run.root.is_dir() else []
+    for file in (file for file in files if file.is_file() and not file.name.startswith(".")):
+        _check_whole(file)
+
+
+def _check_whole(file):
+    if file.suffix == ".json":
+        json.loads(file.read_text())
+    elif file.suffix == ".ipynb":
+        nbformat.validate(nbformat.read(file, as_version=4))
+    elif file.suffix == ".csv":
+        assert len({len(row) for row in csv.reader(file.open())}) == 1, file
+    elif file.suffix == ".png":
+        with Image.open(file) as picture:
+            picture.load()
+    elif file.suffix == ".html":
+        assert file.read_text().rstrip().endswith("</html>"), file
+    elif file.suffix in (".keras", ".checkpoint"):
+        assert zipfile.ZipFile(file).testzip() is None, file
+
+
+def results(run):
+    """All that must not depend on what happened to a run."""
+    known = json.loads(run.metrics.read_text())
+    files = [*map(run.predictions, MODELS), *sorted((run.root / "floors").glob("*.csv"))]
+    return known, {file.name: file.read_bytes() for file in files}
+
+
+def check_recovers(bench, undisturbed):
+    """The same command ends well, with the results of a run that was left alone, and leaves nothing behind."""
+    assert bench.finish() == 0, bench.said.read_text()
+    check_stopped(bench)
+    assert results(bench.run) == undisturbed
+    assert not list(bench.run.parts()) and not bench.run.holder.exists() and not list(bench.run.root.rglob("*.checkpoint"))
+    assert not list(bench.temporary.iterdir()), list(bench.temporary.iterdir())
+    assert "This run is incomplete" not in bench.run.index.read_text()
+
+
+def kill_at_random(bench, rng, seconds):
+    """Kill the runner, the kernel or both, or interrupt the run, somewhere in `seconds`; returns what was done."""
+    way, delay = rng.choice(("runner", "kernel", "both", "SIGTERM", "SIGINT")), rng.uniform(1, seconds)
+    process = bench.start()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(delay)
+    struck = process.poll() is None
+    if way in ("kernel", "both"):
+        kernels = bench.kernels()
+        struck = struck and bool(kernels or way == "both")
+        for kernel in kernels:
+            kernel.kill()
+    if struck and way != "kernel":
+        process.send_signal({"runner": signal.SIGKILL, "both": signal.SIGKILL}.get(way) or signal.Signals[way])
+    code = process.wait(ENOUGH)
+    expected = {"runner": {-9}, "both": {-9}, "kernel": {0, 1}, "SIGTERM": {0, 143}, "SIGINT": {0, 130}}[way] if struck else {0}
+    assert code in expected, (way, delay, code, bench.said.read_text())
+    check_stopped(bench)
+    return f"{way} after {delay:.0f} s: exit {code}"

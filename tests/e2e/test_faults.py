@@ -1,0 +1,159 @@
+"""Runs that are broken in every way we know end as they say they do, and go on to the results of one that was left alone."""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import time
+
+import faults
+import pytest
+from faults import Bench
+
+from cxr_utils.params import STEPS, model_of
+
+KILLS, CHAINS = 50, 10
+CUTS = range(1, 41, 4)
+# What a planted cell does, the exit code, and what the one line on the terminal says; None: the bench does something then.
+PLANTED = {
+    "exception": ("raise RuntimeError('planted')", 1, "raised RuntimeError: planted"),
+    "memory": ("bytearray(1 << 60)", 1, "raised MemoryError"),
+    "dead kernel": ("import os; os.kill(os.getpid(), 9)", 1, "lost its kernel"),
+    "hung cell": ("import time; time.sleep(3600)", 1, "was not done after 0.6 minutes; --time-limit"),
+    "Ctrl-C": ("import time; print('here', flush=True); time.sleep(3600)", 130, "interrupted; the same command resumes"),
+    "SIGTERM": ("import time; print('here', flush=True); time.sleep(3600)", 143, "terminated; the same command resumes"),
+}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run that is left alone: its folder, its results and how long it took."""
+    bench = Bench(tmp_path_factory.mktemp("alone"))
+    started = time.monotonic()
+    assert bench.finish() == 0, bench.said.read_text()
+    faults.check_stopped(bench)
+    yield bench.run, faults.results(bench.run), time.monotonic() - started
+    bench.close()
+
+
+@pytest.fixture
+def bench(tmp_path, alone):
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def survived(record_property):
+    """Counts a fault when it is tried, and again when it was survived."""
+
+    @contextlib.contextmanager
+    def count(name):
+        record_property("fault tried", name)
+        yield
+        record_property("fault survived", name)
+
+    return count
+
+
+def _plant_and_run(bench, alone, step, kind, seed):
+    """Break a step of a finished run by a cell that was not there before."""
+    code, expected, said = PLANTED[kind]
+    shutil.copytree(alone[0].root, bench.run.root)
+    remove = bench.plant(step, code, random.Random(seed))
+    process = bench.start("--time-limit", "0.6")
+    if kind in ("Ctrl-C", "SIGTERM"):
+        bench.until("here", process)
+        process.send_signal(signal.SIGINT if kind == "Ctrl-C" else signal.SIGTERM)
+    assert process.wait(faults.ENOUGH) == expected and said in bench.said.read_text(), bench.said.read_text()
+    faults.check_stopped(bench)
+    page = bench.run.html(step).read_text()
+    assert "This step failed." in page and 'id="failed"' in page and bench.run.executed(step).is_file()
+    if expected == 1:
+        assert "Traceback" in bench.run.log.read_text()
+    assert "This run is incomplete" in bench.run.index.read_text()
+    remove()
+    faults.check_recovers(bench, alone[1])
+    assert "epoch 1/" not in bench.said.read_text()  # its model was trained before
+
+
+def _kill_in_an_epoch(bench, alone, step):
+    process = bench.start("--only", step)
+    bench.until("epoch 1/", process)
+    time.sleep(0.2)
+    for victim in bench.processes():
+        victim.kill()
+    process.wait()
+    faults.check_stopped(bench)
+    assert bench.run.checkpoint(model_of(step)).is_file() and not bench.run.predictions(model_of(step)).is_file()
+    assert bench.finish("--only", step) == 0
+    assert "going on after epoch 1, where this training was stopped before" in bench.said.read_text()
+    assert bench.run.predictions(model_of(step)).read_bytes() == alone[1][1][f"{model_of(step)}.csv"]
+
+
+def _cut_the_power(bench, alone, at):
+    count = bench.temporary.parent / f"{bench.temporary.name}.count"
+    cut = {"POWER_CUT_AT": str(at), "POWER_CUT_COUNT": str(count)}
+    path = os.pathsep.join([str(faults.paths.ROOT / "tests" / "e2e" / "power_cut"), str(bench.project)])
+    try:
+        code = bench.finish(PYTHONPATH=path, **cut)
+        assert code == -9 and count.stat().st_size >= at, (code, bench.said.read_text())
+    finally:
+        count.unlink(missing_ok=True)
+    faults.check_stopped(bench)
+    faults.check_recovers(bench, alone[1])
+
+
+def _fill_the_disk(bench, alone, step, seed):
+    """No file grows over a few kilobytes; the step of a finished run is asked for again."""
+    shutil.copytree(alone[0].root, bench.run.root)
+    code = bench.finish("--only", step, "--force", limit=random.Random(seed).randint(1, 100_000))
+    lines = [line for line in bench.said.read_text().splitlines() if line.startswith("error: ")]
+    assert code == 1 and lines and "File too large" in lines[0], bench.said.read_text()
+    faults.check_stopped(bench)
+    faults.check_recovers(bench, alone[1])
+
+
+# Three of them on every change, by their seeds; the others take too long for that.
+@pytest.mark.parametrize("step", [STEPS[1], pytest.param(STEPS[2], marks=pytest.mark.long)])
+def test_killed_in_an_epoch(bench, alone, step, survived):
+    with survived(f"killed in an epoch of {step}"):
+        _kill_in_an_epoch(bench, alone, step)
+
+
+@pytest.mark.parametrize("at", [7, *(pytest.param(at, marks=pytest.mark.long) for at in CUTS)])
+def test_power_cut(bench, alone, at, survived):
+    with survived(f"power cut at file {at}"):
+        _cut_the_power(bench, alone, at)
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        pytest.param(kind, step, marks=() if (kind, step) == ("dead kernel", STEPS[2]) else pytest.mark.long)
+        for kind in PLANTED
+        for step in STEPS
+    ],
+)
+def test_broken_step(bench, alone, kind, step, survived):
+    with survived(f"{kind} in {step}"):
+        _plant_and_run(bench, alone, step, kind, seed=f"{kind} {step}")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("step", STEPS)
+def test_full_disk(bench, alone, step, survived):
+    with survived(f"full disk in {step}"):
+        _fill_the_disk(bench, alone, step, seed=step)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("chain", range(CHAINS))
+def test_kills_at_random(bench, alone, chain, survived):
+    """Each kill strikes the run where the one before has left it."""
+    rng = random.Random(chain)
+    for _ in range(KILLS // CHAINS):
+        with survived("killed at random"):
+            print(faults.kill_at_random(bench, rng, alone[2]))
+    faults.check_recovers(bench, alone[1])
