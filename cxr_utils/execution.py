@@ -216,10 +216,11 @@ def _keep(part: Path, target: Path, cell: int, broken: str) -> None:
         notebook = nbformat.read(part, as_version=4)
         if broken:
             mark = nbformat.v4.new_output("error", ename="Stopped here", evalue=broken, traceback=[f"This cell {broken}."])
-            notebook.cells[cell].setdefault("outputs", []).append(mark)
+            place = next(number for number, found in enumerate(notebook.cells) if number >= cell and found.cell_type == "code")
+            notebook.cells[place].outputs.append(mark)
             part.write_text(nbformat.writes(notebook), encoding="utf-8")
         part.replace(target)
-    except (OSError, ValueError, IndexError, AttributeError) as error:
+    except (OSError, ValueError, StopIteration, AttributeError) as error:
         log.error("%s could not be kept: %s", target, error)
     finally:
         part.unlink(missing_ok=True)
