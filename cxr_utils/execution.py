@@ -39,8 +39,9 @@ class StepFailed(Exception):
 class OwnInterpreterKernelManager(AsyncKernelManager):
     """Starts this process's own Python, whatever kernelspecs the user has installed.
 
-    Kernels talk over sockets in the file system where there are such, so that no port is opened. What
-    libraries written in C print belongs neither in a report nor on the terminal; it goes to the log.
+    Kernels talk over sockets in the file system where there are such, so that no two can meet on a port;
+    what a kernel opens for its own threads is on 127.0.0.1. What libraries written in C print belongs
+    neither in a report nor on the terminal; it goes to the log.
 
     Parameters
     ----------
@@ -169,7 +170,7 @@ def execute(step: str, parameters: dict[str, Any], target: Path, temporary: Path
     manager = OwnInterpreterKernelManager(temporary)
     # On a terminal a bar is drawn; elsewhere (disable=None) the notebook's lines are printed.
     with tqdm(total=_cells(step), desc=step, disable=None, bar_format=BAR) as bar:
-        watch = _Watch(step, bar, manager, minutes)
+        watch, plain = _Watch(step, bar, manager, minutes), bar.disable  # a bar that is closed counts as disabled
         try:
             with watch.look():
                 _run(step, part, parameters, manager, watch)
@@ -188,7 +189,7 @@ def execute(step: str, parameters: dict[str, Any], target: Path, temporary: Path
         finally:
             manager.stop()
             _keep(part, target, watch.cell, broken)
-    if bar.disable:
+    if plain:
         print(f"{step}: done in {time.perf_counter() - started:.0f} s", flush=True)
 
 

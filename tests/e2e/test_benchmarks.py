@@ -1,10 +1,12 @@
 """Each benchmark runs and prints its ratios; how fast things are is for people to read."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pandas as pd
+import pytest
 
 from cxr_utils import paths
 
@@ -42,3 +44,10 @@ def test_ablation(tmp_path):
     rows = pd.read_csv(tmp_path / "rows.csv")
     assert rows["variant"].tolist() == ["recipe", "recipe, no test-time flips", "class weights"]
     assert rows["log loss"].gt(0).all() and rows["log loss"].nunique() == 3
+
+
+@pytest.mark.long
+def test_runner_overhead():
+    command = [sys.executable, paths.ROOT / "benchmarks" / "runner_overhead.py", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.search(r"overhead: -?[\d.]+ s, [\d.]+ times as long", done.stdout)

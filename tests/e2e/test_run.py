@@ -1,8 +1,10 @@
 """The whole run, as a user starts it: on the SYNTHETIC phantom, and on a few real X-rays where there are any."""
 
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -170,6 +172,75 @@ def test_what_changed_is_what_runs(smoke_run, run_all, out):
     assert dict(re.findall(r"(\d\d_\w+) +(run|keep|leave)", done.stdout)) == dict.fromkeys(STEPS, "leave") | {"01_eda": "run"}
 
 
+def _dry_run(project, out, *extra):
+    """The decisions and reasons of a copy of the project on the smoke run's folder."""
+    command = [sys.executable, str(project / "run_all.py"), "smoke", "--data", "phantom", "--out", str(out), "--dry-run", *extra]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(project)}, check=True)
+    return {step: (action, reason) for step, action, reason in re.findall(r"(\d\d_\w+) +(run|keep|leave) +(.*)", done.stdout)}
+
+
+NOTEBOOK = "notebooks/02_baseline_cnn.ipynb"
+TAKEN, TRAINED = "its model is taken as it was trained", "its model is trained"
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "reason", "models"),
+    [
+        ("cxr_utils/model_plots.py", lambda text: text + "# a comment\n", "changed: package", TAKEN),
+        ("cxr_utils/template/style.css", lambda text: text + "p { margin: 0; }\n", "changed: package", TAKEN),
+        ("cxr_utils/augmentation.py", lambda text: text + "# a comment\n", "changed: package", TRAINED),
+        (
+            "notebooks/02_baseline_cnn.ipynb",
+            lambda text: text.replace("**The question.**", "**What is asked.**"),
+            "changed: notebook",
+            TAKEN,
+        ),
+        ("notebooks/02_baseline_cnn.ipynb", lambda text: text.replace('"nbformat_minor"', '"nbformat_minor" '), "", ""),
+    ],
+    ids=["plot", "template", "augmentation", "prose", "spacing"],
+)
+def test_a_model_is_trained_again_only_for_what_decides_it(smoke_run, out, tmp_path, file, change, reason, models):
+    for part in ("cxr_utils", "notebooks", "params"):
+        shutil.copytree(paths.ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(paths.ROOT / "run_all.py", tmp_path)
+    changed = change((tmp_path / file).read_text())
+    assert changed != (tmp_path / file).read_text()
+    (tmp_path / file).write_text(changed)
+    found = _dry_run(tmp_path, out)
+    assert found["02_baseline_cnn"] == (("run", f"{reason}; {models}") if reason else ("keep", "nothing has changed"))
+    other = found["03_resnet50v2"]
+    assert other == (("run", f"{reason}; {models}") if file.startswith("cxr_utils") else ("keep", "nothing has changed"))
+
+
+def test_reasons_name_the_parameter_and_the_file(smoke_run, out):
+    _, run = smoke_run
+    found = _dry_run(paths.ROOT, out, "--set", "resnet50v2.epochs=2", "--set", "resnet50v2.precision=float32")
+    assert found["03_resnet50v2"] == ("run", f"changed: epochs and precision; {TRAINED}")
+    assert found["04_comparison"] == ("run", "03_resnet50v2 runs")
+    assert _dry_run(paths.ROOT, out, "--set", "evaluation.resamples=300")["02_baseline_cnn"] == ("run", f"changed: resamples; {TAKEN}")
+    whole = run.predictions("baseline_cnn").read_text()
+    run.predictions("baseline_cnn").write_text(whole.replace("PNEUMONIA", "NORMAL", 1))
+    assert _dry_run(paths.ROOT, out)["02_baseline_cnn"][1].startswith("predictions/baseline_cnn.csv is not what the step left")
+    run.predictions("baseline_cnn").write_text(whole)
+    assert {action for action, _ in _dry_run(paths.ROOT, out).values()} == {"keep"}
+
+
+def test_a_run_is_repeated_from_its_record(smoke_run, run_all, out, real_subset):
+    _, run = smoke_run
+    done = run_all("--repeat", run.record, "--out", out)
+    compared = re.search(r"(\d+) of (\d+) figures and predictions are equal", done.stdout)
+    assert done.returncode == 0 and compared[1] == compared[2] and int(compared[1]) > 1000, done.stdout + done.stderr
+    known = run.metrics.read_text()
+    run.metrics.write_text(known.replace('"n": 30', '"n": 31', 1))
+    differing = run_all("--repeat", run.record, "--out", out)
+    run.metrics.write_text(known)
+    assert differing.returncode == 1 and "/test/n: 31 in the original, 30 in the repetition" in differing.stdout
+    other = {"not the data of the record": ("--data", real_subset), "give another name": ("--run", "smoke"), "leave PROFILE": ("smoke",)}
+    for said, extra in other.items():
+        refused = run_all("--repeat", run.record, "--out", out, *extra)
+        assert refused.returncode == 2 and said in refused.stderr, refused.stderr
+
+
 def test_weights_that_do_not_fit_stop_before_anything_runs(smoke_run, run_all, out, tmp_path):
     (tmp_path / "damaged.h5").write_bytes(b"damaged")
     cut = tmp_path / "cut.h5"
@@ -194,6 +265,7 @@ def test_failed_step_stops_what_needs_it(smoke_run, run_all, out):
     assert not run.html("04_comparison").exists() and "04_comparison.html" not in index
     assert "This run is incomplete." in index and "ResNet50V2 on" not in index and "resnet50v2 " not in done.stdout
     assert list(json.loads(run.metrics.read_text())["models"]) == ["baseline_cnn"]
+    assert 'id="failed"' in run.html("03_resnet50v2").read_text()
     partial = nbformat.read(run.executed("03_resnet50v2"), as_version=4)
     assert any(output.output_type == "error" for cell in partial.cells for output in cell.get("outputs", []))
 
