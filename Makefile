@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup run test test-long lint lab lock docs clean
+.PHONY: help setup run test test-long lint lab lock audit docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ lint: setup ## check code, notebooks and types
 lab: setup ## open the notebooks in JupyterLab
 	$(RUN) -m jupyter lab --notebook-dir=. notebooks
 
+audit: ## ask the advisory database about the packages of the lock (pip-audit, in an environment of its own)
+	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit; }
+	.audit/bin/pip-audit --strict --disable-pip --no-deps -r requirements.lock
+
 docs: setup ## renew docs/parameters.md from the parameters' model
 	$(RUN) -m cxr_utils parameters > docs/parameters.md
 
@@ -42,5 +46,5 @@ lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml -o requirements.lock
 
 clean: ## delete the environment and what tools left behind; reports and caches stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache *.egg-info
+	rm -rf $(VENV) .audit .hypothesis .pytest_cache .ruff_cache .mypy_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

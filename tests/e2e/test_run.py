@@ -136,12 +136,15 @@ def _commands_of_the_readme():
 @pytest.mark.parametrize("command", _commands_of_the_readme(), ids=" ".join)
 def test_every_command_of_the_readme(command, run_all, out, smoke_run, phantom_root):
     """Runs of the notebooks as --dry-run, on the smoke run's folder; what would fetch or install is parsed."""
-    command = [str(phantom_root) if word == "path/to/folder" else word for word in command]
+    _, run = smoke_run
+    named = {"path/to/folder": str(phantom_root), "reports/real/run.json": str(run.record)}
+    command = [named.get(word, word) for word in command]
     program, rest = command[0].removeprefix(".venv/bin/"), command[1:]
     if program == "make":
         assert re.search(rf"^{rest[0]}:", (paths.ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     elif program == "python" and rest[0] == "run_all.py":
-        own = [] if rest[1:2] == ["smoke"] or "--data" in rest else ["--data", "phantom", "--run", "smoke"] * ("--run" not in rest)
+        whole = rest[1:2] == ["smoke"] or {"--data", "--repeat"} & set(rest)
+        own = [] if whole else ["--data", "phantom", "--run", "smoke"] * ("--run" not in rest)
         profile = ["smoke"] if own and rest[1:2] != ["seed"] else []
         done = run_all(*profile, *rest[1:], *own, "--out", out, "--dry-run", CXR_DATA="")
         assert done.returncode == 0 and "04_comparison" in done.stdout, done.stderr
