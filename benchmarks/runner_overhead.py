@@ -32,6 +32,7 @@ for step, values in asked["steps"].items():
     target = str(Path(asked["target"]) / f"{step}.ipynb")
     manager = OwnInterpreterKernelManager(Path(asked["target"]))
     papermill.execute_notebook(f"{asked['notebooks']}/{step}.ipynb", target, values, progress_bar=False, cwd=asked["notebooks"], km=manager)
+    manager.stop()
 """
 
 
@@ -44,8 +45,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="b") as folder:
         whole(Path(folder), "warm")  # draws the phantom and fills the caches of both
         for number in range(asked.rounds):
-            runner.append(whole(Path(folder), f"run{number}"))
-            bare.append(alone(Path(folder), f"run{number}"))
+            first, then = (whole, alone) if number % 2 else (alone, whole)
+            found = {way: way(Path(folder), f"run{number}") for way in (first, then)}
+            runner.append(found[whole])
+            bare.append(found[alone])
             idle.append(whole(Path(folder), f"run{number}"))
     with_runner, without, nothing = map(statistics.median, (runner, bare, idle))
     print(f"the runner, with reports, record and checks: {with_runner:.1f} s")
@@ -63,7 +66,7 @@ def alone(folder: Path, name: str) -> float:
     """Return the seconds of the same notebooks, with the same parameters, run by papermill alone into another folder."""
     target = folder / f"{name}-bare"
     paths.RunFolder(target).make()
-    steps = json.loads((folder / name / "run.json").read_text(encoding="utf-8"))["steps"]
+    steps = json.loads((folder / "warm" / "run.json").read_text(encoding="utf-8"))["steps"]
     values = {step: steps[step]["parameters"] | {"run_dir": str(target)} for step in STEPS}
     return _seconds(["-c", BARE, json.dumps({"steps": values, "target": str(target), "notebooks": str(paths.NOTEBOOKS)})])
 

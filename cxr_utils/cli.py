@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import os
 import shutil
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from . import images, params, paths, pipeline, repetition, run_state, sources
 from .folds import breakdown
-from .manifest import read_manifest
+from .manifest import check_layout, read_manifest
 from .occupancy import alone_in
 from .params import STEPS, UsageError
 from .pixels import Square
@@ -26,6 +25,8 @@ from .reference import reference
 from .run_state import Run
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 log = logging.getLogger("cxr_utils")
 
@@ -41,9 +42,9 @@ class _Parser(argparse.ArgumentParser):
 
 def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     """Run a command and turn what may go wrong into an exit code and one line on standard error."""
-    signal.signal(signal.SIGTERM, _terminate)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # not under nohup
-        signal.signal(signal.SIGHUP, _terminate)
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup, or in the background
+            signal.signal(number, _stop)
     logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback on the terminal
     tqdm.monitor_interval = 0  # its thread would keep workers from being forked
     for name in ("CXR_CACHE", "CXR_DATA"):  # kernels work in another folder
@@ -73,14 +74,20 @@ def _one_line(said: object) -> str:
 
 
 def _remedy(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and error.errno in paths.NO_ROOM:
         return "make room on that disk, and the same command resumes the run"
     logs = [handler.baseFilename for handler in log.handlers if isinstance(handler, logging.FileHandler)]
-    return f"the traceback is in {logs[0]}" if logs else f"the cache is {paths.cache_folder()}, which $CXR_CACHE can move"
+    remedies = [f"the traceback is in {file}" for file in logs]
+    if not logs or (isinstance(error, OSError) and str(error.filename or "").startswith(str(paths.cache_folder()))):
+        remedies.insert(0, f"the cache is {paths.cache_folder()}, which $CXR_CACHE can move")
+    return ", ".join(remedies)
 
 
-def _terminate(*_: Any) -> NoReturn:
-    raise _Terminated
+def _stop(number: int, _: Any) -> NoReturn:
+    """Begin to end; a second signal, as an impatient user or a closing terminal sends it, does not stop that."""
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
 
 
 def run_all(arguments: Sequence[str]) -> int:
@@ -89,31 +96,48 @@ def run_all(arguments: Sequence[str]) -> int:
     record = _recorded(asked) if asked.repeat else None
     run_params = repetition.params_of(record, asked.repeat, _source(asked.data)) if record else _params(asked)
     folder = paths.RunFolder(_reports(asked.out) / _run_name(asked, record))
-    if record and folder.record == asked.repeat.resolve():
+    if record and folder.record.resolve() == asked.repeat.resolve():
         raise UsageError(f"--run {folder.name}: is the run that would be repeated; give another name")
-    only, start = _step(asked.only), _step(asked.start)
-    if only and start:
-        raise UsageError("--only and --from exclude each other; give one of them")
-    looking = asked.list or asked.dry_run
-    source = sources.plan(run_params.data) if looking else sources.fetch(run_params.data, progress=True)
-    squares = _squares(run_params)
-    manifest = None if looking and not source.root.is_dir() else read_manifest(source.root, squares, progress=not looking)
-    if record:
-        repetition.check_data(record, manifest)
-    if manifest and not looking:
-        for square in squares:
-            images.load_pixels(manifest, square, progress=True)
+    steps = tuple(record.done) if record else _steps(asked)
+    source = sources.plan(run_params.data)
     profile = record.profile if record else Path(asked.profile or "default").stem
-    run = Run(folder, profile, run_params, source, manifest, paths.read_json(folder.record), tuple(arguments), minutes=asked.time_limit)
-    pipeline.check_data(run)
-    decisions = run_state.decide(run, only, start, asked.force)
-    if looking:
-        _print_decisions(run, decisions)
+    run = Run(folder, profile, run_params, source, None, paths.read_json(folder.record), tuple(arguments), minutes=asked.time_limit)
+    if asked.list or asked.dry_run:
+        run.manifest = read_manifest(source.root, _squares(run_params)) if source.root.is_dir() else None
+        pipeline.check_data(run)
+        _print_decisions(run, run_state.decide(run, steps, asked.force))
         return DONE
+    pipeline.check_data(run)  # what can be known without the data, before a folder is made or anything fetched
+    if source.kind == "folder":
+        check_layout(source.root)
     with alone_in(folder) as run.temporary:
         run.record = paths.read_json(folder.record)  # another run may have ended since
-        code = _work(run, run_state.decide(run, only, start, asked.force), asked.force)
+        _log_to(folder)
+        _get_data(run)
+        if record:
+            repetition.check_data(record, run.manifest)
+        decisions = run_state.decide(run, steps, asked.force)
+        code = _work(run, decisions, asked.force)
+        if record and not any(decision.action == "run" for decision in decisions):
+            print(f"run {folder.name} was there already and is compared as it is; --force repeats it once more")
     return _compare(run, record, asked.repeat) if record and code == DONE else code
+
+
+def _get_data(run: Run) -> None:
+    """Fetch, list and decode what the notebooks will ask for; they then only read."""
+    run.source = sources.fetch(run.params.data, progress=True)
+    squares = _squares(run.params)
+    run.manifest = read_manifest(run.source.root, squares, progress=True)
+    for square in squares:
+        images.load_pixels(run.manifest, square, progress=True)
+    pipeline.check_data(run)
+
+
+def _log_to(folder: paths.RunFolder) -> None:
+    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
 
 
 def _params(asked: argparse.Namespace) -> params.Params:
@@ -190,6 +214,13 @@ def _run_name(asked: argparse.Namespace, record: repetition.Record | None) -> st
     return name
 
 
+def _steps(asked: argparse.Namespace) -> tuple[str, ...]:
+    only, start = _step(asked.only), _step(asked.start)
+    if only and start:
+        raise UsageError("--only and --from exclude each other; give one of them")
+    return (only,) if only else STEPS[STEPS.index(start) :] if start else STEPS
+
+
 def _step(name: str | None) -> str | None:
     if name is None:
         return None
@@ -214,19 +245,17 @@ def _print_run(run: Run) -> None:
 def _work(run: Run, decisions: Sequence[run_state.Decision], force: bool) -> int:
     pipeline.check_weights(run, decisions)
     _print_run(run)
-    handler = logging.FileHandler(run.folder.log, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.setLevel(logging.INFO)
-    log.addHandler(handler)
     problems: list[str] = []
-    if any(decision.action == "run" for decision in decisions) or not run.folder.index.is_file():
-        from . import report
-
+    running = any(decision.action == "run" for decision in decisions)
+    if running or not pipeline.is_published(run):
+        pipeline.begin(run)
         try:
             problems = pipeline.work(run, decisions, force)
-        finally:
-            report.write_index(run.folder, run.record, problems + pipeline.outdated(run, problems))
-            report.write_runs(run.folder.root.parent)
+        except BaseException:
+            with pipeline.only_logged():
+                pipeline.publish(run, [])
+            raise
+        pipeline.publish(run, problems)
     _print_summary(run, decisions, problems)
     return FAILED if problems else DONE
 
@@ -235,7 +264,7 @@ def _print_summary(run: Run, decisions: Sequence[run_state.Decision], problems: 
     kept = [decision.step for decision in decisions if decision.action == "keep"]
     if kept:
         print(f"still valid: {', '.join(kept)}")
-    for model, splits in paths.read_json(run.folder.metrics).get("models", {}).items():
+    for model, splits in paths.within(paths.read_json(run.folder.metrics), "models").items():
         test = splits["test"]
         print(f"{model:<14} test: accuracy {test['accuracy']:.3f}, AUROC {test['auroc']:.3f}, "
               f"sensitivity {test['sensitivity']:.3f}, specificity {test['specificity']:.3f} (n = {test['n']})")  # fmt: skip

@@ -120,6 +120,14 @@ class _Watch:
         elif done:
             self.bar.update(EPOCH * int(done[1] or 1))
 
+    def what_ended(self, error: Exception) -> tuple[str, str]:
+        """Say what became of the cell that ran, and the remedy."""
+        if self.late:
+            return f"was not done after {self.minutes:g} minutes", "--time-limit gives it more"
+        if isinstance(error, CellTimeoutError):
+            return "was cut off, as its output did not arrive", "a machine with less to do is faster"
+        return "lost its kernel, perhaps for too little memory", "a smaller batch_size or image_size needs less"
+
     @contextlib.contextmanager
     def look(self) -> Iterator[None]:
         """Look every second: the time on the bar goes on, and a kernel that is out of time is killed."""
@@ -178,17 +186,18 @@ def execute(step: str, parameters: dict[str, Any], target: Path, temporary: Path
         except PapermillExecutionError as error:
             log.error("%s failed\n%s", step, error)
             raise StepFailed(_failing_cell(step, error)) from error
-        except (DeadKernelError, CellTimeoutError) as error:
+        except (DeadKernelError, CellTimeoutError, RuntimeError, TimeoutError) as error:  # the last two while a kernel starts
             log.exception("%s failed", step)
-            broken = f"was not done after {minutes:g} minutes" if watch.late else "lost its kernel, perhaps for too little memory"
-            remedy = "--time-limit gives it more" if watch.late else "a smaller batch_size or image_size needs less"
+            broken, remedy = watch.what_ended(error)
             raise StepFailed(f"{step}: cell {watch.cell + 1} {broken}; {remedy}, and the same command resumes the run") from error
         except BaseException:
             broken = "was interrupted"
             raise
         finally:
-            manager.stop()
-            _keep(part, target, watch.cell, broken)
+            try:
+                manager.stop()
+            finally:
+                _keep(part, target, watch.cell, broken)
     if plain:
         print(f"{step}: done in {time.perf_counter() - started:.0f} s", flush=True)
 
@@ -208,6 +217,7 @@ def _run(step: str, part: Path, parameters: dict[str, Any], manager: OwnInterpre
         on_cell_start=watch.begin,
         on_cell_executed=watch.end,
         start_timeout=120,
+        iopub_timeout=120,  # a busy machine may take longer than nbclient's 4 s to hand an output over
     )
 
 
@@ -220,7 +230,7 @@ def _keep(part: Path, target: Path, cell: int, broken: str) -> None:
             place = next(number for number, found in enumerate(notebook.cells) if number >= cell and found.cell_type == "code")
             notebook.cells[place].outputs.append(mark)
             part.write_text(nbformat.writes(notebook), encoding="utf-8")
-        part.replace(target)
+        paths.put_in_place(part, target)
     except (OSError, ValueError, StopIteration, AttributeError) as error:
         log.error("%s could not be kept: %s", target, error)
     finally:
@@ -241,7 +251,9 @@ def _plain(path: Path) -> str:
 def _failing_cell(step: str, error: PapermillExecutionError) -> str:
     first = next((line for line in error.source.splitlines() if line.strip() and not line.startswith("#")), "").strip()
     reason = " ".join(str(error.evalue).split())[:300]
-    return f"{step}: cell {error.exec_count} ({first[:60]}) raised {error.ename}: {reason}"
+    full = any(f"[Errno {number}]" in reason for number in paths.NO_ROOM)
+    remedy = "make room on that disk" if full else "mend that"
+    return f"{step}: cell {error.exec_count} ({first[:60]}) raised {error.ename}: {reason}; {remedy}, and the same command resumes the run"
 
 
 def quiet_libraries() -> None:

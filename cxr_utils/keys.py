@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from typing import Any
 
 import nbformat
 
-from . import paths, weights
+from . import paths
 from .params import Params
 
 # What decides a model's weights: when one of these changes, it is trained again.
@@ -35,7 +36,11 @@ def versions(libraries: Iterable[str]) -> dict[str, str]:
     return {library: version(library) for library in libraries}
 
 
-def training_key(name: str, params: Params, manifest: str, start: weights.Start) -> str:
+# As they are when a process begins, not when it asks: what is edited while a notebook runs is not what it imported.
+SOURCES = {module: paths.digest(paths.PACKAGE / f"{module}.py") for module in MODULES}
+
+
+def training_key(name: str, params: Params, manifest: str, start: str) -> str:
     """Return a digest of all that decides a model's weights: data, parameters, code and libraries.
 
     Parameters
@@ -46,8 +51,8 @@ def training_key(name: str, params: Params, manifest: str, start: weights.Start)
         All parameters of the run.
     manifest : str
         The manifest's digest.
-    start : Start
-        What the training starts from.
+    start : str
+        Digest of the weights that the training starts from, or ``random``.
     """
     return digest_of(
         {
@@ -56,12 +61,28 @@ def training_key(name: str, params: Params, manifest: str, start: weights.Start)
             "fit": params.data.fit,
             "augmentation": params.augmentation.model_dump(),
             "model": getattr(params, name).model_dump(),
-            "weights": paths.digest(start.file) if start.file else "random",
+            "weights": start,
             "manifest": manifest,
             "libraries": versions(TRAINING_LIBRARIES),
-            "modules": {module: paths.digest(paths.PACKAGE / f"{module}.py") for module in MODULES},
+            "modules": SOURCES,
         }
     )
+
+
+def is_trained(name: str, params: Params, manifest: str, run: paths.RunFolder) -> bool:
+    """Tell whether the model in a run's folder is the one that these parameters, data and code give.
+
+    What ``auto`` and ``imagenet`` came to when it was trained is part of the model: neither a network that has
+    come back nor one that has gone changes it.
+    """
+    card, settings = paths.read_json(run.model_card(name)), getattr(params, name)
+    asked = getattr(settings, "weights", "none")
+    if asked in ("auto", "imagenet"):
+        start = str(card.get("start"))
+    else:
+        start = "random" if asked == "none" else paths.digest(paths.from_root(asked))
+    same = card.get("training_key") == training_key(name, params, manifest, start)
+    return same and isinstance(card.get("history"), list) and card.get("sha256") == paths.digest(run.model(name))
 
 
 def notebook_digest(step: str) -> str:
@@ -70,7 +91,8 @@ def notebook_digest(step: str) -> str:
     return digest_of([[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in notebook.cells])
 
 
+@functools.cache
 def package_digest() -> str:
-    """Return a digest of the whole package, templates included."""
-    files = sorted(file for file in paths.PACKAGE.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    return digest_of([[file.relative_to(paths.PACKAGE).as_posix(), paths.digest(file)] for file in files])
+    """Return a digest of the package's code and templates, as they are when it is first asked for."""
+    files = sorted([*paths.PACKAGE.glob("*.py"), *paths.TEMPLATE.glob("*.*")])
+    return digest_of([[file.name, paths.digest(file)] for file in files])

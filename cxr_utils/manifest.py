@@ -216,6 +216,11 @@ def _inspect(root: Path, stores: Sequence[pixels.Store], item: tuple[int, str]) 
         return [*row, 0, 0, "", 0, "", problem]
     try:
         content = path.read_bytes()
+    except PermissionError:
+        return [*row, 0, 0, "", 0, "", "cannot be read (permission denied)"]
+    except OSError as error:  # of the disk or the network, and perhaps not of the next moment: not a property of the data
+        raise UsageError(f"data {path}: cannot be read now ({error.strerror}); check the disk and run again") from None
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; we judge by the outcome
             picture = pixels.read(content, [store.square for store in stores] or [Square(1)])

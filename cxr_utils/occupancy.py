@@ -41,30 +41,39 @@ def alone_in(folder: paths.RunFolder) -> Iterator[Path]:
     UsageError
         The folder cannot be written, or another run is at work in it.
     """
+    if len(os.fsencode(tempfile.gettempdir())) + len(PREFIX) + 13 > LONGEST:
+        raise UsageError(f"{tempfile.gettempdir()}: too long a name for sockets to lie there; set TMPDIR to a folder with a shorter one")
+    lock = FileLock(folder.lock)
     try:
         folder.make()
-        lock = FileLock(folder.lock)
         lock.acquire(timeout=0)
+        temporary = _settle_in(folder)
     except Timeout:
         raise UsageError(f"{folder.root}: {_holder(folder)} is at work there; wait for it or give another --run NAME") from None
     except OSError as error:
+        lock.release()
         raise UsageError(f"{folder.root}: cannot be written ({error.strerror}); give another folder with --out") from None
-    with lock:
-        _clean(folder)
-        if len(os.fsencode(tempfile.gettempdir())) + len(PREFIX) + 13 > LONGEST:
-            raise UsageError(
-                f"{tempfile.gettempdir()}: too long a name for sockets to lie there; set TMPDIR to a folder with a shorter one"
-            )
-        # Named in the folder before it is made, so that the next run finds it whenever this one is killed.
-        temporary = Path(tempfile.gettempdir()) / f"{PREFIX}{secrets.token_hex(6)}"
-        about = {"process": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M}", "files": str(temporary)}
-        paths.write_atomically(folder.holder, json.dumps(about))
-        try:
-            temporary.mkdir(mode=0o700)
-            yield temporary
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            folder.holder.unlink(missing_ok=True)
+    try:
+        temporary.mkdir(mode=0o700)
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        folder.holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _settle_in(folder: paths.RunFolder) -> Path:
+    """Clean up after a run that was killed, and say who is here now; returns where temporary files will lie.
+
+    They are named before they are made, so that the next run finds them whenever this one is killed.
+    """
+    left = str(paths.read_json(folder.holder).get("files", ""))
+    folder.holder.unlink(missing_ok=True)
+    temporary = Path(tempfile.gettempdir()) / f"{PREFIX}{secrets.token_hex(6)}"
+    about = {"process": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M}", "files": str(temporary)}
+    paths.write_atomically(folder.holder, json.dumps(about))
+    _clean(folder, Path(left))
+    return temporary
 
 
 def _holder(folder: paths.RunFolder) -> str:
@@ -74,11 +83,10 @@ def _holder(folder: paths.RunFolder) -> str:
     return f"process {known['process']} on {known['host']}, since {known['since']}," if said else "another run"
 
 
-def _clean(folder: paths.RunFolder) -> None:
+def _clean(folder: paths.RunFolder, left: Path) -> None:
     """Remove what a run that was killed left unfinished, here and among the temporary files."""
     for part in list(folder.parts()):
         part.unlink(missing_ok=True)
-    left = Path(str(paths.read_json(folder.holder).get("files", "")))
     ours = left.parent == Path(tempfile.gettempdir()) and left.name.startswith(PREFIX)
     if ours and left.is_dir() and not left.is_symlink() and left.stat().st_uid == os.getuid():
         shutil.rmtree(left, ignore_errors=True)

@@ -15,6 +15,7 @@ from . import paths
 STEPS = ("01_eda", "02_baseline_cnn", "03_resnet50v2", "04_comparison")
 MODELS = ("baseline_cnn", "resnet50v2")
 LEAST_SIDE = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}  # of the image, in pixels; 32 elsewhere
+SECRET = "weights_address"  # the one parameter that may hold a password, which then is neither recorded nor said
 SHARED_SECTIONS = ("data", "augmentation", "evaluation")
 
 
@@ -263,7 +264,8 @@ def load(profile: str, overrides: Iterable[str] = (), source: str | None = None)
     if source is not None:
         _put(tree, ["data", "source"], source)
     shown = path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path
-    return checked(tree, " ".join([str(shown), *(f"--set {override}" for override in overrides)]))
+    said = (f"--set {override}" if SECRET not in override else f"--set resnet50v2.{SECRET}=…" for override in overrides)
+    return checked(tree, " ".join([str(shown), *said]))
 
 
 def profile_path(profile: str) -> Path:
@@ -324,6 +326,8 @@ def checked(tree: dict[str, Any], where: str) -> Params:
             raise UsageError(f"{where}: {name} = {first['input']!r} is not known{close}") from None
         if len(first["loc"]) == 1 and name != "seed":
             raise UsageError(f"{where}: {name} is a section; give {name}.KEY a value, see params/default.yaml") from None
+        if SECRET in name:
+            raise UsageError(f"{where}: {name} must be an address (https://host/folder) without user, password or token") from None
         raise UsageError(f"{where}: {name} = {first['input']!r}: {_lower(first['msg'])}; ranges stand in cxr_utils/params.py") from None
 
 

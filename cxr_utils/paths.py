@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ NOTEBOOKS = ROOT / "notebooks"
 REPORTS = ROOT / "reports"
 PACKAGE = Path(__file__).resolve().parent
 TEMPLATE = PACKAGE / "template"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk, quota or limit says
 PATIENCE = 2  # seconds of waiting for a lock before saying so
 
 
@@ -154,6 +156,13 @@ def read_json(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def within(tree: Any, *names: str) -> dict[str, Any]:
+    """Return the object at a place in nested ones that were read from a file; an empty one where there is none."""
+    for name in names:
+        tree = tree.get(name) if isinstance(tree, dict) else None
+    return tree if isinstance(tree, dict) else {}
+
+
 def digest(file: Path) -> str:
     """Return the SHA-256 of a file's content, or an empty string where there is no such file."""
     if not file.is_file():
@@ -169,11 +178,16 @@ def replacing(path: Path) -> Iterator[Path]:
     part = part_of(path)
     try:
         yield part
-        _settle(part)  # else a power cut may leave the name without the content
-        part.replace(path)
-        _settle(path.parent)
+        put_in_place(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def put_in_place(part: Path, path: Path) -> None:
+    """Give a file that was written whole its name."""
+    _settle(part)  # else a power cut may leave the name without the content
+    part.replace(path)
+    _settle(path.parent)
 
 
 def part_of(path: Path) -> Path:

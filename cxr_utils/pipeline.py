@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -23,14 +24,16 @@ def check_data(run: Run) -> None:
     named = run.params.resnet50v2.weights
     if named not in ("auto", "imagenet", "none"):
         weights.check_file(paths.from_root(named))
+    for model in MODELS:
+        settings = getattr(run.params, model)
+        least = LEAST_SIDE.get(getattr(settings, "backbone", ""), 32)
+        if settings.image_size < least:
+            raise UsageError(f"{model}.image_size = {settings.image_size}: the backbone takes {least} px and more")
     if run.manifest is None:
         return
     files = split_folds(run.manifest.files, run.params.data, run.params.seed)
     training = int((files["fold"] == "train").sum())
     for model in MODELS:
-        least = LEAST_SIDE.get(getattr(getattr(run.params, model), "backbone", ""), 32)
-        if getattr(run.params, model).image_size < least:
-            raise UsageError(f"{model}.image_size = {getattr(run.params, model).image_size}: the backbone takes {least} px and more")
         batch = getattr(run.params, model).batch_size
         if batch > training:
             raise UsageError(f"{model}.batch_size = {batch}: there are only {training} training images; take a smaller batch")
@@ -65,8 +68,6 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
     from . import execution  # papermill takes a second, which a run with nothing to do saves
 
     execution.quiet_libraries()
-    _clear_other_data(run)
-    run.record = {**run.record, **provenance.describe(run)}
     problems: dict[str, str] = {}
     for step in (decision.step for decision in decisions if decision.action == "run"):
         blocking = [needed for needed in NEEDS.get(step, ()) if needed in problems]
@@ -74,6 +75,45 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
         if problem:
             problems[step] = problem
     return list(problems.values())
+
+
+def begin(run: Run) -> None:
+    """Describe the run in its record, and take away what speaks of other data or of the run before.
+
+    The page to open first goes until there is one of this run: no kill in between can leave the scores of another.
+    """
+    before = (paths.within(run.record, "data").get("manifest"), paths.within(paths.read_json(run.folder.metrics), "data").get("manifest"))
+    run.record = {**run.record, **provenance.describe(run), "problems": None}
+    run.folder.index.unlink(missing_ok=True)
+    if run.manifest and any(known and known != run.manifest.digest for known in before):
+        stale = [run.folder.metrics, *run.folder.floor("x").parent.glob("*.csv"), *map(run.folder.predictions, MODELS)]
+        for file in [*stale, *map(run.folder.html, STEPS), *map(run.folder.executed, STEPS), *run.folder.figure("x").parent.glob("*.png")]:
+            file.unlink(missing_ok=True)
+
+
+def publish(run: Run, problems: Sequence[str]) -> None:
+    """Write the page of the run and that of all runs, and then that it was done."""
+    from . import report
+
+    incomplete = [*problems, *outdated(run, problems)]
+    report.write_index(run.folder, run.record, incomplete)
+    report.write_runs(run.folder.root.parent)
+    run.record["problems"] = incomplete
+    provenance.write_record(run)
+
+
+def is_published(run: Run) -> bool:
+    """Tell whether the page of the run shows what its folder holds, of a run with these parameters and nothing missing."""
+    return run.folder.index.is_file() and run.record.get("problems") == [] and run.record.get("parameters") == run.params.model_dump()
+
+
+@contextlib.contextmanager
+def only_logged() -> Iterator[None]:
+    """Let nothing that goes wrong while an exception is on its way take that one's place."""
+    try:
+        yield
+    except Exception:
+        log.exception("while ending the run")
 
 
 def _drop(step: str, run: Run, blocking: str) -> str:
@@ -87,25 +127,22 @@ def _attempt(step: str, run: Run, force: bool) -> str:
     """Run a step and render its report, however it ends; returns what is wrong, or an empty string."""
     from . import execution, report
 
-    finished = False
+    def render(failed: bool) -> None:
+        if run.folder.executed(step).is_file():
+            report.render(step, run.folder, run.source.synthetic, failed)
+
     try:
         run_step(step, run, force)
-        finished = True
     except execution.StepFailed as error:
+        with only_logged():
+            render(failed=True)
         return str(error)
-    finally:
-        if run.folder.executed(step).is_file():
-            report.render(step, run.folder, run.source.synthetic, failed=not finished)
+    except BaseException:
+        with only_logged():
+            render(failed=True)
+        raise
+    render(failed=False)
     return _complete(step, run)
-
-
-def _clear_other_data(run: Run) -> None:
-    """Remove scores and reports of another data set from the folder, so that none can pass for this one's."""
-    known = paths.read_json(run.folder.metrics)
-    if known and run.manifest and known.get("data", {}).get("manifest") != run.manifest.digest:
-        stale = [run.folder.metrics, *run.folder.floor("x").parent.glob("*.csv"), run.folder.index, *map(run.folder.predictions, MODELS)]
-        for file in [*stale, *map(run.folder.html, STEPS), *map(run.folder.executed, STEPS), *run.folder.figure("x").parent.glob("*.png")]:
-            file.unlink(missing_ok=True)
 
 
 def run_step(step: str, run: Run, force: bool) -> None:
@@ -116,7 +153,7 @@ def run_step(step: str, run: Run, force: bool) -> None:
     values = flat(run.params, step, run.folder.root) | {"source": sources.name_of(run.source, run.params.data)}
     key = run_state.step_key(step, run)  # before the notebook runs: what is edited meanwhile is not what ran
     done: dict[str, Any] = {"started": provenance.now(), "parameters": values}
-    run.record.setdefault("steps", {})[step] = done
+    run.record["steps"] = {**paths.within(run.record, "steps"), step: done}
     provenance.write_record(run)
     for file in (run.folder.executed(step), run.folder.html(step)):
         file.unlink(missing_ok=True)
@@ -125,6 +162,7 @@ def run_step(step: str, run: Run, force: bool) -> None:
         scoring.forget(model, run.folder)
     if force and model:
         run.folder.model_card(model).unlink(missing_ok=True)
+        run.folder.checkpoint(model).unlink(missing_ok=True)
     started = time.perf_counter()
     execution.execute(step, values, run.folder.executed(step), run.temporary, run.minutes)
     done.update(seconds=round(time.perf_counter() - started, 1), ran_as=key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,8 +11,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from . import params, paths
 from .manifest import Manifest
-from .params import MODELS, Params, UsageError
+from .params import MODELS, STEPS, Params, UsageError
 
+CODE = ("notebook", "package", "weights")  # parts of a step's key that are compared; libraries are by name
 ASIDE = ("run",)  # of metrics.json: the name of the run is another one
 
 
@@ -25,6 +25,8 @@ class _CameTo(BaseModel):
 
 
 class _Step(BaseModel):
+    parameters: dict[str, Any] = {}
+    key: dict[str, str] | str | None = None
     came_to: _CameTo | None = None
 
 
@@ -47,6 +49,11 @@ class Record(BaseModel):
     git: str | None = None
     steps: dict[str, _Step] = {}
 
+    @property
+    def done(self) -> dict[str, _Step]:
+        """The steps that ran to their end, in order."""
+        return {step: self.steps[step] for step in STEPS if step in self.steps and self.steps[step].key}
+
 
 def read_record(file: Path) -> Record:
     """Return a ``run.json``; raises UsageError where the file is none."""
@@ -58,7 +65,7 @@ def read_record(file: Path) -> Record:
 
 
 def params_of(record: Record, where: Path, source: str | None = None) -> Params:
-    """Return the parameters of a recorded run, with what ``auto`` came to in their place.
+    """Return the parameters of a recorded run, as each of its steps had them, with what ``auto`` came to in their place.
 
     Parameters
     ----------
@@ -72,17 +79,26 @@ def params_of(record: Record, where: Path, source: str | None = None) -> Params:
     Raises
     ------
     UsageError
-        The parameters are not such as this version takes.
+        No step was done, they were done with different parameters, or not with such as this version takes.
     """
-    tree = copy.deepcopy(record.parameters)
-    for step, done in record.steps.items():
-        section = tree.get(step.partition("_")[2])
-        if isinstance(section, dict) and done.came_to:
+    if not record.done:
+        raise UsageError(f"--repeat {where}: no step of that run was done; there is nothing to repeat")
+    tree: dict[str, Any] = {}
+    for step, done in record.done.items():
+        try:
+            had = params.gather(step, done.parameters).model_dump(include={"seed", *params.sections_of(step)})
+        except KeyError as error:
+            raise UsageError(f"--repeat {where}: {step} has no parameter {error}; repeat it with the version that wrote it") from None
+        other = [name for name in tree.keys() & had.keys() if tree[name] != had[name]]
+        if other:
+            raise UsageError(f"--repeat {where}: its steps had different parameters ({other[0]}); there is no one run to repeat")
+        tree |= had
+        section = had.get(step.partition("_")[2], {})
+        if done.came_to:
             section["precision"] = done.came_to.precision.split()[0]
             if section.get("weights") == "auto":
                 section["weights"] = "none" if done.came_to.weights.startswith("random") else done.came_to.weights
-    if isinstance(tree.get("data"), dict):
-        tree["data"]["source"] = source or (record.data.root if record.data.source == "folder" else record.data.source)
+    tree["data"]["source"] = source or (record.data.root if record.data.source == "folder" else record.data.source)
     return params.checked(tree, f"--repeat {where}")
 
 
@@ -102,6 +118,9 @@ def changed_surroundings(record: Record, now: Mapping[str, Any]) -> list[str]:
     for part in ("versions", "machine", "environment"):
         before = getattr(record, part)
         pairs += [(name, before.get(name), now[part].get(name)) for name in {**before, **now[part]}]
+    for step, done in record.done.items():
+        key, known = paths.within(now, "steps", step, "key"), done.key if isinstance(done.key, dict) else {}
+        pairs += [(f"{part} of {step}", known[part][:12], key[part][:12]) for part in known if part in key and part in CODE]
     return [f"{name}: {before or 'none'} in the record, {after or 'none'} now" for name, before, after in pairs if before != after]
 
 

@@ -108,7 +108,7 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
         What failed, if anything.
     """
     known = scoring.read_metrics(folder)
-    models = known.get("models", {})
+    models = paths.within(known, "models")
     synthetic = record["data"]["synthetic"]
     standing = published.standing(known.get("data", {}).get("source", ""), known.get("data", {}).get("counts", {}))
     floors, bootstrap = known.get("floors", {}), known.get("bootstrap", {})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import keys, paths, weights
+from . import keys, paths
 from .manifest import Manifest
 from .params import STEPS, Params, UsageError, flat, model_of
 from .sources import Source
@@ -91,8 +91,8 @@ def step_key(step: str, run: Run) -> dict[str, str]:
 
 def validity(step: str, run: Run) -> str:
     """Return why a step must run, or an empty string where what it left behind is still valid."""
-    done = run.record.get("steps", {}).get(step)
-    if not isinstance(done, dict) or not isinstance(done.get("key"), dict):
+    done = paths.within(run.record, "steps", step)
+    if not paths.within(done, "key"):
         return "has not run yet" if not done else "has not run to its end"
     missing = [file.name for file in artefacts(step, run) if not file.is_file()]
     if missing:
@@ -103,13 +103,13 @@ def validity(step: str, run: Run) -> str:
     other = [part for part in {**key, **done["key"]} if done["key"].get(part) != key.get(part)]
     if other:
         return f"changed: {', '.join(_changed_values(step, done, run) if part == 'parameters' else part for part in other)}"
-    spoilt = [name for name, known in done.get("files", {}).items() if paths.digest(run.folder.root / name) != known]
+    spoilt = [name for name, known in paths.within(done, "files").items() if paths.digest(run.folder.root / name) != known]
     return f"{spoilt[0]} is not what the step left" if spoilt else ""
 
 
 def _changed_values(step: str, done: dict[str, Any], run: Run) -> str:
     """Name the parameters that are not those of the last time."""
-    before, values = done.get("parameters", {}), flat(run.params, step, "")
+    before, values = paths.within(done, "parameters"), flat(run.params, step, "")
     names = [name for name in values if name not in ("run_dir", "source") and before.get(name) != values[name]]
     return " and ".join(names) or "parameters"
 
@@ -136,11 +136,12 @@ def check_artefacts(step: str, run: Run) -> str:
 def _scored(model: str, run: Run) -> bool:
     """Tell whether ``metrics.json`` holds a model's scores of all its predictions, on the data of this run."""
     known = paths.read_json(run.folder.metrics)
-    scores = known.get("models", {}).get(model)
-    if not scores or run.manifest is None or known.get("data", {}).get("manifest") != run.manifest.digest:
+    scores = paths.within(known, "models", model)
+    if not scores or run.manifest is None or paths.within(known, "data").get("manifest") != run.manifest.digest:
         return False
-    with run.folder.predictions(model).open(encoding="utf-8", newline="") as lines:
-        return sum(split["n"] for split in scores.values()) == sum(1 for _ in csv.DictReader(lines))
+    with run.folder.predictions(model).open(encoding="utf-8", errors="replace", newline="") as lines:
+        rows = sum(1 for _ in csv.DictReader(lines))
+    return sum(split.get("n", 0) for split in scores.values() if isinstance(split, dict)) == rows
 
 
 def training_ahead(step: str, run: Run) -> str:
@@ -148,21 +149,19 @@ def training_ahead(step: str, run: Run) -> str:
     model = model_of(step)
     if not model or run.manifest is None:
         return ""
-    card = paths.read_json(run.folder.model_card(model))
-    key = keys.training_key(model, run.params, run.manifest.digest, weights.planned(getattr(run.params, model)))
-    kept = card.get("training_key") == key and card.get("sha256") == paths.digest(run.folder.model(model))
+    kept = keys.is_trained(model, run.params, run.manifest.digest, run.folder)
     return "its model is taken as it was trained" if kept else "its model is trained"
 
 
-def decide(run: Run, only: str | None = None, start: str | None = None, force: bool = False) -> list[Decision]:
+def decide(run: Run, asked: Sequence[str] = STEPS, force: bool = False) -> list[Decision]:
     """Decide for each step whether it runs.
 
     Parameters
     ----------
     run : Run
         The run.
-    only, start : str, optional
-        The one step to run, or the first of those to run.
+    asked : sequence of str
+        The steps that may run.
     force : bool
         Run also what is still valid.
 
@@ -171,7 +170,6 @@ def decide(run: Run, only: str | None = None, start: str | None = None, force: b
     UsageError
         A step that is asked for needs predictions that are neither there nor made before it.
     """
-    asked = (only,) if only else STEPS[STEPS.index(start) :] if start else STEPS
     decisions, running = [], set()
     for step in STEPS:
         if step not in asked:

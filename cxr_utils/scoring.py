@@ -113,7 +113,7 @@ def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder)
         "bootstrap": {"resamples": settings.resamples, "seed": params.seed, "unit": data.unit},
     }
     known = read_metrics(run)
-    models = known.get("models", {}) if {key: known.get(key) for key in about} == about else {}
+    models = paths.within(known, "models") if {key: known.get(key) for key in about} == about else {}
     models = dict(sorted((models | {name: entry}).items()))
     floors = evaluate_floors(data.chosen_on, params, run)
     if data.unit == "image":
@@ -175,18 +175,18 @@ def forget(name: str, run: paths.RunFolder) -> None:
     """Remove a model's predictions and scores, so that those of an earlier run cannot pass for its own."""
     run.predictions(name).unlink(missing_ok=True)
     known = read_metrics(run)
-    if known.get("models", {}).pop(name, None):
+    if paths.within(known, "models").pop(name, None):
         paths.write_atomically(run.metrics, json.dumps(known, indent=1))
 
 
 def read_card(name: str, run: paths.RunFolder) -> dict[str, Any]:
-    """Return a model's card."""
-    return json.loads(run.model_card(name).read_text(encoding="utf-8"))
+    """Return a model's card; an empty dict where there is none that can be read."""
+    return paths.read_json(run.model_card(name))
 
 
 def read_metrics(run: paths.RunFolder) -> dict[str, Any]:
-    """Return ``metrics.json``, or an empty dict where there is none."""
-    return json.loads(run.metrics.read_text(encoding="utf-8")) if run.metrics.is_file() else {}
+    """Return ``metrics.json``; an empty dict where there is none that can be read."""
+    return paths.read_json(run.metrics)
 
 
 def read_predictions(name: str, run: paths.RunFolder) -> pd.DataFrame:

@@ -73,21 +73,25 @@ def fit_or_load(name: str, params: Params, digest: str, parts: dict[str, Fold], 
     FloatingPointError
         The loss became NaN.
     """
-    start = weights.find(getattr(params, name))
-    key = keys.training_key(name, params, digest, start)
     card_file, model_file = run.model_card(name), run.model(name)
-    if card_file.is_file() and model_file.is_file():
-        card = json.loads(card_file.read_text(encoding="utf-8"))
-        if card.get("training_key") == key and card.get("sha256") != paths.digest(model_file):
-            print(f"{name}: {model_file.name} is not what its training left; trained again")
-        elif card.get("training_key") == key:
-            print(f"{name}: loaded, trained before with the same data, parameters and code")
-            return Trained(keras.models.load_model(model_file, compile=False, safe_mode=True), pd.DataFrame(card["history"]), card)
+    if keys.is_trained(name, params, digest, run):
+        card = paths.read_json(card_file)
+        print(f"{name}: loaded, trained before with the same data, parameters and code")
+        return Trained(keras.models.load_model(model_file, compile=False, safe_mode=True), pd.DataFrame(card["history"]), card)
+    start = weights.find(getattr(params, name))
+    key = keys.training_key(name, params, digest, start.digest)
     card_file.unlink(missing_ok=True)
     checkpoint = Checkpoint(run.checkpoint(name), key)
     trained = fit(getattr(params, name), params.augmentation, params.seed, parts, start, checkpoint)
     versions = {"python": platform.python_version(), **keys.versions(keys.TRAINING_LIBRARIES)}
-    card = {"model": name, "training_key": key, **trained.card, "versions": versions, "history": trained.history.to_dict("records")}
+    card = {
+        "model": name,
+        "training_key": key,
+        "start": start.digest,
+        **trained.card,
+        "versions": versions,
+        "history": trained.history.to_dict("records"),
+    }
     with paths.replacing(model_file) as part:
         trained.model.save(part)
     card["sha256"] = paths.digest(model_file)

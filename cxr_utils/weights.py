@@ -50,6 +50,11 @@ class Start(NamedTuple):
     file: Path | None
     origin: str
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file, or ``random``."""
+        return paths.digest(self.file) if self.file else "random"
+
 
 def find(settings: AnyModel) -> Start:
     """Return what `settings` asks a training to start from.
@@ -64,25 +69,16 @@ def find(settings: AnyModel) -> Start:
     UsageError
         Weights that were named cannot be had.
     """
-    if not isinstance(settings, Resnet50v2) or settings.weights not in ("auto", "imagenet"):
-        return planned(settings)
+    if not isinstance(settings, Resnet50v2) or settings.weights == "none":
+        return Start(None, "random")
+    if settings.weights not in ("auto", "imagenet"):
+        return Start(paths.from_root(settings.weights), settings.weights)
     try:
         return Start(fetch(settings.backbone, settings.weights_address), "imagenet")
     except UsageError as error:
         if settings.weights == "imagenet":
             raise
         return Start(None, f"random, as ImageNet weights cannot be had here ({error})")
-
-
-def planned(settings: AnyModel) -> Start:
-    """Return what a training would start from if nothing were fetched."""
-    if not isinstance(settings, Resnet50v2) or settings.weights == "none":
-        return Start(None, "random")
-    if settings.weights not in ("auto", "imagenet"):
-        return Start(paths.from_root(settings.weights), settings.weights)
-    _, name, _ = PUBLISHED.get(settings.backbone, ("", "", ""))
-    kept = paths.cache_folder() / "weights" / name
-    return Start(kept, "imagenet") if kept.is_file() else Start(None, "random")
 
 
 def fetch(backbone: str, address: str) -> Path:

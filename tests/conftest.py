@@ -29,9 +29,9 @@ def pytest_terminal_summary(terminalreporter):
     """Say how many faults were tried, and how many of them runs survived."""
     reports = [report for group in terminalreporter.stats.values() for report in group if getattr(report, "when", "") == "call"]
     done = Counter(name for report in reports for name, _ in report.user_properties)
-    for what in ("fault", "case"):
-        if done[f"{what} tried"]:
-            terminalreporter.write_line(f"{what}s tried: {done[f'{what} tried']}, survived: {done[f'{what} survived']}")
+    if done["fault tried"]:
+        late = done["fault too late"]
+        terminalreporter.write_line(f"faults tried: {done['fault tried'] - late}, survived: {done['fault survived']}; {late} came too late")
 
 
 @pytest.fixture(scope="session", autouse=True)

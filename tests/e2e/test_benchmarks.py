@@ -33,6 +33,10 @@ def test_training_speed():
     steps = _benchmark("training_speed.py", "--rounds", "1", "--steps", "6")
     assert steps.count("of the limit") == 4 and "1.00 of the limit" in steps
     assert "times as long" in _benchmark("training_speed.py", "--head", "none", "--steps", "3")
+
+
+@pytest.mark.long
+def test_speed_of_whole_runs():
     whole = _benchmark("training_speed.py", "--whole")
     assert whole.count("s an epoch") == 4 and "times as fast" in whole
 

@@ -19,6 +19,8 @@ from sklearn import metrics as sk
 from cxr_utils import paths
 from cxr_utils.params import MODELS, STEPS
 
+SECRET = "hunter2-secret"
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
@@ -27,7 +29,7 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def smoke_run(run_all, out):
-    return run_all("smoke", "--data", "phantom", "--out", out), paths.RunFolder(out / "smoke")
+    return run_all("smoke", "--data", "phantom", "--out", out, KAGGLE_KEY=SECRET), paths.RunFolder(out / "smoke")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,14 @@ def test_smoke_run_succeeds_and_says_synthetic(smoke_run):
     assert lines[-1].startswith("SYNTHETIC") and "python run_all.py --data kaggle --run real" in lines[-1]
     assert f"open {run.index}" in lines
     assert not list(paths.NOTEBOOKS.glob("kernel-*"))  # sockets
+
+
+def test_no_secret_is_written_down(smoke_run, run_all, out):
+    done, run = smoke_run
+    written = [file for file in run.root.rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()]
+    assert not written and SECRET not in done.stdout + done.stderr
+    refused = run_all("smoke", "--out", out, "--set", f"resnet50v2.weights_address=https://name:{SECRET}@127.0.0.1/weights")
+    assert refused.returncode == 2 and SECRET not in refused.stdout + refused.stderr  # it would stand in run.json
 
 
 def _check_artefacts(run, splits):

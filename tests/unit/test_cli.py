@@ -38,8 +38,8 @@ def no_tensorflow(tmp_path):
         (["smoke", "--data", "phantom", "--set", "resnet50v2.weights=nowhere.h5"], "there is no such file"),
     ],
 )
-def test_bad_usage_is_exit_2_one_line_and_no_tensorflow(run_all, no_tensorflow, phantom_root, arguments, words):
-    done = run_all(*arguments, **no_tensorflow)
+def test_bad_usage_is_exit_2_one_line_and_no_tensorflow(run_all, no_tensorflow, phantom_root, arguments, words, tmp_path):
+    done = run_all(*arguments, "--out", tmp_path, **no_tensorflow)
     assert done.returncode == 2, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("drawing")]
     assert line.startswith("error: ") and words in line
@@ -59,8 +59,8 @@ def test_unwritable_folder(run_all, tmp_path):
     assert done.returncode == 2 and "give another folder with --out" in done.stderr
 
 
-def test_unwritable_cache_is_one_line(run_all):
-    done = run_all("smoke", "--data", "phantom", CXR_CACHE="/dev/null/x")
+def test_unwritable_cache_is_one_line(run_all, tmp_path):
+    done = run_all("smoke", "--data", "phantom", "--out", tmp_path, CXR_CACHE="/dev/null/x")
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "$CXR_CACHE" in done.stderr
 
 

@@ -20,7 +20,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
-from cxr_utils import cli, manifest, params, paths, repetition
+from cxr_utils import cli, manifest, params, paths, repetition, run_state, scoring, sources
 from cxr_utils.folds import breakdown, split_folds
 from cxr_utils.params import STEPS, UsageError
 
@@ -209,3 +209,19 @@ def test_records_of_any_content(record, mixed):
         file = Path(folder) / "run.json"
         file.write_text(json.dumps({**whole, **record} if mixed and isinstance(record, dict) else record), encoding="utf-8")
         _refused(lambda: repetition.params_of(repetition.read_record(file), file))
+
+
+@given(st.dictionaries(st.sampled_from(["steps", "data", "problems", "parameters"]), VALUES) | VALUES, VALUES, VALUES)
+def test_odd_files_in_a_run_folder_are_run_over(record, scores, card):
+    """Whatever a run's own files hold, its steps are found to be run, not to be right."""
+    asked = params.load("smoke", ["data.source=phantom"])
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UnicodeEncodeError):
+        root = paths.RunFolder(Path(folder) / "run").make()
+        files = {root.record: record, root.metrics: {"models": scores, "data": scores}, root.model_card("baseline_cnn"): card}
+        for file, content in files.items():
+            file.write_text(json.dumps(content), encoding="utf-8")
+        known = manifest.Manifest(root.root, None, None, "digest")
+        run = run_state.Run(root, "smoke", asked, sources.plan(asked.data), known, paths.read_json(root.record))
+        assert {decision.action for decision in run_state.decide(run)} == {"run"}
+        assert "trained" in run_state.training_ahead("02_baseline_cnn", run)
+        scoring.forget("baseline_cnn", root)

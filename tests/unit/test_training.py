@@ -50,8 +50,8 @@ def test_same_training_is_not_done_twice(trained, learner, learner_data, folder,
 
 
 def test_training_key_follows_what_decides_the_weights(learner):
-    key = keys.training_key("baseline_cnn", learner, "digest", RANDOM)
-    assert keys.training_key("baseline_cnn", learner, "other", RANDOM) != key
+    key = keys.training_key("baseline_cnn", learner, "digest", "random")
+    assert keys.training_key("baseline_cnn", learner, "other", "random") != key
     for change, same in (
         ("baseline_cnn.epochs=9", False),
         ("augmentation.zoom=0.2", False),
@@ -61,7 +61,7 @@ def test_training_key_follows_what_decides_the_weights(learner):
         ("evaluation.resamples=300", True),
     ):
         overrides = ["data.phantom_images=500", "baseline_cnn.epochs=8", "baseline_cnn.image_size=64", change]
-        assert (keys.training_key("baseline_cnn", params.load("smoke", overrides), "digest", RANDOM) == key) == same, change
+        assert (keys.training_key("baseline_cnn", params.load("smoke", overrides), "digest", "random") == key) == same, change
 
 
 def test_same_seed_same_weights(smoke):
