@@ -199,7 +199,9 @@ def verdict(models: dict[str, Any], floors: dict[str, Any], gaps: pd.DataFrame |
         better = [MODEL_NAMES["resnet50v2" if compared.loc[score, "difference"] > 0 else "baseline_cnn"] for score in apart]
         told = [f"{name} is better in {score}" for name, score in zip(better, apart, strict=True)]
         sentences.append(
-            f"Between the two: {', '.join(told)}, by one seed each." if told else "This test set cannot tell which of the two is better."
+            f"Between the two: {', '.join(told)}, by one training of each."
+            if told
+            else "This test set cannot tell which of the two is better."
         )
     if models:
         sentences.append(_worth(models, floors, standing))
@@ -210,12 +212,12 @@ def _worth(models: dict[str, Any], floors: dict[str, Any], standing: str) -> str
     """What the scores stand above, and for whom they are."""
     test = next(iter(models.values()))["test"]
     share = sum(test["confusion_matrix"][1]) / test["n"]
-    above = f"For nothing one gets an accuracy of {share:.3f} by always answering PNEUMONIA"
+    above = f"Without looking at the lungs, always answering PNEUMONIA has an accuracy of {share:.3f}"
     if "metadata" in floors and floors["metadata"]["test"]["auroc"] is not None:
-        above += f", and an AUROC of {with_interval(floors['metadata']['test'], 'auroc')} from the files' metadata alone"
+        above += f", and the files' metadata alone give an AUROC of {with_interval(floors['metadata']['test'], 'auroc')}"
     whole = sum(published.COUNTS["test"].values())
     part = f" {test['n']} of the {whole} published test images were scored." if standing == "published" and test["n"] != whole else ""
-    return f"{above}.{part} {'Drawings, not children.' if standing == 'synthetic' else 'Not for patients.'}"
+    return f"{above}.{part} {'These are drawings, not radiographs.' if standing == 'synthetic' else 'Not for clinical use.'}"
 
 
 def about_decision_curve(predictions: dict[str, pd.DataFrame]) -> list[str]:

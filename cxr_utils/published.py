@@ -52,7 +52,7 @@ ORIGINAL = {
 
 OTHERS = (
     Score("Kermany et al. 2018, Inception V3", 0.928, 0.968, 0.932, 0.901, "ImageNet weights", source="doi:10.1016/j.cell.2018.02.010"),
-    Score("MedMNIST v2, ResNet-50, 224 px", 0.884, 0.962, note="PneumoniaMNIST, from scratch", source=MEDMNIST),
+    Score("MedMNIST v2, ResNet-50", 0.884, 0.962, note="PneumoniaMNIST, 28 px enlarged to 224, from scratch", source=MEDMNIST),
     Score("MedMNIST v2, Google AutoML Vision", 0.946, 0.991, note="PneumoniaMNIST, 28 px", source=MEDMNIST),
     Score("Keras example, X-rays with TPUs", 0.814, note="small CNN at 180 px", source="keras.io, xray_classification_with_tpus"),
     Score("Rajaraman et al. 2018, VGG16", 0.962, 0.993, note="ImageNet weights, cropped to the lungs", source="doi:10.3390/app8101715"),
