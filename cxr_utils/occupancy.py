@@ -88,5 +88,5 @@ def _clean(folder: paths.RunFolder, left: Path) -> None:
     for part in list(folder.parts()):
         part.unlink(missing_ok=True)
     ours = left.parent == Path(tempfile.gettempdir()) and left.name.startswith(PREFIX)
-    if ours and left.is_dir() and not left.is_symlink() and left.stat().st_uid == os.getuid():
+    if ours and left.is_dir() and left.stat().st_uid == os.getuid():
         shutil.rmtree(left, ignore_errors=True)

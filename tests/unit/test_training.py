@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -52,6 +54,7 @@ def test_same_training_is_not_done_twice(trained, learner, learner_data, folder,
 def test_training_key_follows_what_decides_the_weights(learner):
     key = keys.training_key("baseline_cnn", learner, "digest", "random")
     assert keys.training_key("baseline_cnn", learner, "other", "random") != key
+    assert keys.training_key("baseline_cnn", learner, "digest", "weights") != key
     for change, same in (
         ("baseline_cnn.epochs=9", False),
         ("augmentation.zoom=0.2", False),
@@ -191,3 +194,21 @@ def test_the_original_protocol_chooses_on_val(smoke):
     assert trained.card["chosen_by"] == "validation_loss" and "stress_loss" not in trained.history
     unscaled = trained.model.get_layer("unscaled")
     assert unscaled(np.ones((1, 2, 2, 1), "float32")).numpy().max() == 255
+
+
+@pytest.mark.parametrize(
+    ("weights_asked", "start", "taken"),
+    [("none", "random", True), ("none", "0" * 64, False), ("auto", "random", True), ("auto", "0" * 64, True), ("imagenet", "0" * 64, True)],
+)
+def test_what_auto_came_to_is_part_of_the_model(tmp_path, weights_asked, start, taken):
+    """A model is taken as it was trained, whether or not ImageNet weights could be had now; nothing is fetched to tell."""
+    asked = params.load("smoke", [f"resnet50v2.weights={weights_asked}", "resnet50v2.weights_address=http://127.0.0.1:9"])
+    run = paths.RunFolder(tmp_path).make()
+    run.model("resnet50v2").write_bytes(b"a model")
+    key = keys.training_key("resnet50v2", asked, "digest", start)
+    card = {"training_key": key, "start": start, "sha256": paths.digest(run.model("resnet50v2")), "history": []}
+    run.model_card("resnet50v2").write_text(json.dumps(card))
+    assert keys.is_trained("resnet50v2", asked, "digest", run) == taken
+    assert not keys.is_trained("resnet50v2", asked, "other", run)
+    run.model("resnet50v2").write_bytes(b"another one")
+    assert not keys.is_trained("resnet50v2", asked, "digest", run)
