@@ -24,7 +24,7 @@ from PIL import Image
 from cxr_utils import paths
 from cxr_utils.params import MODELS
 
-PARTS = ("run_all.py", "cxr_utils", "notebooks", "params")
+PARTS = ("cxr_utils", "notebooks", "params")
 SMALL = {
     "baseline_cnn.epochs": 3,
     "baseline_cnn.average": 0.9,
@@ -34,6 +34,14 @@ SMALL = {
 }
 ENOUGH = 600  # seconds that no run takes
 MARK = "CXR_TEST_BENCH"  # by its value the processes of a bench are known, whoever their parent is
+
+
+def copy_project(target):
+    """Copy what a run needs, so that a test may change it."""
+    for part in PARTS:
+        shutil.copytree(paths.ROOT / part, target / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(paths.ROOT / "run_all.py", target)
+    return target
 
 
 def _before(limit):
@@ -47,14 +55,7 @@ class Bench:
     """A copy of the project with its own reports and temporary files; runs share the cache of the tests."""
 
     def __init__(self, folder):
-        self.project, self.mark = folder / "project", uuid.uuid4().hex
-        for part in PARTS:
-            source = paths.ROOT / part
-            ignored = shutil.ignore_patterns("__pycache__")
-            self.project.mkdir(exist_ok=True)
-            (shutil.copytree if source.is_dir() else shutil.copy)(
-                source, self.project / part, **({"ignore": ignored} if source.is_dir() else {})
-            )
+        self.project, self.mark = copy_project(folder / "project"), uuid.uuid4().hex
         self.out, self.said = folder / "reports", folder / "said.txt"
         self.temporary = Path(tempfile.mkdtemp(prefix="f"))  # short, as sockets lie in it
         self.run = paths.RunFolder(self.out / "run")

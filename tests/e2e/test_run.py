@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import faults
 import nbformat
 import numpy as np
 import pandas as pd
@@ -213,9 +214,7 @@ TAKEN, TRAINED = "its model is taken as it was trained", "its model is trained"
     ids=["plot", "template", "augmentation", "prose", "spacing"],
 )
 def test_a_model_is_trained_again_only_for_what_decides_it(smoke_run, out, tmp_path, file, change, reason, models):
-    for part in ("cxr_utils", "notebooks", "params"):
-        shutil.copytree(paths.ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(paths.ROOT / "run_all.py", tmp_path)
+    faults.copy_project(tmp_path)
     changed = change((tmp_path / file).read_text())
     assert changed != (tmp_path / file).read_text()
     (tmp_path / file).write_text(changed)
