@@ -11,7 +11,7 @@ pixels and a split by patient), ``metrics`` and ``uncertainty`` (scores, and how
 model to predictions and ``metrics.json``), ``plots``, ``model_plots``, ``data_findings``, ``findings``,
 ``closer_look``, ``comparison``, ``beside_published``, ``recommendations``, ``model_card`` and ``slider``
 (from numbers to figures, tables and sentences), and ``run_state``, ``provenance``, ``occupancy``, ``report``,
-``execution``, ``pipeline``, ``repetition``, ``reference`` and ``cli`` (from notebooks to a folder of reports).
+``execution``, ``pipeline``, ``repetition``, ``reference``, ``description`` and ``cli`` (from notebooks to a folder of reports).
 
 Importing the package has no side effects and does not import TensorFlow.
 """

@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shutil
 import signal
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from . import images, params, paths, pipeline, repetition, run_state, sources
-from .folds import breakdown
+from . import description, images, params, paths, pipeline, repetition, run_state, sources
+from .description import one_line
 from .manifest import check_layout, read_manifest
 from .occupancy import alone_in
 from .params import STEPS, UsageError
@@ -54,7 +52,7 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
     try:
         return command(arguments)
     except UsageError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return BAD_USAGE
     except KeyboardInterrupt:
         print("interrupted; the same command resumes the run", file=sys.stderr)
@@ -64,13 +62,8 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         return TERMINATED
     except Exception as error:
         log.exception("unexpected")
-        print(f"error: {type(error).__name__}: {_one_line(error)[:300]}; {_remedy(error)}", file=sys.stderr)
+        print(f"error: {type(error).__name__}: {one_line(error)[:300]}; {_remedy(error)}", file=sys.stderr)
         return FAILED
-
-
-def _one_line(said: object) -> str:
-    """Text that may hold names of files, for a terminal: what would break the line or act on the terminal is escaped."""
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(str(said).split()))
 
 
 def _remedy(error: Exception) -> str:
@@ -269,7 +262,7 @@ def _print_summary(run: Run, decisions: Sequence[run_state.Decision], problems: 
         print(f"{model:<14} test: accuracy {test['accuracy']:.3f}, AUROC {test['auroc']:.3f}, "
               f"sensitivity {test['sensitivity']:.3f}, specificity {test['specificity']:.3f} (n = {test['n']})")  # fmt: skip
     for problem in problems:
-        print(f"error: {_one_line(problem)}; more in {run.folder.log}", file=sys.stderr)
+        print(f"error: {one_line(problem)}; more in {run.folder.log}", file=sys.stderr)
     print(f"open {run.folder.index}", flush=True)
     if run.source.synthetic:
         print(f"SYNTHETIC data: these scores say nothing about real X-rays. For the real set: {sources.REAL_RUN} ({sources.REAL_RUN_COST})")
@@ -288,34 +281,5 @@ def main(arguments: Sequence[str]) -> int:
         print(reference(), end="")
         return DONE
     chosen = params.load("default", asked.set, _source(asked.source))
-    _print_data(images.open_data(chosen, images.OVERVIEW_SIZE, progress=True))
+    description.show(images.open_data(chosen, images.OVERVIEW_SIZE, progress=True))
     return DONE
-
-
-def _print_data(data: images.XRays) -> None:
-    from . import audit, data_findings, published  # here, as scikit-learn and seaborn take seconds to import
-
-    standing = published.standing(data.source.kind, data.manifest.counts())
-    audited = audit.audit(data)
-    print(f"{data.source.kind}{' (SYNTHETIC)' if data.source.synthetic else ''}: {data.manifest.root}")
-    for sentence in (published.STANDINGS[standing], *data_findings.against_published(data, standing)):
-        _print_wrapped(sentence)
-    for name, value in data_findings.origin(data, standing).items():
-        _print_wrapped(f"{name}: {value}")
-    print("\nimages and patients by published folder:")
-    print(breakdown(data.files, "split").to_string())
-    print("\nby fold, as a run with default parameters uses them:")
-    print(breakdown(data.files, "fold").to_string())
-    print("\naudit:")
-    for finding in audited:
-        _print_wrapped(f"{finding.verdict}: {finding.check}. {finding.says}{finding.remedy and ' Remedy: '}{finding.remedy}")
-    for finding in audited:
-        if finding.files:
-            print(f"\n{finding.check}, files (those joined by = belong together):")
-        for name in finding.files:
-            print(f"  {_one_line(name)}")
-
-
-def _print_wrapped(sentence: str) -> None:
-    width = max(shutil.get_terminal_size((120, 24)).columns - 2, 40)
-    print(textwrap.fill(sentence, width, initial_indent="  ", subsequent_indent="    "))

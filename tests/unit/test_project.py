@@ -14,7 +14,7 @@ ORDER = [
     *["gradcam", "evaluation", "calibration", "scoring"],
     *["plots", "model_plots", "data_findings", "findings", "closer_look"],
     *["comparison", "beside_published", "recommendations", "model_card", "slider"],
-    *["run_state", "provenance", "occupancy", "report", "execution", "pipeline", "repetition", "reference", "cli"],
+    *["run_state", "provenance", "occupancy", "report", "execution", "pipeline", "repetition", "reference", "description", "cli"],
 ]
 
 
