@@ -9,10 +9,8 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
-import nbformat
-
 from . import paths
-from .params import Params
+from .params import Params, UsageError
 
 # What decides a model's weights: when one of these changes, it is trained again.
 MODULES = (
@@ -86,9 +84,21 @@ def is_trained(name: str, params: Params, manifest: str, run: paths.RunFolder) -
 
 
 def notebook_digest(step: str) -> str:
-    """Return a digest of a notebook's cells as they read: neither outputs nor what an editor notes beside them count."""
-    notebook = nbformat.read(paths.NOTEBOOKS / f"{step}.ipynb", as_version=4)
-    return digest_of([[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in notebook.cells])
+    """Return a digest of a notebook's cells as they read: neither outputs nor what an editor notes beside them count.
+
+    Raises
+    ------
+    UsageError
+        The file is not a notebook, as after a merge with conflicts.
+    """
+    file = paths.NOTEBOOKS / f"{step}.ipynb"
+    try:  # as plain JSON: nbformat takes a second to import, half of what a run with nothing to do would take
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        return digest_of([[cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])] for cell in cells])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{file}: cannot be read as a notebook ({type(error).__name__}); restore it, or settle the merge that left it so"
+        ) from error
 
 
 @functools.cache

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -68,6 +70,8 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
     from . import execution  # papermill takes a second, which a run with nothing to do saves
 
     execution.quiet_libraries()
+    # What renders reports takes more than a second to import, which the first notebook's kernel takes to start anyway.
+    threading.Thread(target=importlib.import_module, args=(".report", __package__)).start()
     problems: dict[str, str] = {}
     for step in (decision.step for decision in decisions if decision.action == "run"):
         blocking = [needed for needed in NEEDS.get(step, ()) if needed in problems]
@@ -125,9 +129,11 @@ def _drop(step: str, run: Run, blocking: str) -> str:
 
 def _attempt(step: str, run: Run, force: bool) -> str:
     """Run a step and render its report, however it ends; returns what is wrong, or an empty string."""
-    from . import execution, report
+    from . import execution
 
     def render(failed: bool) -> None:
+        from . import report
+
         if run.folder.executed(step).is_file():
             report.render(step, run.folder, run.source.synthetic, failed)
 

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from cxr_utils import cli, paths
+from cxr_utils import cli, keys, paths
+from cxr_utils.params import UsageError
 
 
 @pytest.fixture
@@ -72,6 +73,13 @@ def test_data_command_says_what_it_holds(phantom_root, capsys):
         (phantom_root / "train" / "NORMAL" / "<b>note.txt").unlink()
     printed = capsys.readouterr().out
     assert "phantom (SYNTHETIC)" in printed and "1 files were left out" in printed and "not one of .jpeg" in printed
+
+
+def test_a_notebook_with_a_merge_in_it_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    (tmp_path / "01_eda.ipynb").write_text("<<<<<<< HEAD\n{}\n=======")
+    with pytest.raises(UsageError, match=r"01_eda.ipynb: cannot be read as a notebook .*settle the merge"):
+        keys.notebook_digest("01_eda")
 
 
 def test_wrong_python_is_one_line(tmp_path):
