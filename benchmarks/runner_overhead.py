@@ -4,7 +4,8 @@
 
 Both run the same notebooks with the parameters of the smoke profile on the SYNTHETIC phantom, one by one and in
 turns, each in a process of its own that starts from nothing. Bare is papermill alone: no reports, no index, no
-record, no checks.
+record, no checks. What the kernels do is the same in both but takes some seconds more or less from one time to the
+next, so the overhead is told twice: of the whole, and of what is spent outside the notebooks.
 """
 
 from __future__ import annotations
@@ -23,16 +24,20 @@ from cxr_utils import paths
 from cxr_utils.params import STEPS
 
 BARE = """
-import json, sys
+import json, sys, time
 import papermill
 from pathlib import Path
 from cxr_utils.execution import OwnInterpreterKernelManager
 asked = json.loads(sys.argv[1])
+inside = 0
 for step, values in asked["steps"].items():
+    started = time.perf_counter()
     target = str(Path(asked["target"]) / f"{step}.ipynb")
     manager = OwnInterpreterKernelManager(Path(asked["target"]))
     papermill.execute_notebook(f"{asked['notebooks']}/{step}.ipynb", target, values, progress_bar=False, cwd=asked["notebooks"], km=manager)
     manager.stop()
+    inside += time.perf_counter() - started
+print(inside)
 """
 
 
@@ -41,40 +46,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
-    runner, bare, idle = [], [], []
+    rows = []
     with tempfile.TemporaryDirectory(prefix="b") as folder:
         whole(Path(folder), "warm")  # draws the phantom and fills the caches of both
         for number in range(asked.rounds):
             first, then = (whole, alone) if number % 2 else (alone, whole)
             found = {way: way(Path(folder), f"run{number}") for way in (first, then)}
-            runner.append(found[whole])
-            bare.append(found[alone])
-            idle.append(whole(Path(folder), f"run{number}"))
-    with_runner, without, nothing = map(statistics.median, (runner, bare, idle))
-    print(f"the runner, with reports, record and checks: {with_runner:.1f} s")
-    print(f"the bare notebooks: {without:.1f} s")
-    print(f"overhead: {with_runner - without:.1f} s, {with_runner / without:.2f} times as long")
-    print(f"a run with nothing to do: {nothing:.1f} s, {nothing / without:.2f} of the bare notebooks")
+            rows.append([*found[whole], *found[alone], whole(Path(folder), f"run{number}")[0]])
+    runner, inside, bare, inside_bare, idle = map(statistics.median, zip(*rows, strict=True))
+    print(f"the runner, with reports, record and checks: {runner:.1f} s, {inside:.1f} s of it in the notebooks")
+    print(f"the bare notebooks: {bare:.1f} s, {inside_bare:.1f} s of it in the notebooks")
+    print(f"overhead of the whole: {runner - bare:.1f} s, {runner / bare:.2f} times as long")
+    print(f"overhead outside the notebooks: {runner - inside - (bare - inside_bare):.1f} s")
+    print(f"a run with nothing to do: {idle:.1f} s, {idle / bare:.2f} of the bare notebooks")
 
 
-def whole(folder: Path, name: str) -> float:
-    """Return the seconds of ``run_all.py smoke``."""
-    return _seconds([str(paths.ROOT / "run_all.py"), "smoke", "--data", "phantom", "--out", str(folder), "--run", name])
+def whole(folder: Path, name: str) -> tuple[float, float]:
+    """Return the seconds of ``run_all.py smoke``, and those of its notebooks."""
+    seconds, _ = _timed([str(paths.ROOT / "run_all.py"), "smoke", "--data", "phantom", "--out", str(folder), "--run", name])
+    steps = json.loads((folder / name / "run.json").read_text(encoding="utf-8"))["steps"]
+    return seconds, sum(step["seconds"] for step in steps.values())
 
 
-def alone(folder: Path, name: str) -> float:
-    """Return the seconds of the same notebooks, with the same parameters, run by papermill alone into another folder."""
+def alone(folder: Path, name: str) -> tuple[float, float]:
+    """Return the same of papermill alone: the same notebooks with the same parameters, into another folder."""
     target = folder / f"{name}-bare"
     paths.RunFolder(target).make()
     steps = json.loads((folder / "warm" / "run.json").read_text(encoding="utf-8"))["steps"]
     values = {step: steps[step]["parameters"] | {"run_dir": str(target)} for step in STEPS}
-    return _seconds(["-c", BARE, json.dumps({"steps": values, "target": str(target), "notebooks": str(paths.NOTEBOOKS)})])
+    seconds, said = _timed(["-c", BARE, json.dumps({"steps": values, "target": str(target), "notebooks": str(paths.NOTEBOOKS)})])
+    return seconds, float(said.splitlines()[-1])
 
 
-def _seconds(arguments: list[str]) -> float:
+def _timed(arguments: list[str]) -> tuple[float, str]:
     started = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})
-    return time.perf_counter() - started
+    done = subprocess.run(
+        [sys.executable, *arguments], check=True, capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    )
+    return time.perf_counter() - started, done.stdout
 
 
 if __name__ == "__main__":

@@ -50,7 +50,14 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
             os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
     log.addHandler(logging.NullHandler())
     try:
-        return command(arguments)
+        code = command(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        log.exception("standard output is closed")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would fail once more as it ends
+        print("stopped, as nobody reads the output any more; the same command goes on", file=sys.stderr)
+        return FAILED
     except UsageError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return BAD_USAGE

@@ -18,7 +18,6 @@ from .params import MODELS
 from .plots import MODEL_NAMES, SPLIT_NAMES
 
 COMPARED = ("accuracy", "auroc", "auprc", "sensitivity", "specificity", "ppv", "npv", "f1", "loss", "brier")
-LESS_IS_BETTER = ("loss", "brier")
 SHOWN = ("accuracy", "auroc", "sensitivity", "specificity")
 
 

@@ -89,9 +89,10 @@ class _Watch:
     Whole lines that the notebook prints go to the log and the last one beside the bar; without a terminal they are printed.
     """
 
-    def __init__(self, step: str, bar: tqdm, manager: OwnInterpreterKernelManager, minutes: float) -> None:
+    def __init__(self, step: str, bar: tqdm, manager: OwnInterpreterKernelManager, minutes: float, epochs: int) -> None:
         self.step, self.bar, self.manager, self.minutes = step, bar, manager, minutes
-        self.rest, self.cell, self.late = "", 0, False
+        self.rest, self.cell, self.late, self.epochs = "", 0, False, 0
+        self._expect(epochs)
 
     def begin(self, cell_index: int, **_: Any) -> None:
         """Called by nbclient before a cell runs."""
@@ -115,10 +116,14 @@ class _Watch:
 
     def _count_epochs(self, line: str) -> None:
         announced, done = re.search(r", (\d+) epochs? of", line), re.match(r"going on after epoch (\d+)|epoch \d+/", line)
-        if announced:
-            self.bar.total += EPOCH * int(announced[1])
+        if announced or ": loaded, trained before" in line:
+            self._expect(int(announced[1]) if announced else 0)
         elif done:
             self.bar.update(EPOCH * int(done[1] or 1))
+
+    def _expect(self, epochs: int) -> None:
+        self.bar.total += EPOCH * (epochs - self.epochs)
+        self.epochs = epochs
 
     def what_ended(self, error: Exception) -> tuple[str, str]:
         """Say what became of the cell that ran, and the remedy."""
@@ -178,7 +183,10 @@ def execute(step: str, parameters: dict[str, Any], target: Path, temporary: Path
     manager = OwnInterpreterKernelManager(temporary)
     # On a terminal a bar is drawn; elsewhere (disable=None) the notebook's lines are printed.
     with tqdm(total=_cells(step), desc=step, disable=None, bar_format=BAR) as bar:
-        watch, plain = _Watch(step, bar, manager, minutes), bar.disable  # a bar that is closed counts as disabled
+        watch, plain = (
+            _Watch(step, bar, manager, minutes, parameters.get("epochs", 0)),
+            bar.disable,
+        )  # a bar that is closed counts as disabled
         try:
             with watch.look():
                 _run(step, part, parameters, manager, watch)

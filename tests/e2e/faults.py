@@ -19,6 +19,7 @@ from pathlib import Path
 
 import nbformat
 import psutil
+import pytest
 from PIL import Image
 
 from cxr_utils import paths
@@ -110,6 +111,33 @@ class Bench:
         notebook.cells.insert(rng.randint(first, len(notebook.cells)), nbformat.v4.new_code_cell(code))
         nbformat.write(notebook, file)
         return lambda: file.write_bytes(before)
+
+
+@contextlib.contextmanager
+def small_disk(folder, megabytes):
+    """A file system of its own, in memory, that a test may fill; skips where mounting one is not allowed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def keep_full(folder, process):
+    """Take what room there is on a disk, again and again, until a process has ended; then give it back."""
+    eaten = folder / "eaten"
+    with eaten.open("ab", buffering=0) as file:
+        while process.poll() is None:
+            with contextlib.suppress(OSError):
+                while file.write(bytes(4096)):
+                    pass
+            time.sleep(0.02)
+    eaten.unlink()
 
 
 def check_stopped(bench):

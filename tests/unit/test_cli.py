@@ -1,4 +1,5 @@
 import functools
+import os
 import signal
 import subprocess
 import sys
@@ -80,6 +81,16 @@ def test_a_notebook_with_a_merge_in_it_is_one_line(monkeypatch, tmp_path):
     (tmp_path / "01_eda.ipynb").write_text("<<<<<<< HEAD\n{}\n=======")
     with pytest.raises(UsageError, match=r"01_eda.ipynb: cannot be read as a notebook .*settle the merge"):
         keys.notebook_digest("01_eda")
+
+
+def test_a_reader_that_has_had_enough_is_one_line():
+    """As ``head`` has, after its lines."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "cxr_utils", "parameters"]
+    done = subprocess.run(command, cwd=paths.ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert done.returncode == 1 and done.stderr == "stopped, as nobody reads the output any more; the same command goes on\n"
 
 
 def test_wrong_python_is_one_line(tmp_path):
