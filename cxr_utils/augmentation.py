@@ -65,17 +65,18 @@ def change(images: tf.Tensor, draws: tf.Tensor, settings: Augmentation, seed: tf
         In 0..1.
     """
     side = tf.cast(tf.shape(images)[1], tf.float32)
+    amount = dict(zip(DRAWS, tf.unstack(draws, len(DRAWS)), strict=True))
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
-        transforms=_transforms(draws[:6], side, settings),
+        transforms=_transforms(amount, side, settings),
         output_shape=tf.shape(images)[1:3],
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode="NEAREST",
     )
-    changed = _sharpness(moved, draws[6] * settings.sharpness)
-    changed = _exposure(changed, draws[7:10], settings)
-    grain = tf.random.stateless_normal(tf.shape(images), tf.convert_to_tensor(seed) + 1) * _each(tf.abs(draws[10]) * settings.noise)
+    changed = _sharpness(moved, amount["sharpness"] * settings.sharpness)
+    changed = _exposure(changed, amount, settings)
+    grain = tf.random.stateless_normal(tf.shape(images), tf.convert_to_tensor(seed) + 1) * _each(tf.abs(amount["noise"]) * settings.noise)
     return tf.clip_by_value(changed + grain, 0.0, 1.0)
 
 
@@ -109,24 +110,25 @@ def _sharpness(images: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
     return images + _each(amount) * (tf.nn.conv2d(rows, line[None, :, None, None], 1, "VALID") - images)
 
 
-def _exposure(images: tf.Tensor, draws: tf.Tensor, settings: Augmentation) -> tf.Tensor:
+def _exposure(images: tf.Tensor, amount: dict[str, tf.Tensor], settings: Augmentation) -> tf.Tensor:
     """Change contrast about the mean, brightness, and the exponent of the grey values."""
     mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
-    changed = (images - mean) * _each(1.0 + settings.contrast * draws[0]) + mean + _each(settings.brightness * draws[1])
+    changed = (images - mean) * _each(1.0 + settings.contrast * amount["contrast"]) + mean
+    changed += _each(settings.brightness * amount["brightness"])
     # The smallest step above 0 keeps the power's gradient and logarithm finite.
-    return tf.clip_by_value(changed, 1e-4, 1.0) ** _each(1.0 + settings.gamma * draws[2])
+    return tf.clip_by_value(changed, 1e-4, 1.0) ** _each(1.0 + settings.gamma * amount["gamma"])
 
 
-def _transforms(draws: tf.Tensor, side: tf.Tensor, settings: Augmentation) -> tf.Tensor:
+def _transforms(amount: dict[str, tf.Tensor], side: tf.Tensor, settings: Augmentation) -> tf.Tensor:
     """Eight numbers an image that map a pixel of the output to one of the input, turning about the centre."""
-    mirror = tf.sign(draws[0]) if settings.flip else tf.ones_like(draws[0])
-    angle = draws[1] * (settings.rotation * math.pi / 180.0)
-    zoom = 1.0 / (1.0 + settings.zoom * draws[2])
-    stretch = (1.0 + settings.stretch) ** (draws[3] / 2.0)
+    mirror = tf.sign(amount["flip"]) if settings.flip else tf.ones_like(amount["flip"])
+    angle = amount["rotation"] * (settings.rotation * math.pi / 180.0)
+    zoom = 1.0 / (1.0 + settings.zoom * amount["zoom"])
+    stretch = (1.0 + settings.stretch) ** (amount["stretch"] / 2.0)
     middle = (side - 1.0) / 2.0
     a, b = zoom * stretch * mirror * tf.cos(angle), -zoom * stretch * tf.sin(angle)
     c, d = zoom / stretch * mirror * tf.sin(angle), zoom / stretch * tf.cos(angle)
-    offset_x = middle + settings.shift * side * draws[4] - (a + b) * middle
-    offset_y = middle + settings.shift * side * draws[5] - (c + d) * middle
+    offset_x = middle + settings.shift * side * amount["shift_x"] - (a + b) * middle
+    offset_y = middle + settings.shift * side * amount["shift_y"] - (c + d) * middle
     none = tf.zeros_like(a)
     return tf.stack([a, b, offset_x, c, d, offset_y, none, none], axis=1)

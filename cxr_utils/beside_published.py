@@ -7,10 +7,8 @@ from typing import Any
 import pandas as pd
 
 from . import published
-from .findings import SCORES, in_place_of, with_interval
+from .findings import SCORES, SHOWN, in_place_of, with_interval
 from .plots import MODEL_NAMES, SPLIT_NAMES
-
-SHOWN = ("accuracy", "auroc", "sensitivity", "specificity")
 
 
 def published_table(models: dict[str, Any], cards: dict[str, Any], data: dict[str, Any]) -> pd.DataFrame:
@@ -35,17 +33,15 @@ def published_table(models: dict[str, Any], cards: dict[str, Any], data: dict[st
 
 
 def _published_row(score: published.Score) -> dict[str, str]:
-    row = {"who": score.who, "test images": str(score.images)}
-    values = {SCORES[name]: getattr(score, name) for name in SHOWN}
-    return (
-        row
-        | {name: "–" if value is None else f"{value:.3f}" for name, value in values.items()}
-        | {"protocol and caveat": f"{score.note}{'; ' * bool(score.source)}{score.source}"}
-    )
+    row = {"who": score.who, "test images": str(published.TEST_IMAGES)}
+    for name in SHOWN:
+        value = getattr(score, name)
+        row[SCORES[name]] = "–" if value is None else f"{value:.3f}"
+    return row | {"protocol and caveat": "; ".join(filter(None, (score.note, score.source)))}
 
 
 def _own_caveat(test: dict[str, Any], card: dict[str, Any], data: dict[str, Any]) -> str:
-    whole = sum(published.COUNTS["test"].values())
+    whole = published.TEST_IMAGES
     width, height = data["median_size"]
     part = "" if test["n"] == whole else f"only {test['n']} of the {whole} published test images, so not row for row comparable; "
     return (
@@ -70,7 +66,7 @@ def beside_original(models: dict[str, Any]) -> pd.DataFrame:
 
 def _against_original(model: str, test: dict[str, Any]) -> str:
     original = published.ORIGINAL[model]
-    images = sum(published.COUNTS["test"].values())
+    images = published.TEST_IMAGES
     gap = test["accuracy"] - original.accuracy
     word = "above" if gap > 0 else "below" if gap < 0 else "at"
     caveat = "" if test["n"] == images else f", though on {test['n']} of its {images} test images, so not row for row"

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from . import description, images, params, paths, pipeline, repetition, run_state, sources
 from .description import one_line
-from .manifest import check_layout, read_manifest
+from .manifest import read_manifest
 from .occupancy import alone_in
 from .params import STEPS, UsageError
 from .pixels import Square
@@ -94,8 +94,11 @@ def run_all(arguments: Sequence[str]) -> int:
     """Run the notebooks 01 to 04 in sequence; see ``python run_all.py --help``."""
     asked = _run_parser().parse_args(arguments)
     record = _recorded(asked) if asked.repeat else None
-    run_params = repetition.params_of(record, asked.repeat, _source(asked.data)) if record else _params(asked)
-    folder = paths.RunFolder(_reports(asked.out) / _run_name(asked, record))
+    where = _source(asked.data)
+    profile = asked.profile or "default"
+    run_params = repetition.params_of(record, asked.repeat, where) if record else params.load(profile, asked.set, where)
+    reports = Path(asked.out).expanduser().resolve() if asked.out else paths.REPORTS
+    folder = paths.RunFolder(reports / _run_name(asked, record))
     if record and folder.record.resolve() == asked.repeat.resolve():
         raise UsageError(f"--run {folder.name}: is the run that would be repeated; give another name")
     steps = tuple(record.done) if record else _steps(asked)
@@ -108,8 +111,6 @@ def run_all(arguments: Sequence[str]) -> int:
         _print_decisions(run, run_state.decide(run, steps, asked.force))
         return DONE
     pipeline.check_data(run)  # what can be known without the data, before a folder is made or anything fetched
-    if source.kind == "folder":
-        check_layout(source.root)
     with alone_in(folder) as run.temporary:
         run.record = paths.read_json(folder.record)  # another run may have ended since
         _log_to(folder)
@@ -138,10 +139,6 @@ def _log_to(folder: paths.RunFolder) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.setLevel(logging.INFO)
     log.addHandler(handler)
-
-
-def _params(asked: argparse.Namespace) -> params.Params:
-    return params.load(asked.profile or "default", asked.set, _source(asked.data))
 
 
 def _recorded(asked: argparse.Namespace) -> repetition.Record:
@@ -200,10 +197,6 @@ def _source(data: str | None) -> str | None:
     if data is None or data in sources.NAMES or not (os.sep in data or os.path.lexists(data)):
         return data
     return str(Path(data).resolve())
-
-
-def _reports(out: str | None) -> Path:
-    return Path(out).expanduser().resolve() if out else paths.REPORTS
 
 
 def _run_name(asked: argparse.Namespace, record: repetition.Record | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,8 @@ def about_errors(part: pd.DataFrame, entry: dict[str, Any]) -> list[str]:
     (_, fp), (fn, _) = entry["confusion_matrix"]
     called = part["score"] >= entry["threshold"]
     wrong = part[called != (part["label"] == "PNEUMONIA")]
-    sure = int((metrics.cross_entropy((wrong["label"] == "PNEUMONIA").to_numpy(int), wrong["score"].to_numpy()) > -math.log(SURE)).sum())
+    of_the_truth = np.where(labels_of(wrong) == 1, wrong["score"], 1 - wrong["score"])
+    sure = int((of_the_truth < SURE).sum())
     return [
         f"{fp + fn} of {entry['n']} test images are called wrongly: {fp} NORMAL ones are called PNEUMONIA and {fn} with PNEUMONIA are "
         f"missed.",
@@ -65,9 +65,16 @@ def telling_cases(part: pd.DataFrame, threshold: float, most: int) -> dict[str, 
     """Return the rows of the surest false alarms, misses and hits among a split's predictions; int, shape (<= most,) each."""
     sick, scores = labels_of(part) == 1, part["score"].to_numpy()
     called = scores >= threshold
-    kinds = {"NORMAL called PNEUMONIA": (~sick & called, -scores), "PNEUMONIA missed": (sick & ~called, scores)}
-    kinds["PNEUMONIA found"] = (sick & called, -scores)
-    return {kind: np.flatnonzero(among)[np.argsort(order[among], kind="stable")][:most] for kind, (among, order) in kinds.items()}
+    kinds = {
+        "NORMAL called PNEUMONIA": (~sick & called, -scores),
+        "PNEUMONIA missed": (sick & ~called, scores),
+        "PNEUMONIA found": (sick & called, -scores),
+    }
+    found = {}
+    for kind, (among, order) in kinds.items():
+        rows = np.flatnonzero(among)
+        found[kind] = rows[np.argsort(order[rows], kind="stable")][:most]
+    return found
 
 
 def case_titles(cases: pd.DataFrame) -> list[str]:

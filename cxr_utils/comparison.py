@@ -1,4 +1,4 @@
-"""What the two models are to each other and to published work: tables and sentences from their predictions."""
+"""What the two models are to each other: tables and sentences from their predictions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from sklearn.metrics import cohen_kappa_score
 
 from . import metrics, published, uncertainty
 from .evaluation import best_interval, labels_of
-from .findings import SCORES, number, with_interval
+from .findings import SCORES, SHOWN, number, with_interval
 from .folds import chosen_on
 from .params import MODELS
 from .plots import MODEL_NAMES, SPLIT_NAMES
 
 COMPARED = ("accuracy", "auroc", "auprc", "sensitivity", "specificity", "ppv", "npv", "f1", "loss", "brier")
-SHOWN = ("accuracy", "auroc", "sensitivity", "specificity")
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,9 @@ def pair(predictions: dict[str, pd.DataFrame], models: dict[str, Any]) -> Pair:
     frames = [predictions[model].query("split == 'test'") for model in MODELS]
     if list(frames[0]["path"]) != list(frames[1]["path"]):
         raise ValueError("the two models were not scored on the same images; run both again")
-    scores, cuts = zip(
-        *((frame["score"].to_numpy(), models[model]["test"]["threshold"]) for model, frame in zip(MODELS, frames, strict=True)), strict=True
-    )
-    return Pair(labels_of(frames[0]), frames[0]["patient"].to_numpy(), scores, cuts)
+    first, second = (frame["score"].to_numpy() for frame in frames)
+    cuts = models[MODELS[0]]["test"]["threshold"], models[MODELS[1]]["test"]["threshold"]
+    return Pair(labels_of(frames[0]), frames[0]["patient"].to_numpy(), (first, second), cuts)
 
 
 def differences(both: Pair, resamples: int, seed: int) -> pd.DataFrame:
@@ -125,12 +123,10 @@ def about_agreement(both: Pair) -> list[str]:
     wrong, shared = int((~first | ~second).sum()), int((~first & ~second).sum())
     kappa = cohen_kappa_score(*answers) if len(set(np.concatenate(answers))) > 1 else np.nan
     ranks = spearmanr(*both.scores).statistic
-    sentences = [f"The models give the same answer to {np.mean(answers[0] == answers[1]):.1%} of the test images."]
+    alike = f"The models give the same answer to {np.mean(answers[0] == answers[1]):.1%} of the test images"
     if np.isfinite(kappa) and np.isfinite(ranks):
-        sentences[0] = (
-            sentences[0][:-1]
-            + f" (Cohen's kappa {kappa:.2f}); their scores rank the images alike with a Spearman correlation of {ranks:.2f}."
-        )
+        alike += f" (Cohen's kappa {kappa:.2f}); their scores rank the images alike with a Spearman correlation of {ranks:.2f}"
+    sentences = [f"{alike}."]
     if wrong:
         sentences.append(
             f"Of {wrong} images that at least one calls wrongly, both are wrong on {shared}: no vote between the two could mend those."
@@ -172,14 +168,17 @@ def conclusion(models: dict[str, Any], gaps: pd.DataFrame) -> list[str]:
     return sentences
 
 
+def _better(gap: pd.Series) -> str:
+    return MODEL_NAMES["resnet50v2" if gap["difference"] > 0 else "baseline_cnn"]
+
+
 def _gap_sentence(score: str, gap: pd.Series) -> str:
     if not np.isfinite(gap["difference"]):
         return f"In {score} the two cannot be compared: it is undefined on this test set."
-    better = MODEL_NAMES["resnet50v2" if gap["difference"] > 0 else "baseline_cnn"]
     interval = f"{abs(gap['difference']):.3f} (95 % interval of ResNet50V2 minus baseline: {gap['low']:+.3f} to {gap['high']:+.3f})"
     if gap["low"] <= 0 <= gap["high"]:
         return f"In {score} the two are {interval} apart: this test set cannot tell which is better."
-    return f"In {score} {better}, as trained here, is better by {interval}. One seed each: another one may turn that."
+    return f"In {score} {_better(gap)}, as trained here, is better by {interval}. One seed each: another one may turn that."
 
 
 def verdict(models: dict[str, Any], floors: dict[str, Any], gaps: pd.DataFrame | None, standing: str) -> list[str]:
@@ -194,9 +193,10 @@ def verdict(models: dict[str, Any], floors: dict[str, Any], gaps: pd.DataFrame |
         )
     if gaps is not None:
         compared = gaps.set_index("score")
-        apart = [score for score in ("accuracy", "AUROC") if compared.loc[score, "low"] > 0 or compared.loc[score, "high"] < 0]
-        better = [MODEL_NAMES["resnet50v2" if compared.loc[score, "difference"] > 0 else "baseline_cnn"] for score in apart]
-        told = [f"{name} is better in {score}" for name, score in zip(better, apart, strict=True)]
+        told = []
+        for score in ("accuracy", "AUROC"):
+            if compared.loc[score, "low"] > 0 or compared.loc[score, "high"] < 0:
+                told.append(f"{_better(compared.loc[score])} is better in {score}")
         sentences.append(
             f"Between the two: {', '.join(told)}, by one training of each."
             if told
@@ -214,7 +214,7 @@ def _worth(models: dict[str, Any], floors: dict[str, Any], standing: str) -> str
     above = f"Without looking at the lungs, always answering PNEUMONIA has an accuracy of {share:.3f}"
     if "metadata" in floors and floors["metadata"]["test"]["auroc"] is not None:
         above += f", and the files' metadata alone give an AUROC of {with_interval(floors['metadata']['test'], 'auroc')}"
-    whole = sum(published.COUNTS["test"].values())
+    whole = published.TEST_IMAGES
     part = f" {test['n']} of the {whole} published test images were scored." if standing == "published" and test["n"] != whole else ""
     return f"{above}.{part} {'These are drawings, not radiographs.' if standing == 'synthetic' else 'Not for clinical use.'}"
 

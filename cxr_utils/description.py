@@ -31,7 +31,8 @@ def show(data: images.XRays) -> None:
     print(breakdown(data.files, "fold").to_string())
     print("\naudit:")
     for finding in audited:
-        _print_wrapped(f"{finding.verdict}: {finding.check}. {finding.says}{finding.remedy and ' Remedy: '}{finding.remedy}")
+        remedy = f" Remedy: {finding.remedy}" if finding.remedy else ""
+        _print_wrapped(f"{finding.verdict}: {finding.check}. {finding.says}{remedy}")
     for finding in audited:
         if finding.files:
             print(f"\n{finding.check}, files (those joined by = belong together):")

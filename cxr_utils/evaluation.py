@@ -86,18 +86,9 @@ def best_interval(entry: dict[str, Any], score: str) -> list[float] | None:
     """
     found, other = entry["ci95"].get(score), entry.get("wilson95", {}).get(score)
     if other:
-        right, whole = _parts(entry, score)
+        right, whole = (entry["right"], entry["n"]) if score == "rate" else metrics.shares(entry["confusion_matrix"])[score]
         return other if whole < FEW or min(right, whole - right) < FEW_EITHER_WAY else found
     return found if found and entry["n"] >= FEW and found[0] < found[1] else None
-
-
-def _parts(entry: dict[str, Any], score: str) -> tuple[int, int]:
-    """The images that are right among those that a share is of."""
-    if score == "rate":
-        return entry["right"], entry["n"]
-    (tn, fp), (fn, tp) = entry["confusion_matrix"]
-    shares = {"accuracy": (tn + tp, entry["n"]), "sensitivity": (tp, tp + fn), "specificity": (tn, tn + fp)}
-    return (shares | {"ppv": (tp, tp + fp), "npv": (tn, tn + fn)})[score]
 
 
 def _interval(value: float | None, sampled: np.ndarray) -> list[float] | None:

@@ -183,10 +183,8 @@ def execute(step: str, parameters: dict[str, Any], target: Path, temporary: Path
     manager = OwnInterpreterKernelManager(temporary)
     # On a terminal a bar is drawn; elsewhere (disable=None) the notebook's lines are printed.
     with tqdm(total=_cells(step), desc=step, disable=None, bar_format=BAR) as bar:
-        watch, plain = (
-            _Watch(step, bar, manager, minutes, parameters.get("epochs", 0)),
-            bar.disable,
-        )  # a bar that is closed counts as disabled
+        watch = _Watch(step, bar, manager, minutes, parameters.get("epochs", 0))
+        plain = bar.disable  # asked now, as a bar that is closed counts as disabled
         try:
             with watch.look():
                 _run(step, part, parameters, manager, watch)
@@ -261,7 +259,8 @@ def _failing_cell(step: str, error: PapermillExecutionError) -> str:
     reason = " ".join(str(error.evalue).split())[:300]
     full = any(f"[Errno {number}]" in reason for number in paths.NO_ROOM)
     remedy = "make room on that disk" if full else "mend that"
-    return f"{step}: cell {error.exec_count} ({first[:60]}) raised {error.ename}: {reason}; {remedy}, and the same command resumes the run"
+    cell = f"{step}: cell {error.cell_index + 1} ({first[:60]})"
+    return f"{cell} raised {error.ename}: {reason}; {remedy}, and the same command resumes the run"
 
 
 def quiet_libraries() -> None:

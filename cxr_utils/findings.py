@@ -28,7 +28,8 @@ SCORES = {
     "brier": "Brier score",
     "ece": "calibration error",
 }
-BRIEF = ("accuracy", "auroc", "sensitivity", "specificity", "ppv", "npv")
+SHOWN = ("accuracy", "auroc", "sensitivity", "specificity")
+BRIEF = (*SHOWN, "ppv", "npv")
 FLOOR_NAMES = {"always_pneumonia": "floor: always PNEUMONIA", "metadata": "floor: metadata alone"}
 POINT_NAMES = {"half": "0.5", "youden": "Youden", "sensitivity": "target sensitivity"}
 CRITERIA = {"stress_loss": "log loss on the stress validation", "validation_loss": "log loss on val"}
@@ -87,9 +88,9 @@ def operating_point_table(entry: dict[str, Any]) -> pd.DataFrame:
     for name, point in entry["operating_points"].items():
         in_use = " (in use)" if name == entry["operating_point"] else ""
         row = {"operating point": POINT_NAMES[name] + in_use, "threshold": f"{point['threshold']:.3f}"}
-        rows.append(
-            row | {SCORES[score]: with_interval(point, score) for score in ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")}
-        )
+        for score in ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1"):
+            row[SCORES[score]] = with_interval(point, score)
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -97,9 +98,11 @@ def calibration_table(splits: dict[str, Any]) -> pd.DataFrame:
     """Return log loss, Brier score and calibration error of each split before and after calibration."""
     rows = []
     for split, entry in splits.items():
-        pairs = [(SCORES[score], entry["uncalibrated"][score], entry[score]) for score in ("loss", "brier", "ece")]
-        values = {(score, when): value for score, *both in pairs for when, value in zip(("before", "after"), both, strict=True)}
-        rows.append(pd.Series(values, name=SPLIT_NAMES[split]))
+        row = {}
+        for score in ("loss", "brier", "ece"):
+            row[SCORES[score], "before"] = entry["uncalibrated"][score]
+            row[SCORES[score], "after"] = entry[score]
+        rows.append(pd.Series(row, name=SPLIT_NAMES[split]))
     return pd.DataFrame(rows)
 
 
@@ -121,12 +124,15 @@ def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standin
     (tn, fp), (fn, tp) = test["confusion_matrix"]
     floor = (tp + fn) / test["n"]
     drawn = "SYNTHETIC " if standing == "synthetic" else ""
+    half = test["operating_points"]["half"]
     sentences = [
         f"On the {test['n']} {drawn}test images, {name} reaches an accuracy of "
         f"{with_interval(test, 'accuracy')} and an AUROC of {with_interval(test, 'auroc')}.",
         f"Always answering PNEUMONIA would be right in {floor:.1%} of them: the model is {_points(test['accuracy'] - floor)}.",
         f"At the threshold of {test['threshold']:.3f} ({POINT_NAMES[test['operating_point']]}) it calls "
         f"{tp} of {tp + fn} PNEUMONIA and {tn} of {tn + fp} NORMAL {drawn}images correctly.",
+        f"At a threshold of 0.5 the same scores would give an accuracy of "
+        f"{number(half, 'accuracy')} at a specificity of {number(half, 'specificity')}.",
         f"From {SPLIT_NAMES[chosen]} to test its accuracy goes from {number(validation, 'accuracy')} to "
         f"{number(test, 'accuracy')} and its AUROC from {number(validation, 'auroc')} to {number(test, 'auroc')}.",
         f"Network: {card['network']}{in_place_of(model, card['network'])}. Weights at the start: {card['weights'].split(' (')[0]}. Trained "
@@ -138,21 +144,18 @@ def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standin
             f"First the head alone was trained, for {head['epochs']} epochs on features computed once; that gave a log loss of "
             f"{head['validation_loss']:.3f} on {SPLIT_NAMES[chosen]}. Then all layers but batch norm were trained, the early ones least."
         )
-    half = test["operating_points"]["half"]
-    sentences.insert(
-        3,
-        f"At a threshold of 0.5 the same scores would give an accuracy of "
-        f"{number(half, 'accuracy')} at a specificity of {number(half, 'specificity')}.",
-    )
     return sentences
 
 
 def about_networks(models: dict[str, Any], run: RunFolder) -> list[str]:
     """Say where another backbone stands in the place that a model's name speaks of."""
-    found = [(model, read_card(model, run)["network"]) for model in models if run.model_card(model).is_file()]
-    return [
-        f"The network of this run is {network}{in_place_of(model, network)}." for model, network in found if in_place_of(model, network)
-    ]
+    sentences = []
+    for model in models:
+        network = read_card(model, run)["network"] if run.model_card(model).is_file() else ""
+        place = in_place_of(model, network) if network else ""
+        if place:
+            sentences.append(f"The network of this run is {network}{place}.")
+    return sentences
 
 
 def in_place_of(model: str, network: str) -> str:
@@ -169,7 +172,7 @@ def about_floor(test: dict[str, Any], standing: str) -> list[str]:
     drawn = "SYNTHETIC " if standing == "synthetic" else ""
     sentences = []
     if standing == "published":
-        sick, images = published.COUNTS["test"]["PNEUMONIA"], sum(published.COUNTS["test"].values())
+        sick, images = published.COUNTS["test"]["PNEUMONIA"], published.TEST_IMAGES
         original = published.ORIGINAL["baseline_cnn"]
         sentences.append(
             f"Of the {images} published test images {sick} are PNEUMONIA. Who answers PNEUMONIA for every image is right in "

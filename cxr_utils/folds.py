@@ -103,7 +103,10 @@ def reused_numbers(files: pd.DataFrame) -> pd.Series:
 
 
 def _number(patient: str) -> str:
-    return re.sub(r"^(person\d+)_.*|^NORMAL2-(?=IM)", lambda found: found[1] or "", patient)
+    person = re.match(r"person\d+(?=_)", patient)
+    if person:
+        return person[0]
+    return patient.removeprefix("NORMAL2-") if patient.startswith("NORMAL2-IM") else patient
 
 
 def breakdown(files: pd.DataFrame, by: str) -> pd.DataFrame:
@@ -114,13 +117,13 @@ def breakdown(files: pd.DataFrame, by: str) -> pd.DataFrame:
 
 
 def _assert_split(files: pd.DataFrame) -> None:
-    folds = {fold: part for fold, part in files.groupby("fold") if fold in ("train", "validation")}
-    for fold in ("train", "validation"):
-        missing = set(LABELS) - set(folds[fold]["label"]) if fold in folds else set(LABELS)
+    train, validation = (files[files["fold"] == fold] for fold in ("train", "validation"))
+    for fold, part in (("train", train), ("validation", validation)):
+        missing = set(LABELS) - set(part["label"])
         if missing:
             raise UsageError(
                 f"data: no {min(missing)} is left for {fold}; more training patients or another data.validation_fraction are needed"
             )
-    shared = set(folds["train"]["patient"]) & set(folds["validation"]["patient"])
+    shared = set(train["patient"]) & set(validation["patient"])
     if shared:
         raise AssertionError(f"patients on both sides of the split: {sorted(shared)[:3]}")

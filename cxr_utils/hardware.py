@@ -51,10 +51,7 @@ def _bfloat16_pays() -> bool:
     if not any(flag in processor for flag in FLAGS):
         return False
     kept = paths.cache_folder() / "bfloat16.json"
-    try:
-        known = json.loads(kept.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
+    known = paths.read_json(kept)
     key = f"{processor} tensorflow {tf.__version__}"
     if not isinstance(known.get(key), float):
         known = {key: _speed_of(tf.float32) / _speed_of(tf.bfloat16)}
@@ -83,8 +80,8 @@ def _speed_of(kind: tf.DType, repeats: int = 7) -> float:
     return statistics.median(seconds[1:])
 
 
-def check_memory(network: keras.Model, batch_size: int, used: Sequence[str], available: int | None = None) -> None:
-    """Raise UsageError where a training step cannot fit into memory, by what the maps of all layers alone take.
+def check_memory(network: keras.Model, batch_size: int, used: Sequence[str]) -> None:
+    """Raise UsageError where a training step cannot fit into memory, by what the maps of the layers with weights alone take.
 
     A GPU says by itself that a batch is too large; without one the system would end the process without a word.
 
@@ -96,14 +93,12 @@ def check_memory(network: keras.Model, batch_size: int, used: Sequence[str], ava
         Images in a step.
     used : sequence of str
         The devices, from `devices`.
-    available : int, optional
-        Bytes; by default those that are free on this machine.
     """
     if any("GPU" in device for device in used):
         return
     maps = sum(math.prod(layer.output.shape[1:]) for layer in leaves(network) if hasattr(layer, "kernel"))
     needed = (4 if network.compute_dtype == "float32" else 2) * batch_size * maps
-    free = psutil.virtual_memory().available if available is None else available
+    free = psutil.virtual_memory().available
     if needed > free:
         raise UsageError(
             f"batch_size = {batch_size}: a step takes more than {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "

@@ -98,7 +98,7 @@ def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> n
 
 
 def as_filed(manifest: Manifest, names: Sequence[str]) -> list[np.ndarray]:
-    """Return some images upright and grey in their own aspect, a few hundred pixels high; uint8, shape (height, width)."""
+    """Return some images upright and grey in their own aspect, JPEGs reduced to a few hundred pixels; uint8, shape (height, width)."""
     pictures = []
     for name in names:
         with Image.open(manifest.root / name) as image:
@@ -141,7 +141,7 @@ class XRays:
     @property
     def unit(self) -> str:
         """What an interval resamples: ``patient``, or ``image`` where patients are not known."""
-        return self.source.resampled if patients_known(self.files) else "image"
+        return "patient" if patients_known(self.files) else "image"
 
     @property
     def chosen_on(self) -> str:

@@ -78,7 +78,7 @@ def is_trained(name: str, params: Params, manifest: str, run: paths.RunFolder) -
     if asked in ("auto", "imagenet"):
         start = str(card.get("start"))
     else:
-        start = "random" if asked == "none" else paths.digest(paths.from_root(asked))
+        start = "random" if asked == "none" else paths.digest(settings.weights_file)
     same = card.get("training_key") == training_key(name, params, manifest, start)
     return same and isinstance(card.get("history"), list) and card.get("sha256") == paths.digest(run.model(name))
 

@@ -1,4 +1,4 @@
-"""The list of files that a data set is made of, and our split of it by patient."""
+"""The list of files that a data set is made of, with what is known of each, and its digest."""
 
 from __future__ import annotations
 
@@ -164,10 +164,9 @@ def _checked(root: Path, table: pd.DataFrame) -> Manifest:
             f"data {root}: {len(damaged)} of {len(table)} files are unusable, the first is {first['path']!r} ({first['problem']}); "
             "fetch the data again"
         )
-    for split, labels in _folders(root):
-        for label in labels:
-            if not ((files["split"] == split) & (files["label"] == label)).any():
-                raise UsageError(f"data {root}: no usable image in {split}/{label}; put its images there")
+    for split, label in _folders(root):
+        if not ((files["split"] == split) & (files["label"] == label)).any():
+            raise UsageError(f"data {root}: no usable image in {split}/{label}; put its images there")
     lines = files["path"] + "\0" + files["sha256"] + "\n"
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
     return Manifest(root, files, left_out, digest)
@@ -185,22 +184,19 @@ def check_layout(root: Path) -> None:
         raise UsageError(f"data {root}: {missing[0]} is missing; the layout is train|val|test / NORMAL|PNEUMONIA / *.jpeg")
 
 
-def _folders(root: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for split in FOLDS:
-        if (root / split).is_dir():
-            yield split, LABELS
+def _folders(root: Path) -> list[tuple[str, str]]:
+    return [(split, label) for split in FOLDS if (root / split).is_dir() for label in LABELS]
 
 
 def _walk(root: Path) -> Iterator[str]:
     """Everything directly in a class folder, relative to the root, in the order of names."""
-    for split, labels in _folders(root):
-        for label in labels:
-            folder = root / split / label
-            try:
-                names = sorted(entry.name for entry in os.scandir(folder))
-            except OSError as error:
-                raise UsageError(f"data {folder}: cannot be read ({error.strerror}); give yourself access to it") from None
-            yield from (f"{split}/{label}/{name}" for name in names)
+    for split, label in _folders(root):
+        folder = root / split / label
+        try:
+            names = sorted(entry.name for entry in os.scandir(folder))
+        except OSError as error:
+            raise UsageError(f"data {folder}: cannot be read ({error.strerror}); give yourself access to it") from None
+        yield from (f"{split}/{label}/{name}" for name in names)
 
 
 def _inspect(root: Path, stores: Sequence[pixels.Store], item: tuple[int, str]) -> list:
@@ -210,14 +206,14 @@ def _inspect(root: Path, stores: Sequence[pixels.Store], item: tuple[int, str]) 
     split, label, file = name.split("/")
     path = root / relative
     patient, subtype = parse_name(Path(file).stem, label)
-    row = [name, split, label, subtype, patient]
+    row, unusable = [name, split, label, subtype, patient], [0, 0, "", 0, ""]
     problem = _no_image(path) or ("its name is not UTF-8" if name != relative else "")
     if problem:
-        return [*row, 0, 0, "", 0, "", problem]
+        return [*row, *unusable, problem]
     try:
         content = path.read_bytes()
     except PermissionError:
-        return [*row, 0, 0, "", 0, "", "cannot be read (permission denied)"]
+        return [*row, *unusable, "cannot be read (permission denied)"]
     except OSError as error:  # of the disk or the network, and perhaps not of the next moment: not a property of the data
         raise UsageError(f"data {path}: cannot be read now ({error.strerror}); check the disk and run again") from None
     try:
@@ -225,7 +221,7 @@ def _inspect(root: Path, stores: Sequence[pixels.Store], item: tuple[int, str]) 
             warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; we judge by the outcome
             picture = pixels.read(content, [store.square for store in stores] or [Square(1)])
     except Exception as error:  # Pillow's decoders raise many kinds; whatever it is, the file is unusable
-        return [*row, 0, 0, "", 0, "", f"not a readable image ({_one_line(error, path)})"]
+        return [*row, *unusable, f"not a readable image ({_one_line(error)})"]
     for store, decoded in zip(stores, picture.squares, strict=False):
         store.put(index, decoded)
     about = [picture.width, picture.height, picture.mode, len(content), hashlib.sha256(content).hexdigest(), ""]
@@ -244,5 +240,5 @@ def _no_image(path: Path) -> str:
     return "too large to be an X-ray" if path.stat().st_size > MOST_BYTES else ""
 
 
-def _one_line(error: Exception, path: Path) -> str:
-    return " ".join(re.sub(r"<_io.BytesIO[^>]*>", "it", str(error)).replace(str(path), path.name).split()) or type(error).__name__
+def _one_line(error: Exception) -> str:
+    return " ".join(re.sub(r"<_io.BytesIO[^>]*>", "it", str(error)).split()) or type(error).__name__

@@ -50,24 +50,30 @@ def reliability(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.stack([sums[0] / images[filled], sums[1] / images[filled], images[filled]], axis=1)
 
 
-def confusion(labels: np.ndarray, scores: np.ndarray, threshold: float) -> list[list[int]]:
-    """Return [[tn, fp], [fn, tp]] with PNEUMONIA, score >= threshold, as the positive class."""
-    return sk.confusion_matrix(labels, scores >= threshold, labels=[0, 1]).tolist()
-
-
 def rates(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, Any]:
-    """Return accuracy, sensitivity, specificity, PPV, NPV, F1 and the confusion matrix at a threshold; None where undefined."""
-    matrix = confusion(labels, scores, threshold)
-    (tn, fp), (fn, tp) = matrix
+    """Return accuracy, sensitivity, specificity, PPV, NPV, F1 and the confusion matrix [[tn, fp], [fn, tp]]; None where undefined.
+
+    PNEUMONIA, score >= threshold, is the positive class.
+    """
+    matrix = sk.confusion_matrix(labels, scores >= threshold, labels=[0, 1]).tolist()
+    (_, fp), (fn, tp) = matrix
     return {
         "threshold": float(threshold),
-        "accuracy": _ratio(tn + tp, len(labels)),
-        "sensitivity": _ratio(tp, tp + fn),
-        "specificity": _ratio(tn, tn + fp),
-        "ppv": _ratio(tp, tp + fp),
-        "npv": _ratio(tn, tn + fn),
+        **{name: _ratio(part, whole) for name, (part, whole) in shares(matrix).items()},
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),
         "confusion_matrix": matrix,
+    }
+
+
+def shares(matrix: list[list[int]]) -> dict[str, tuple[int, int]]:
+    """Return the rates that are shares of images, from a confusion matrix: how many of how many."""
+    (tn, fp), (fn, tp) = matrix
+    return {
+        "accuracy": (tn + tp, tn + fp + fn + tp),
+        "sensitivity": (tp, tp + fn),
+        "specificity": (tn, tn + fp),
+        "ppv": (tp, tp + fp),
+        "npv": (tn, tn + fn),
     }
 
 

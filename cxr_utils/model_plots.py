@@ -43,11 +43,11 @@ def confusion_matrix(matrix: list[list[int]]) -> Figure:
     """Draw a confusion matrix: counts, and the share of each true class."""
     counts = np.array(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    text = np.array([[f"{count}\n{share:.1%}" for count, share in zip(*rows, strict=True)] for rows in zip(counts, shares, strict=True)])
+    told = [f"{count}\n{share:.1%}" for count, share in zip(counts.flat, shares.flat, strict=True)]
     figure, axes = canvas()
     sns.heatmap(
         shares,
-        annot=text,
+        annot=np.reshape(told, counts.shape),
         fmt="",
         cmap="Blues",
         vmin=0,
@@ -141,18 +141,17 @@ def with_evidence(pictures: np.ndarray, evidence: np.ndarray, titles: list[str])
 def decision_curve(predictions: dict[str, pd.DataFrame]) -> Figure:
     """Draw the net benefit on test of each model, of treating all and of treating none."""
     figure, axes = canvas(width=7)
-    labels, top = np.zeros(0), 0.0
+    labels = np.zeros(0)  # those of any: all models have the same test images
     for (model, frame), line in zip(predictions.items(), LINES, strict=False):
         part = frame[frame["split"] == "test"]
         labels = labels_of(part)
         axes[0, 0].plot(metrics.CUTS, metrics.net_benefit(labels, part["score"].to_numpy(), metrics.CUTS), line, label=MODEL_NAMES[model])
-        top = labels.mean()
     axes[0, 0].plot(
         metrics.CUTS, metrics.net_benefit(labels, np.ones(len(labels)), metrics.CUTS), ":", color="black", label="call all PNEUMONIA"
     )
     axes[0, 0].axhline(0, color="grey", linewidth=1, label="call none")
     axes[0, 0].set(xlabel="probability of PNEUMONIA from which on one would act", ylabel="net benefit (true positives an image)")
-    axes[0, 0].set_ylim(-0.1, top * 1.1)
+    axes[0, 0].set_ylim(-0.1, labels.mean() * 1.1)
     axes[0, 0].legend()
     return figure
 

@@ -1,11 +1,11 @@
-"""What a run is asked for: one model of all parameters, profiles in YAML, overrides, signatures."""
+"""What a run is asked for: one model of all parameters, profiles in YAML, overrides, the flat names of notebooks."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -139,6 +139,11 @@ class Resnet50v2(ModelSection):
     tuning_rate: Number = Field(1e-4, gt=0, le=1, description="with weights: peak of the schedule for the last layers")
     early_rate: Number = Field(0.1, gt=0, le=1, description="with weights: share of that rate for the first layer; it rises layer by layer")
 
+    @property
+    def weights_file(self) -> Path | None:
+        """The file that `weights` names; None where it is a word."""
+        return None if self.weights in ("auto", "imagenet", "none") else paths.from_root(self.weights)
+
 
 class Evaluation(Section):
     """How scores become decisions, and how sure the report is of them."""
@@ -177,20 +182,6 @@ def sections_of(step: str) -> tuple[str, ...]:
     """Return the sections whose fields a step's notebook takes."""
     model = model_of(step)
     return (*SHARED_SECTIONS[:2], model, *SHARED_SECTIONS[2:]) if model else SHARED_SECTIONS
-
-
-def signature(step: str) -> dict[str, Any]:
-    """Return names and annotations that the parameters cell of a step's notebook must have."""
-    names: dict[str, Any] = {"run_dir": str, "seed": int}
-    for section in sections_of(step):
-        fields = type(getattr(Params(), section)).model_fields
-        names |= {name: _plain(field.annotation) for name, field in fields.items()}
-    return names
-
-
-def _plain(annotation: Any) -> Any:
-    """Return the type of a choice's values, or the annotation itself."""
-    return type(get_args(annotation)[0]) if get_origin(annotation) is Literal else annotation
 
 
 def flat(params: Params, step: str, run_dir: str | Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ widely enough that brightness, contrast, size and file bytes hardly tell the cla
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -85,7 +84,7 @@ def is_drawn(folder: Path) -> bool:
 
 def cached_at(data: Data) -> Path:
     """Return where the phantom that `data` describes lies, whether or not it has been drawn."""
-    drawing = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+    drawing = paths.digest(Path(__file__))[:8]
     name = f"images{data.phantom_images}-size{data.phantom_size}-seed{data.phantom_seed}-{drawing}"
     return paths.cache_folder() / "phantom" / name
 

@@ -23,9 +23,8 @@ log = logging.getLogger(__name__)
 
 def check_data(run: Run) -> None:
     """Raise UsageError where the data cannot be trained on as the parameters ask; no notebook has run yet."""
-    named = run.params.resnet50v2.weights
-    if named not in ("auto", "imagenet", "none"):
-        weights.check_file(paths.from_root(named))
+    if run.params.resnet50v2.weights_file:
+        weights.check_file(run.params.resnet50v2.weights_file)
     for model in MODELS:
         settings = getattr(run.params, model)
         least = LEAST_SIDE.get(getattr(settings, "backbone", ""), 32)
@@ -47,7 +46,7 @@ def check_weights(run: Run, decisions: Sequence[Decision]) -> None:
     A process of its own builds the network: TensorFlow's threads would be in the way of those that decode images.
     """
     running = [model_of(decision.step) for decision in decisions if decision.action == "run"]
-    if "resnet50v2" in running and run.params.resnet50v2.weights not in ("auto", "imagenet", "none"):
+    if "resnet50v2" in running and run.params.resnet50v2.weights_file:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_silence) as other:
             other.submit(weights.check, run.params.resnet50v2).result()
 
@@ -90,8 +89,8 @@ def begin(run: Run) -> None:
     run.record = {**run.record, **provenance.describe(run), "problems": None}
     run.folder.index.unlink(missing_ok=True)
     if run.manifest and any(known and known != run.manifest.digest for known in before):
-        stale = [run.folder.metrics, *run.folder.floor("x").parent.glob("*.csv"), *map(run.folder.predictions, MODELS)]
-        for file in [*stale, *map(run.folder.html, STEPS), *map(run.folder.executed, STEPS), *run.folder.figure("x").parent.glob("*.png")]:
+        kinds = ("predictions/*.csv", "floors/*.csv", "figures/*.png", "executed/*.ipynb", "0*.html")
+        for file in [run.folder.metrics, *(file for kind in kinds for file in run.folder.root.glob(kind))]:
             file.unlink(missing_ok=True)
 
 
@@ -139,13 +138,11 @@ def _attempt(step: str, run: Run, force: bool) -> str:
 
     try:
         run_step(step, run, force)
-    except execution.StepFailed as error:
+    except BaseException as error:
         with only_logged():
             render(failed=True)
-        return str(error)
-    except BaseException:
-        with only_logged():
-            render(failed=True)
+        if isinstance(error, execution.StepFailed):
+            return str(error)
         raise
     render(failed=False)
     return _complete(step, run)

@@ -134,19 +134,13 @@ def standardised(pictures: np.ndarray) -> np.ndarray:
 
 def in_parallel(function: Callable[[Any], Any], items: Sequence[Any], title: str, progress: bool = False) -> Iterator[Any]:
     """Apply a function to each item, a worker for each core, and yield the results in order."""
-    parts = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     pool = _workers()
     try:
         with _signals_held():  # until the workers run, who leave them to the parent
-            results = pool.map(partial(_each, function), parts)
-        for part in tqdm(results, title, len(parts), unit=f"x{CHUNK} files") if progress and sys.stderr.isatty() else results:
-            yield from part
+            results = pool.map(function, items, chunksize=CHUNK)
+        yield from tqdm(results, title, len(items), unit=" files", disable=not (progress and sys.stderr.isatty()))
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _each(function: Callable[[Any], Any], part: Sequence[Any]) -> list[Any]:
-    return [function(item) for item in part]
 
 
 def _workers() -> Executor:

@@ -16,6 +16,8 @@ COUNTS = {
     "test": {"NORMAL": 234, "PNEUMONIA": 390},
 }
 
+TEST_IMAGES = sum(COUNTS["test"].values())
+
 # As the original project counted them: one hidden .DS_Store per folder went in as an image.
 ORIGINAL_COUNTS = {
     "train": {"NORMAL": 1342, "PNEUMONIA": 3876},
@@ -39,7 +41,6 @@ class Score:
     note: str = ""
     val_accuracy: float | None = None
     loss: str | None = None
-    images: int = 624
     source: str = ""
 
 

@@ -142,7 +142,7 @@ def _next(models: dict[str, Any], cards: dict[str, Any], standing: str) -> list[
             )
     if standing == "published" and cards[MODELS[1]]["weights"].startswith("random"):
         sentences.append("Start from ImageNet weights (weights: imagenet), at 224 px where there is a GPU (params/paper.yaml).")
-    whole = sum(published.COUNTS["test"].values())
+    whole = published.TEST_IMAGES
     if standing == "published" and models[MODELS[0]]["test"]["n"] < whole:
         sentences.append(f"For a row that can be compared with others, score all {whole} published test images: {REAL_RUN}.")
     return sentences

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -37,7 +35,6 @@ COVERS = {
     "04_comparison": ("comparison", "Test scores of both models with their 95 % intervals."),
 }
 THUMBNAIL = 560  # pixels of the longer side, shown at half of it
-LISTED = ("accuracy", "auroc", "sensitivity", "specificity")
 PICTURE = re.compile(r'<img[^>]*?src="data:image/(?:png|jpeg);base64,(?P<data>[^"]+)"[^>]*>')
 CONTENTS = "<!-- contents -->"
 GENERATED = '<meta name="generator" content="cxr_utils">'
@@ -143,19 +140,7 @@ def _template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-@dataclass(frozen=True)
-class Thumbnail:
-    """A small picture that leads to a report."""
-
-    page: str
-    title: str
-    alt: str
-    data: str
-    width: int
-    height: int
-
-
-def _thumbnails(folder: paths.RunFolder, models: dict[str, Any], synthetic: bool) -> list[Thumbnail]:
+def _thumbnails(folder: paths.RunFolder, models: dict[str, Any], synthetic: bool) -> list[dict[str, Any]]:
     """A figure of each report that is there, small and in the page itself."""
     mark = SYNTHETIC_TITLE if synthetic else ""
     found = []
@@ -169,7 +154,8 @@ def _thumbnails(folder: paths.RunFolder, models: dict[str, Any], synthetic: bool
             picture.save(small, "JPEG", quality=80, optimize=True)
             data = base64.b64encode(small.getvalue()).decode()
             alt = mark + (alt or _about_matrix(str(model_of(step)), models))
-            found.append(Thumbnail(f"{step}.html", STEP_TITLES[step], alt, data, *(side // 2 for side in picture.size)))
+            width, height = (side // 2 for side in picture.size)
+            found.append({"page": f"{step}.html", "title": STEP_TITLES[step], "alt": alt, "data": data, "width": width, "height": height})
     return found
 
 
@@ -193,7 +179,7 @@ def write_runs(folder: Path) -> None:
 def _run_rows(run: paths.RunFolder) -> list[dict[str, Any]]:
     """A row for each model of a run; a run that cannot be read, or was written by another version, has none."""
     try:
-        record, known = json.loads(run.record.read_text(encoding="utf-8")), scoring.read_metrics(run)
+        record, known = paths.read_json(run.record), scoring.read_metrics(run)
         return [
             {
                 "run": run.name,
@@ -201,7 +187,7 @@ def _run_rows(run: paths.RunFolder) -> list[dict[str, Any]]:
                 "synthetic": record["data"]["synthetic"],
                 "cells": [
                     MODEL_NAMES[model],
-                    *(findings.with_interval(splits["test"], score) for score in LISTED),
+                    *(findings.with_interval(splits["test"], score) for score in findings.SHOWN),
                     str(splits["test"]["n"]),
                     record["profile"],
                     record["data"]["source"],

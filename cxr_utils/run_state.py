@@ -102,7 +102,8 @@ def validity(step: str, run: Run) -> str:
     key = step_key(step, run)
     other = [part for part in {**key, **done["key"]} if done["key"].get(part) != key.get(part)]
     if other:
-        return f"changed: {', '.join(_changed_values(step, done, run) if part == 'parameters' else part for part in other)}"
+        named = [_changed_values(step, done, run) if part == "parameters" else part for part in other]
+        return f"changed: {', '.join(named)}"
     spoilt = [name for name, known in paths.within(done, "files").items() if paths.digest(run.folder.root / name) != known]
     return f"{spoilt[0]} is not what the step left" if spoilt else ""
 
@@ -176,13 +177,15 @@ def decide(run: Run, asked: Sequence[str] = STEPS, force: bool = False) -> list[
             decisions.append(Decision(step, "leave", "not asked for"))
             continue
         reason = "--force" if force else validity(step, run)
-        needed = [step for step in NEEDS.get(step, ()) if step in running]
+        needed = [other for other in NEEDS.get(step, ()) if other in running]
         reason = reason or (f"{needed[0]} runs" if needed else "")
         _check_inputs(step, asked, run)
-        ahead = "" if force or not reason else training_ahead(step, run)
-        decisions.append(Decision(step, "run" if reason else "keep", f"{reason}{ahead and '; '}{ahead}" or "nothing has changed"))
-        if reason:
-            running.add(step)
+        if not reason:
+            decisions.append(Decision(step, "keep", "nothing has changed"))
+            continue
+        ahead = "" if force else training_ahead(step, run)
+        decisions.append(Decision(step, "run", f"{reason}; {ahead}" if ahead else reason))
+        running.add(step)
     return decisions
 
 

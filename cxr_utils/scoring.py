@@ -71,13 +71,13 @@ def score_model(
 
 def _how_to_use(square: Square, temperature: float, points: dict[str, float], params: Params) -> dict[str, Any]:
     size, fit = square
+    logit = f"logit of PNEUMONIA{MIRRORED if params.evaluation.test_time_flips else ''}"
     return {
         "image_size": size,
         "fit": fit,
         "preprocessing": f"upright, grey, made {size} x {size} px by {fit} (bilinear), divided by 255, shape (n, {size}, {size}, 1)",
         "test_time_flips": params.evaluation.test_time_flips,
-        "output": f"logit of PNEUMONIA{MIRRORED * params.evaluation.test_time_flips}; score = 1 / (1 + exp(-logit / temperature)); "
-        "PNEUMONIA where score >= threshold",
+        "output": f"{logit}; score = 1 / (1 + exp(-logit / temperature)); PNEUMONIA where score >= threshold",
         "temperature": temperature,
         "operating_point": params.evaluation.operating_point,
         "threshold": points[params.evaluation.operating_point],
@@ -117,8 +117,9 @@ def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder)
     models = dict(sorted((models | {name: entry}).items()))
     floors = evaluate_floors(data.chosen_on, params, run)
     if data.unit == "image":
-        for scores in (scores for splits in (entry, *floors.values()) for scores in splits.values()):
-            scores["patients"] = None
+        for splits in (entry, *floors.values()):
+            for scores in splits.values():
+                scores["patients"] = None
     paths.write_atomically(run.metrics, json.dumps({**about, "models": models, "floors": floors}, indent=1))
     return entry
 

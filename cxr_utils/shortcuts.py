@@ -192,7 +192,7 @@ def _unseen(model: BaseEstimator, features: np.ndarray, labels: np.ndarray, pati
 
 
 def class_means(fold: Fold) -> dict[str, np.ndarray]:
-    """Return the mean image of each class, and PNEUMONIA minus NORMAL; float32, shape (size, size), grey values."""
+    """Return the mean image of each class, and PNEUMONIA minus NORMAL; float64, shape (size, size), grey values."""
     totals = {label: np.zeros(fold.pixels.shape[1:], np.float64) for label in LABELS}
     for start in range(0, len(fold), BLOCK):
         pictures, labels = fold.pixels[start : start + BLOCK], fold.labels[start : start + BLOCK]

@@ -10,9 +10,8 @@ import pandas as pd
 
 from . import metrics, paths
 from .evaluation import labels_of
+from .findings import number
 from .plots import MODEL_NAMES
-
-CELLS = ("tp", "fn", "tn", "fp", "sensitivity", "specificity", "ppv", "npv")
 
 
 def slider(predictions: dict[str, pd.DataFrame], models: dict[str, Any], synthetic: bool) -> str:
@@ -46,8 +45,7 @@ def slider(predictions: dict[str, pd.DataFrame], models: dict[str, Any], synthet
     )
 
 
-def _cells(found: dict[str, Any]) -> list[tuple[str, str]]:
+def _cells(found: dict[str, Any]) -> dict[str, str]:
     (tn, fp), (fn, tp) = found["confusion_matrix"]
-    counts = {"tp": tp, "fn": fn, "tn": tn, "fp": fp}
-    rates = {name: "undefined" if found[name] is None else f"{found[name]:.3f}" for name in CELLS[4:]}
-    return [(name, str({**counts, **rates}[name])) for name in CELLS]
+    counts = {"tp": str(tp), "fn": str(fn), "tn": str(tn), "fp": str(fp)}
+    return counts | {name: number(found, name) for name in ("sensitivity", "specificity", "ppv", "npv")}

@@ -101,11 +101,6 @@ class Source:
         return ORIGINS[self.kind]
 
     @property
-    def resampled(self) -> str:
-        """What an interval resamples: ``patient``, or ``image`` where patients are not known."""
-        return "image" if self.kind == "medmnist" else "patient"
-
-    @property
     def synthetic(self) -> bool:
         """Whether the X-rays are drawings of the phantom."""
         return self.kind == "phantom"

@@ -58,7 +58,7 @@ def fit_or_load(name: str, params: Params, digest: str, parts: dict[str, Fold], 
     digest : str
         The manifest's digest.
     parts : dict of Fold
-        ``train`` and ``validation``.
+        ``train``, and ``validation`` or, as in the original protocol, ``val`` in its place.
     run : RunFolder
         Where the model and its card are kept.
 

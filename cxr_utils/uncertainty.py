@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import binomtest, norm
 
-from .metrics import cross_entropy
+from . import metrics
 
 INTERVALS = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "auroc", "auprc", "loss", "brier")
 QUANTILES = (0.025, 0.975)
@@ -53,7 +53,7 @@ def weighted_scores(labels: np.ndarray, scores: np.ndarray, threshold: float, we
     return {
         **weighted_rates(labels, scores, threshold, weights),
         **weighted_areas(labels == 1, scores, weights),
-        "loss": weights @ cross_entropy(labels, scores) / whole,
+        "loss": weights @ metrics.cross_entropy(labels, scores) / whole,
         "brier": weights @ (scores - labels) ** 2 / whole,
     }
 
@@ -106,14 +106,7 @@ def wilson(part: int, whole: int) -> list[float] | None:
 
 def wilson_rates(matrix: list[list[int]]) -> dict[str, list[float] | None]:
     """Return Wilson's intervals of the rates that are shares, from a confusion matrix."""
-    (tn, fp), (fn, tp) = matrix
-    return {
-        "accuracy": wilson(tn + tp, tn + fp + fn + tp),
-        "sensitivity": wilson(tp, tp + fn),
-        "specificity": wilson(tn, tn + fp),
-        "ppv": wilson(tp, tp + fp),
-        "npv": wilson(tn, tn + fn),
-    }
+    return {name: wilson(part, whole) for name, (part, whole) in metrics.shares(matrix).items()}
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ def find(settings: AnyModel) -> Start:
     """
     if not isinstance(settings, Resnet50v2) or settings.weights == "none":
         return Start(None, "random")
-    if settings.weights not in ("auto", "imagenet"):
-        return Start(paths.from_root(settings.weights), settings.weights)
+    if settings.weights_file:
+        return Start(settings.weights_file, settings.weights)
     try:
         return Start(fetch(settings.backbone, settings.weights_address), "imagenet")
     except UsageError as error:
@@ -120,11 +120,10 @@ def check_file(file: Path) -> None:
 
 
 def check(settings: Resnet50v2) -> None:
-    """Raise UsageError where a file of weights that was named does not fit, before anything else is done."""
+    """Raise UsageError where the file of weights that was named does not fit, before anything else is done."""
     import keras
 
-    if settings.weights in ("auto", "imagenet", "none"):
-        return
+    assert settings.weights_file
     side = settings.image_size
     network = getattr(keras.applications, settings.backbone)(include_top=False, weights=None, input_shape=(side, side, 3))
-    put(network, settings.backbone, paths.from_root(settings.weights))
+    put(network, settings.backbone, settings.weights_file)

@@ -114,7 +114,7 @@ def page(run: paths.RunFolder) -> str:
     frames = {model: scoring.read_predictions(model, run) for model in MODELS}
     gaps = comparison.differences(comparison.pair(frames, models), known["bootstrap"]["resamples"], known["bootstrap"]["seed"])
     width, height = known["data"]["median_size"]
-    whole, scored = sum(published.COUNTS["test"].values()), models[MODELS[0]]["test"]["n"]
+    whole, scored = published.TEST_IMAGES, models[MODELS[0]]["test"]["n"]
     tested = record["versions"]
     lines = [
         "# Results on real X-rays",
@@ -168,7 +168,7 @@ def scores(run: paths.RunFolder) -> str:
     """Return the table of scores in the project's README, with what must be known to read it."""
     known = scoring.read_metrics(run)
     models, (width, height) = known["models"], known["data"]["median_size"]
-    whole, scored = sum(published.COUNTS["test"].values()), models[MODELS[0]]["test"]["n"]
+    whole, scored = published.TEST_IMAGES, models[MODELS[0]]["test"]["n"]
     size = scoring.read_card(MODELS[0], run)["image_size"]
     said = (
         f"One run of the default profile on {scored} of the {whole} published test images ({scored / whole:.0%}, split by patient). "
@@ -206,9 +206,9 @@ def _beside(run: paths.RunFolder) -> pd.DataFrame:
         original, test = published.ORIGINAL[model], models[model]["test"]
         rows.append([original.who, f"{original.accuracy:.3f}", "–", "–", "–", original.note])
         start = "from random weights" if model == MODELS[0] or _from_random(run) else "from ImageNet weights"
-        rows.append([f"**this run, {MODEL_NAMES[model]}**", *(findings.with_interval(test, score) for score in comparison.SHOWN), start])
+        rows.append([f"**this run, {MODEL_NAMES[model]}**", *(findings.with_interval(test, score) for score in findings.SHOWN), start])
     for other in published.OTHERS:
-        values = (getattr(other, score) for score in comparison.SHOWN)
+        values = (getattr(other, score) for score in findings.SHOWN)
         source = (
             f"[{other.source}](https://doi.org/{other.source.removeprefix('doi:')})" if other.source.startswith("doi:") else other.source
         )

@@ -58,11 +58,11 @@ WANTED = Data(source="medmnist", medmnist_size=28)
 def test_medmnist_is_unpacked_with_its_own_validation(medmnist):
     source = sources.fetch(WANTED)
     manifest = read_manifest(source.root)
-    assert source.kind == "medmnist" and manifest.counts() == FEW and source.resampled == "image"
+    assert source.kind == "medmnist" and manifest.counts() == FEW
     first = np.asarray(Image.open(source.root / "test" / "PNEUMONIA" / "medmnist-test-0004.png"))
     assert (first == medmnist.arrays["test_images"][4]).all()
     data = images.open_data(load("smoke", ["data.medmnist_size=28"], "medmnist"), 32)
-    assert set(data.folds) == {"train", "validation", "test"} and len(data.folds["validation"]) == 5
+    assert data.unit == "image" and set(data.folds) == {"train", "validation", "test"} and len(data.folds["validation"]) == 5
     assert (breakdown(data.files, "fold")["images"] == breakdown(data.files, "fold")["patients"]).all()
     assert len(medmnist.asked) == 1  # once for all
 

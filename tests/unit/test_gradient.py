@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from itertools import chain
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -150,17 +151,18 @@ def test_speed_is_measured_in_both_kinds():
     assert hardware._speed_of(tf.float32, repeats=1) > 0 and hardware._speed_of(tf.bfloat16, repeats=1) > 0
 
 
-def test_a_batch_too_large_for_memory_stops_before_training(smoke):
+def test_a_batch_too_large_for_memory_stops_before_training(smoke, monkeypatch):
     network = models.build(smoke.baseline_cnn)
     cpu = ["/device:CPU:0"]
     hardware.check_memory(network, 16, cpu)
-    hardware.check_memory(network, 1024, ["/device:GPU:0"], available=1)
+    monkeypatch.setattr(hardware.psutil, "virtual_memory", lambda: SimpleNamespace(available=100_000_000))
+    hardware.check_memory(network, 1024, ["/device:GPU:0"])
     with pytest.raises(UsageError, match="images of this size fit") as refused:
-        hardware.check_memory(network, 1024, cpu, available=100_000_000)
+        hardware.check_memory(network, 1024, cpu)
     most = int(str(refused.value).split("at most ")[1].split()[0])
-    hardware.check_memory(network, most, cpu, available=100_000_000)
+    hardware.check_memory(network, most, cpu)
     with pytest.raises(UsageError):
-        hardware.check_memory(network, most + 1, cpu, available=100_000_000)
+        hardware.check_memory(network, most + 1, cpu)
     assert paths.cache_folder().is_dir()
 
 

@@ -1,5 +1,6 @@
 import ast
 import inspect
+from typing import Literal, get_args, get_origin
 
 import nbformat
 import pytest
@@ -22,9 +23,19 @@ def test_parameters_cell_is_the_signature(step):
     assert all(isinstance(statement, ast.AnnAssign) for statement in statements)
     found = {statement.target.id: (statement.annotation.id, ast.literal_eval(statement.value)) for statement in statements}
     expected = params.flat(params.load("default"), step, "reports/lab")
-    kinds = {name: kind.__name__ if inspect.isclass(kind) else "float" for name, kind in params.signature(step).items()}
+    fields = {"run_dir": str, "seed": int}
+    for section in params.sections_of(step):
+        fields |= {name: field.annotation for name, field in type(getattr(Params(), section)).model_fields.items()}
+    kinds = {name: _written(kind) for name, kind in fields.items()}
     assert {name: kind for name, (kind, _) in found.items()} == kinds
     assert {name: value for name, (_, value) in found.items()} == expected
+
+
+def _written(annotation):
+    """How a parameters cell annotates a field: a choice by the type of its values, a bounded number as float."""
+    if get_origin(annotation) is Literal:
+        annotation = type(get_args(annotation)[0])
+    return annotation.__name__ if inspect.isclass(annotation) else "float"
 
 
 def test_flat_names_do_not_collide():
