@@ -8,9 +8,9 @@ pixels and a split by patient), ``metrics`` and ``uncertainty`` (scores, and how
 ``shortcuts`` and ``audit`` (what may be wrong with the data), ``augmentation``, ``models``, ``weights``,
 ``stress``, ``hardware``, ``optimizer``, ``gradient``, ``transfer``, ``checkpoint``, ``keys`` and ``training``
 (from pixels to a trained model), ``gradcam``, ``evaluation``, ``calibration`` and ``scoring`` (from a
-model to predictions and ``metrics.json``), ``plots``, ``model_plots``, ``data_findings``, ``findings``,
-``closer_look``, ``comparison``, ``beside_published``, ``recommendations``, ``model_card`` and ``slider``
-(from numbers to figures, tables and sentences), and ``run_state``, ``provenance``, ``occupancy``, ``report``,
+model to predictions and ``metrics.json``), ``names``, ``plots``, ``model_plots``, ``data_findings``,
+``findings``, ``closer_look``, ``comparison``, ``beside_published``, ``recommendations``, ``model_card`` and
+``slider`` (from numbers to figures, tables and sentences), and ``run_state``, ``provenance``, ``occupancy``, ``report``,
 ``execution``, ``pipeline``, ``repetition``, ``reference``, ``description`` and ``cli`` (from notebooks to a folder of reports).
 
 Importing the package has no side effects and does not import TensorFlow.

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from . import published
-from .findings import SCORES, SHOWN, in_place_of, with_interval
-from .plots import MODEL_NAMES, SPLIT_NAMES
+from .findings import in_place_of, with_interval
+from .names import MODEL_NAMES, SCORES, SHOWN, SPLIT_NAMES
 
 
 def published_table(models: dict[str, Any], cards: dict[str, Any], data: dict[str, Any]) -> pd.DataFrame:

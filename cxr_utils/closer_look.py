@@ -12,10 +12,10 @@ from sklearn.metrics import roc_auc_score
 
 from . import metrics, uncertainty
 from .evaluation import labels_of
-from .findings import POINT_NAMES, SCORES, with_interval
+from .findings import with_interval
 from .folds import chosen_on, reused_numbers
 from .gradcam import Checked
-from .plots import KIND_NAMES, SPLIT_NAMES
+from .names import KIND_NAMES, POINT_NAMES, SCORES, SPLIT_NAMES
 
 SURE = 0.05  # probability of the true class under which an error counts as one the model was sure of
 NO_MASKS = (

@@ -12,10 +12,10 @@ from sklearn.metrics import cohen_kappa_score
 
 from . import metrics, published, uncertainty
 from .evaluation import best_interval, labels_of
-from .findings import SCORES, SHOWN, number, with_interval
+from .findings import number, with_interval
 from .folds import chosen_on
+from .names import MODEL_NAMES, SCORES, SHOWN, SPLIT_NAMES
 from .params import MODELS
-from .plots import MODEL_NAMES, SPLIT_NAMES
 
 COMPARED = ("accuracy", "auroc", "auprc", "sensitivity", "specificity", "ppv", "npv", "f1", "loss", "brier")
 

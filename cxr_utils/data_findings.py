@@ -8,7 +8,7 @@ from . import published, sources
 from .audit import Finding
 from .images import XRays
 from .manifest import LABELS, Manifest
-from .plots import KIND_NAMES
+from .names import KIND_NAMES
 
 
 def count_table(manifest: Manifest, standing: str) -> pd.DataFrame:

@@ -16,7 +16,7 @@ def one_line(said: object) -> str:
 
 def show(data: images.XRays) -> None:
     """Print what a data set holds, how it stands to the published one, and what may be wrong with it."""
-    from . import audit, data_findings, published  # here, as scikit-learn and seaborn take seconds to import
+    from . import audit, data_findings, published  # here, as scikit-learn takes seconds to import
 
     standing = published.standing(data.source.kind, data.manifest.counts())
     audited = audit.audit(data)

@@ -10,28 +10,12 @@ import pandas as pd
 from . import published
 from .evaluation import SHOWN_AS, best_interval
 from .folds import chosen_on
+from .names import FLOOR_NAMES, KIND_NAMES, MODEL_NAMES, POINT_NAMES, SCORES, SHOWN, SPLIT_NAMES
 from .params import STEPS, model_of
 from .paths import RunFolder
-from .plots import KIND_NAMES, MODEL_NAMES, SPLIT_NAMES
 from .scoring import read_card
 
-SCORES = {
-    "accuracy": "accuracy",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "f1": "F1",
-    "loss": "log loss",
-    "brier": "Brier score",
-    "ece": "calibration error",
-}
-SHOWN = ("accuracy", "auroc", "sensitivity", "specificity")
 BRIEF = (*SHOWN, "ppv", "npv")
-FLOOR_NAMES = {"always_pneumonia": "floor: always PNEUMONIA", "metadata": "floor: metadata alone"}
-POINT_NAMES = {"half": "0.5", "youden": "Youden", "sensitivity": "target sensitivity"}
 CRITERIA = {"stress_loss": "log loss on the stress validation", "validation_loss": "log loss on val"}
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from . import published
-from .findings import POINT_NAMES, SCORES, number, with_interval
+from .findings import number, with_interval
 from .folds import chosen_on
-from .plots import MODEL_NAMES, SPLIT_NAMES
+from .names import MODEL_NAMES, POINT_NAMES, SCORES, SPLIT_NAMES
 
 CHANGED = ("sensitivity", "specificity", "auroc")
 SYNTHETIC_USE = (

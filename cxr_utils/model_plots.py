@@ -16,9 +16,10 @@ from . import metrics
 from .evaluation import labels_of, uncalibrated
 from .folds import chosen_on
 from .manifest import LABELS
-from .plots import MODEL_NAMES, SPLIT_NAMES, canvas
+from .names import MODEL_NAMES, POINT_NAMES, SPLIT_NAMES
+from .plots import canvas
 
-POINTS = {"half": ("o", "0.5"), "youden": ("s", "Youden"), "sensitivity": ("^", "target sensitivity")}  # markers and names
+MARKERS = {"half": "o", "youden": "s", "sensitivity": "^"}
 LARGEST = 300  # area of the mark of a bin that holds all images
 LINES = ("-", "--", "-.")
 
@@ -73,16 +74,16 @@ def curves(predictions: pd.DataFrame, scores: dict[str, Any]) -> Figure:
         (drawn,) = axes[0, 0].plot(alarms, hits, line, label=f"{SPLIT_NAMES[split]}, area {entry['auroc']:.3f}")
         axes[0, 1].plot(recall[:-1], precision[:-1], line, label=f"{SPLIT_NAMES[split]}, area {entry['auprc']:.3f}")
         for name, point in entry["operating_points"].items():
-            look = {"marker": POINTS[name][0], "color": drawn.get_color(), "linestyle": "none"}
+            look = {"marker": MARKERS[name], "color": drawn.get_color(), "linestyle": "none"}
             axes[0, 0].plot(1 - point["specificity"], point["sensitivity"], **look)
             if point["ppv"] is not None:
                 axes[0, 1].plot(point["sensitivity"], point["ppv"], **look)
     axes[0, 0].plot([0, 1], [0, 1], ":", color="grey", label="chance")
     share = sum(scores["test"]["confusion_matrix"][1]) / scores["test"]["n"]
     axes[0, 1].axhline(share, linestyle=":", color="grey", label="chance on test")
-    for name, (marker, title) in POINTS.items():
+    for name, marker in MARKERS.items():
         if name in scores["test"]["operating_points"]:
-            axes[0, 0].plot([], [], marker, color="grey", label=title)
+            axes[0, 0].plot([], [], marker, color="grey", label=POINT_NAMES[name])
     axes[0, 0].set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes[0, 1].set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", title="precision and recall", xlim=(-0.02, 1.02))
     axes[0, 1].set_ylim(top=1.02)

@@ -22,10 +22,8 @@ from matplotlib.figure import Figure
 from . import paths, pixels
 from .images import Fold
 from .manifest import LABELS
+from .names import KIND_NAMES
 
-MODEL_NAMES = {"baseline_cnn": "Baseline CNN", "resnet50v2": "ResNet50V2"}
-SPLIT_NAMES = {"train": "training", "validation": "validation", "val": "val", "test": "test"}
-KIND_NAMES = {"normal": "NORMAL", "bacteria": "PNEUMONIA, bacterial", "virus": "PNEUMONIA, viral", "unknown": "PNEUMONIA"}
 MARKUP = str.maketrans({character: "\\" + character for character in "\\`*_[]$"})
 SYNTHETIC_TITLE = "SYNTHETIC · "
 DPI = 110

@@ -10,8 +10,8 @@ from sklearn.metrics import roc_curve
 from . import published
 from .evaluation import best_interval, labels_of
 from .folds import chosen_on
+from .names import MODEL_NAMES
 from .params import MODELS
-from .plots import MODEL_NAMES
 from .sources import REAL_RUN
 
 KINDS = {

@@ -16,8 +16,9 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from PIL import Image
 
 from . import comparison, findings, paths, plots, published, scoring
+from .names import MODEL_NAMES, SHOWN
 from .params import MODELS, STEPS, model_of
-from .plots import MODEL_NAMES, SYNTHETIC_TITLE
+from .plots import SYNTHETIC_TITLE
 from .slider import slider
 from .sources import REAL_RUN, REAL_RUN_COST
 
@@ -187,7 +188,7 @@ def _run_rows(run: paths.RunFolder) -> list[dict[str, Any]]:
                 "synthetic": record["data"]["synthetic"],
                 "cells": [
                     MODEL_NAMES[model],
-                    *(findings.with_interval(splits["test"], score) for score in findings.SHOWN),
+                    *(findings.with_interval(splits["test"], score) for score in SHOWN),
                     str(splits["test"]["n"]),
                     record["profile"],
                     record["data"]["source"],

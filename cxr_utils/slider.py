@@ -11,7 +11,7 @@ import pandas as pd
 from . import metrics, paths
 from .evaluation import labels_of
 from .findings import number
-from .plots import MODEL_NAMES
+from .names import MODEL_NAMES
 
 
 def slider(predictions: dict[str, pd.DataFrame], models: dict[str, Any], synthetic: bool) -> str:

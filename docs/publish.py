@@ -21,8 +21,8 @@ import pandas as pd
 from PIL import Image
 
 from cxr_utils import comparison, findings, paths, published, scoring
+from cxr_utils.names import MODEL_NAMES, SHOWN
 from cxr_utils.params import MODELS
-from cxr_utils.plots import MODEL_NAMES
 
 DOCS = Path(__file__).resolve().parent
 # Figures that show scores alone; those of examples, errors, means and preparation show radiographs.
@@ -206,9 +206,9 @@ def _beside(run: paths.RunFolder) -> pd.DataFrame:
         original, test = published.ORIGINAL[model], models[model]["test"]
         rows.append([original.who, f"{original.accuracy:.3f}", "–", "–", "–", original.note])
         start = "from random weights" if model == MODELS[0] or _from_random(run) else "from ImageNet weights"
-        rows.append([f"**this run, {MODEL_NAMES[model]}**", *(findings.with_interval(test, score) for score in findings.SHOWN), start])
+        rows.append([f"**this run, {MODEL_NAMES[model]}**", *(findings.with_interval(test, score) for score in SHOWN), start])
     for other in published.OTHERS:
-        values = (getattr(other, score) for score in findings.SHOWN)
+        values = (getattr(other, score) for score in SHOWN)
         source = (
             f"[{other.source}](https://doi.org/{other.source.removeprefix('doi:')})" if other.source.startswith("doi:") else other.source
         )

@@ -12,7 +12,7 @@ ORDER = [
     *["images", "metrics", "uncertainty", "shortcuts", "audit"],
     *["augmentation", "models", "weights", "stress", "hardware", "optimizer", "gradient", "transfer", "checkpoint", "keys", "training"],
     *["gradcam", "evaluation", "calibration", "scoring"],
-    *["plots", "model_plots", "data_findings", "findings", "closer_look"],
+    *["names", "plots", "model_plots", "data_findings", "findings", "closer_look"],
     *["comparison", "beside_published", "recommendations", "model_card", "slider"],
     *["run_state", "provenance", "occupancy", "report", "execution", "pipeline", "repetition", "reference", "description", "cli"],
 ]
