@@ -51,11 +51,13 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
     log.addHandler(logging.NullHandler())
     try:
         code = command(arguments)
-        sys.stdout.flush()
+        if sys.stdout:  # there is none where it was closed before the start
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
         log.exception("standard output is closed")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would fail once more as it ends
+        if sys.stdout:  # or Python would fail once more as it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print("stopped, as nobody reads the output any more; the same command goes on", file=sys.stderr)
         return FAILED
     except UsageError as error:

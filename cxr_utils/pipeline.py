@@ -70,7 +70,7 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
 
     execution.quiet_libraries()
     # What renders reports takes more than a second to import, which the first notebook's kernel takes to start anyway.
-    threading.Thread(target=importlib.import_module, args=(".report", __package__)).start()
+    threading.Thread(target=_import_ahead, args=(".report",)).start()
     problems: dict[str, str] = {}
     for step in (decision.step for decision in decisions if decision.action == "run"):
         blocking = [needed for needed in NEEDS.get(step, ()) if needed in problems]
@@ -78,6 +78,12 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
         if problem:
             problems[step] = problem
     return list(problems.values())
+
+
+def _import_ahead(module: str) -> None:
+    """Import what will be needed; who needs it then says what is wrong with it."""
+    with contextlib.suppress(Exception):
+        importlib.import_module(module, __package__)
 
 
 def begin(run: Run) -> None:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from . import paths
 from .params import UsageError
 
-CHUNK = 32  # files a worker takes at a time; one by one, handing over costs as much as decoding a small file
+CHUNK = 32  # files a worker process takes at a time; one by one, handing over costs as much as decoding a small file
 MOST_PIXELS = 40_000_000  # five times the largest image of the real set
 ORIENTATION = 0x0112  # EXIF tag
 UPRIGHT = 1

@@ -169,13 +169,15 @@ def decide(run: Run, asked: Sequence[str] = STEPS, force: bool = False) -> list[
     Raises
     ------
     UsageError
-        A step that is asked for needs predictions that are neither there nor made before it.
+        A notebook cannot be read, or a step that is asked for needs predictions that are neither there nor made
+        before it.
     """
     decisions, running = [], set()
     for step in STEPS:
         if step not in asked:
             decisions.append(Decision(step, "leave", "not asked for"))
             continue
+        keys.notebook_digest(step)  # one that cannot be read is known before anything runs
         reason = "--force" if force else validity(step, run)
         needed = [other for other in NEEDS.get(step, ()) if other in running]
         reason = reason or (f"{needed[0]} runs" if needed else "")

@@ -1,5 +1,6 @@
 import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,8 +8,9 @@ import time
 
 import pytest
 
-from cxr_utils import cli, keys, paths
+from cxr_utils import cli, paths, run_state, sources
 from cxr_utils.params import UsageError
+from cxr_utils.run_state import Run
 
 
 @pytest.fixture
@@ -76,11 +78,19 @@ def test_data_command_says_what_it_holds(phantom_root, capsys):
     assert "phantom (SYNTHETIC)" in printed and "1 files were left out" in printed and "not one of .jpeg" in printed
 
 
-def test_a_notebook_with_a_merge_in_it_is_one_line(monkeypatch, tmp_path):
-    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
-    (tmp_path / "01_eda.ipynb").write_text("<<<<<<< HEAD\n{}\n=======")
-    with pytest.raises(UsageError, match=r"01_eda.ipynb: cannot be read as a notebook .*settle the merge"):
-        keys.notebook_digest("01_eda")
+def test_a_notebook_with_a_merge_in_it_stops_before_anything_runs(monkeypatch, tmp_path, smoke):
+    shutil.copytree(paths.NOTEBOOKS, tmp_path / "notebooks")
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    (paths.NOTEBOOKS / "03_resnet50v2.ipynb").write_text("<<<<<<< HEAD\n{}\n=======")
+    run = Run(paths.RunFolder(tmp_path / "run"), "smoke", smoke, sources.plan(smoke.data), None)
+    with pytest.raises(UsageError, match=r"03_resnet50v2.ipynb: cannot be read as a notebook .*settle the merge"):
+        run_state.decide(run)
+
+
+def test_output_that_was_closed_before_the_start_is_no_error():
+    command = f"exec {sys.executable} -m cxr_utils parameters >&-"
+    done = subprocess.run(["sh", "-c", command], cwd=paths.ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0 and not done.stderr
 
 
 def test_a_reader_that_has_had_enough_is_one_line():
