@@ -10,7 +10,8 @@ HEADER = """# Parameters
 
 Generated from `cxr_utils/params.py` by `make docs`; do not edit. A profile in `params/` states only what it changes;
 `--set SECTION.KEY=VALUE` overrides one value of a run. Unknown keys, wrong types and values out of range are refused before anything runs.
-What the *stress validation* and the *operating points* are, and why: [method.md](method.md); the *phantom* and the folders: [data.md](data.md).
+[method.md](method.md) says what the *stress validation* is and why models are as they are, [outputs.md](outputs.md) what the operating
+points are, [data.md](data.md) what the *phantom* and the folders are.
 """
 BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 TYPES = {"boolean": "true, false", "integer": "whole number", "number": "number", "string": "text"}
