@@ -141,6 +141,9 @@ def _log_to(folder: paths.RunFolder) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.setLevel(logging.INFO)
     log.addHandler(handler)
+    log.propagate = False
+    # What libraries say goes to the log alone: of an interrupted run asyncio may tell, with a traceback, that nobody waits any more.
+    logging.getLogger().addHandler(handler)
 
 
 def _recorded(asked: argparse.Namespace) -> repetition.Record:

@@ -87,6 +87,17 @@ def test_a_notebook_with_a_merge_in_it_stops_before_anything_runs(monkeypatch, t
         run_state.decide(run)
 
 
+def test_what_libraries_log_goes_to_the_log_alone(tmp_path):
+    """As asyncio's traceback of what nobody waits for any more, when a run is interrupted."""
+    code = (
+        "import logging, pathlib; from cxr_utils import cli, paths; cli._log_to(paths.RunFolder(pathlib.Path('.'))); "
+        "logging.getLogger('asyncio').error('nobody waits'); cli.log.info('once')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    written = (tmp_path / "run.log").read_text()
+    assert not done.stderr and written.count("nobody waits") == 1 and written.count("once") == 1
+
+
 def test_output_that_was_closed_before_the_start_is_no_error():
     command = f"exec {sys.executable} -m cxr_utils parameters >&-"
     done = subprocess.run(["sh", "-c", command], cwd=paths.ROOT, stderr=subprocess.PIPE, text=True, check=False)
