@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -19,7 +20,7 @@ import papermill
 import psutil
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
-from jupyter_core.utils import run_sync
+from jupyter_core.utils import ensure_event_loop, run_sync
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
@@ -78,9 +79,20 @@ class OwnInterpreterKernelManager(AsyncKernelManager):
     def stop(self) -> None:
         """Leave no process behind, whatever has happened: nbclient forgets a kernel that is interrupted while it starts."""
         self.kill()
+        _abandon_tasks()
         if self.has_kernel:
             run_sync(self.shutdown_kernel)(now=True)
         run_sync(self.cleanup_resources)()
+
+
+def _abandon_tasks() -> None:
+    """Cancel what was awaited when a signal came: it would go on, and start its kernel, as soon as anything else is awaited."""
+    loop = ensure_event_loop()
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
 
 
 class _Watch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,6 +10,7 @@ import pandas as pd
 from . import published
 from .evaluation import SHOWN_AS, best_interval
 from .folds import chosen_on
+from .images import Fold
 from .names import FLOOR_NAMES, KIND_NAMES, MODEL_NAMES, POINT_NAMES, SCORES, SHOWN, SPLIT_NAMES
 from .params import STEPS, model_of
 from .paths import RunFolder
@@ -148,6 +149,16 @@ def in_place_of(model: str, network: str) -> str:
     return (
         f", in the place of {name}: wherever this run says {name}, it means {network}" if model == "resnet50v2" and network != name else ""
     )
+
+
+def about_folds(folds: Mapping[str, Fold]) -> list[str]:
+    """Return how many images each fold has, and how many of them are PNEUMONIA."""
+    return [f"{SPLIT_NAMES[name]}: {len(fold)} images, {fold.labels.mean():.1%} PNEUMONIA" for name, fold in folds.items()]
+
+
+def matrix_title(model: str, split: str) -> str:
+    """Return the title of a confusion matrix."""
+    return f"{MODEL_NAMES[model]}, {SPLIT_NAMES[split]}: confusion matrix"
 
 
 def about_floor(test: dict[str, Any], standing: str) -> list[str]:
