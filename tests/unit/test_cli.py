@@ -130,7 +130,7 @@ def test_interrupted_run_ends_its_kernel(tmp_path, phantom_root, name, code):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=restore)
     deadline = time.monotonic() + 120
     while not _kernels(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(0.02)  # soon, so that the signal comes while the kernel starts
     process.send_signal(signal.Signals[name])
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code and "the same command resumes the run" in errors
