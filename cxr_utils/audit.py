@@ -223,7 +223,7 @@ def _single_traits(looks: pd.DataFrame, files: pd.DataFrame) -> Finding:
     first = next(iter(areas.values()))
     says = f"AUROC of one number alone on the training patients, in the direction that separates, best first: {', '.join(named[:3])}."
     remedy = "standardise or vary in augmentation what they stand for; compare every AUROC with them"
-    sick = files.loc[files["split"].isin(["train", "validation"]), "label"] == LABELS[1]
+    sick = files.loc[shortcuts.of_training_patients(files), "label"] == LABELS[1]
     surely = max(first, 1 - first) - 1.96 * shortcuts.auroc_error(max(first, 1 - first), int(sick.sum()), int((~sick).sum()))
     return _judged("single traits", surely, says, remedy)
 

@@ -97,15 +97,15 @@ def run_all(arguments: Sequence[str]) -> int:
     asked = _run_parser().parse_args(arguments)
     record = _recorded(asked) if asked.repeat else None
     where = _source(asked.data)
-    profile = asked.profile or "default"
-    run_params = repetition.params_of(record, asked.repeat, where) if record else params.load(profile, asked.set, where)
+    named = asked.profile or "default"
+    run_params = repetition.params_of(record, asked.repeat, where) if record else params.load(named, asked.set, where)
     reports = Path(asked.out).expanduser().resolve() if asked.out else paths.REPORTS
     folder = paths.RunFolder(reports / _run_name(asked, record))
     if record and folder.record.resolve() == asked.repeat.resolve():
         raise UsageError(f"--run {folder.name}: is the run that would be repeated; give another name")
     steps = tuple(record.done) if record else _steps(asked)
     source = sources.plan(run_params.data)
-    profile = record.profile if record else Path(asked.profile or "default").stem
+    profile = record.profile if record else Path(named).stem
     run = Run(folder, profile, run_params, source, None, paths.read_json(folder.record), tuple(arguments), minutes=asked.time_limit)
     if asked.list or asked.dry_run:
         run.manifest = read_manifest(source.root, _squares(run_params)) if source.root.is_dir() else None

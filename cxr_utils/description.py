@@ -1,4 +1,4 @@
-"""Says on the terminal what a data set holds."""
+"""What is said on a terminal: text on one line, and what a data set holds."""
 
 from __future__ import annotations
 

@@ -61,6 +61,11 @@ def score_table(models: dict[str, Any], floors: dict[str, Any], splits: Sequence
     return table.loc[["images", "patients", *(SCORES[score] for score in BRIEF)]] if brief else table
 
 
+def matrix_title(model: str, split: str) -> str:
+    """Return the title of a confusion matrix."""
+    return f"{MODEL_NAMES[model]}, {SPLIT_NAMES[split]}: confusion matrix"
+
+
 def matrix_in_words(entry: dict[str, Any]) -> str:
     """Return the counts of a confusion matrix, as alt text."""
     (tn, fp), (fn, tp) = entry["confusion_matrix"]
@@ -154,11 +159,6 @@ def in_place_of(model: str, network: str) -> str:
 def about_folds(folds: Mapping[str, Fold]) -> list[str]:
     """Return how many images each fold has, and how many of them are PNEUMONIA."""
     return [f"{SPLIT_NAMES[name]}: {len(fold)} images, {fold.labels.mean():.1%} PNEUMONIA" for name, fold in folds.items()]
-
-
-def matrix_title(model: str, split: str) -> str:
-    """Return the title of a confusion matrix."""
-    return f"{MODEL_NAMES[model]}, {SPLIT_NAMES[split]}: confusion matrix"
 
 
 def about_floor(test: dict[str, Any], standing: str) -> list[str]:

@@ -132,6 +132,11 @@ class RunFolder:
         """Preprocessing, threshold, temperature, source and provenance of a model."""
         return self.root / "models" / f"{model}.json"
 
+    def results(self) -> list[Path]:
+        """All that is there and tells of the data: scores, predictions, figures and reports, but not the models."""
+        kinds = ("metrics.json", "predictions/*.csv", "floors/*.csv", "figures/*.png", "executed/*.ipynb", "[0-9][0-9]_*.html")
+        return [file for kind in kinds for file in self.root.glob(kind)]
+
     def figure(self, name: str) -> Path:
         """A figure as PNG."""
         return self.root / "figures" / f"{name}.png"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import multiprocessing
 import os
@@ -70,7 +69,7 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
 
     execution.quiet_libraries()
     # What renders reports takes more than a second to import, which the first notebook's kernel takes to start anyway.
-    threading.Thread(target=_import_ahead, args=(".report",)).start()
+    threading.Thread(target=_import_report).start()
     problems: dict[str, str] = {}
     for step in (decision.step for decision in decisions if decision.action == "run"):
         blocking = [needed for needed in NEEDS.get(step, ()) if needed in problems]
@@ -80,10 +79,10 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
     return list(problems.values())
 
 
-def _import_ahead(module: str) -> None:
+def _import_report() -> None:
     """Import what will be needed; who needs it then says what is wrong with it."""
     with contextlib.suppress(Exception):
-        importlib.import_module(module, __package__)
+        from . import report  # noqa: F401
 
 
 def begin(run: Run) -> None:
@@ -95,8 +94,7 @@ def begin(run: Run) -> None:
     run.record = {**run.record, **provenance.describe(run), "problems": None}
     run.folder.index.unlink(missing_ok=True)
     if run.manifest and any(known and known != run.manifest.digest for known in before):
-        kinds = ("predictions/*.csv", "floors/*.csv", "figures/*.png", "executed/*.ipynb", "0*.html")
-        for file in [run.folder.metrics, *(file for kind in kinds for file in run.folder.root.glob(kind))]:
+        for file in run.folder.results():
             file.unlink(missing_ok=True)
 
 

@@ -117,7 +117,7 @@ def _reach(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> R
     if scores is None:
         return Reach(np.nan, np.nan, np.nan, np.nan)
     labels = (files["label"] == LABELS[1]).to_numpy()
-    train, test = files["split"].isin(["train", "validation"]).to_numpy(), (files["split"] == "test").to_numpy()
+    train, test = of_training_patients(files).to_numpy(), (files["split"] == "test").to_numpy()
     found = uncertainty.delong(labels[test].astype(int), scores[test], files["patient"].to_numpy()[test])
     low, high = (found.interval_of_share if found else None) or (np.nan, np.nan)
     return Reach(float(roc_auc_score(labels[train], scores[train])), float(roc_auc_score(labels[test], scores[test])), low, high)
@@ -126,7 +126,7 @@ def _reach(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> R
 def _all_unseen(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> np.ndarray | None:
     """Scores of training images by cross-validation over patients, and of the others by a model of all training images."""
     labels, patients = (files["label"] == LABELS[1]).to_numpy(), files["patient"].to_numpy()
-    train = files["split"].isin(["train", "validation"]).to_numpy()
+    train = of_training_patients(files).to_numpy()
     if not _enough(labels[train], patients[train]):
         return None
     scores = np.empty(len(files))
@@ -143,9 +143,14 @@ def auroc_error(area: float, positives: int, negatives: int) -> float:
     return float(np.sqrt(variance / (positives * negatives)))
 
 
+def of_training_patients(files: pd.DataFrame) -> pd.Series:
+    """Tell which files are of training patients, those that were set aside for validation among them; bool."""
+    return files["split"].isin(["train", "validation"])
+
+
 def trait_aurocs(looks: pd.DataFrame, files: pd.DataFrame) -> dict[str, float]:
     """Return the AUROC of each trait alone on the training patients, under 0.5 where PNEUMONIA has less of it, best first."""
-    train = files["split"].isin(["train", "validation"])
+    train = of_training_patients(files)
     areas = {name: float(roc_auc_score(files.loc[train, "label"] == LABELS[1], looks.loc[train, name])) for name in TRAITS}
     return dict(sorted(areas.items(), key=lambda entry: -abs(entry[1] - 0.5)))
 

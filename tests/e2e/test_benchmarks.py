@@ -54,4 +54,5 @@ def test_ablation(tmp_path):
 def test_runner_overhead():
     command = [sys.executable, paths.ROOT / "benchmarks" / "runner_overhead.py", "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.search(r"overhead outside the notebooks: -?[\d.]+ s\n", done.stdout)
     assert re.search(r"overhead of the whole: -?[\d.]+ s, [\d.]+ times as long", done.stdout)
