@@ -45,6 +45,11 @@ class Checkpoint:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
+    def notes(self) -> dict[str, Any]:
+        """Return what was noted beside the arrays; empty where there is nothing that belongs to this training."""
+        saved = self.load()
+        return saved[1] if saved else {}
+
     def discard(self) -> None:
         """Remove the file."""
         self.path.unlink(missing_ok=True)
@@ -61,10 +66,12 @@ class Progress:
         All that changes in training.
     checkpoint : Checkpoint or None
         Where the state is kept, and taken from where it is this training's.
+    precision : str
+        Arithmetic of the training, noted in the checkpoint.
     """
 
-    def __init__(self, model: keras.Model, variables: list[tf.Variable], checkpoint: Checkpoint | None) -> None:
-        self.model, self.variables, self.checkpoint = model, variables, checkpoint
+    def __init__(self, model: keras.Model, variables: list[tf.Variable], checkpoint: Checkpoint | None, precision: str = "float32") -> None:
+        self.model, self.variables, self.checkpoint, self.precision = model, variables, checkpoint, precision
         self.kept: list[np.ndarray] = model.get_weights()
         self.rows: list[dict[str, float]] = []
         self.head: dict[str, Any] | None = None
@@ -94,4 +101,4 @@ class Progress:
             self.kept = self.model.get_weights()
         if self.checkpoint:
             arrays = [variable.numpy() for variable in self.variables] + self.kept
-            self.checkpoint.save(arrays, {"rows": self.rows, "head": self.head})
+            self.checkpoint.save(arrays, {"rows": self.rows, "head": self.head, "precision": self.precision})

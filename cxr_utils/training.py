@@ -8,7 +8,7 @@ import math
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -135,16 +135,43 @@ def fit(
         There are fewer training images than a batch, a batch does not fit into memory or cannot be shared
         evenly, or the weights that were asked for cannot be had.
     FloatingPointError
-        The loss became NaN.
+        The loss became NaN, in bfloat16 and, where ``auto`` had chosen that, in float32 as well.
     """
+    start = start or weights.find(settings)
+    if settings.precision != "auto":
+        return _fit(settings, augmentation, seed, parts, start, checkpoint)
+    # A training that has fallen back to float32 and was stopped then goes on in float32.
+    precision = (checkpoint.notes().get("precision") if checkpoint else None) or hardware.precision("auto")
+    fixed = settings.model_copy(update={"precision": precision})
+    try:
+        return _fit(fixed, augmentation, seed, parts, start, checkpoint)
+    except FloatingPointError as error:
+        if precision == "float32":
+            raise
+        print(f"in {precision} {str(error).split(';')[0]}: the training starts again in float32", flush=True)
+        if checkpoint:
+            checkpoint.discard()
+    trained = _fit(fixed.model_copy(update={"precision": "float32"}), augmentation, seed, parts, start, checkpoint)
+    return replace(trained, card=trained.card | {"fell_back_from": precision})
+
+
+def _fit(
+    settings: AnyModel,
+    augmentation: Augmentation,
+    seed: int,
+    parts: dict[str, Fold],
+    start: weights.Start,
+    checkpoint: Checkpoint | None,
+) -> Trained:
+    """Train in the precision that `settings` names; see `fit`."""
     train, chosen = parts["train"], parts[chosen_on(parts)]
     if len(train) < settings.batch_size:
         raise UsageError(f"batch_size = {settings.batch_size}: there are only {len(train)} training images; take a smaller batch")
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
-    file, origin = start or weights.find(settings)
+    file, origin = start
     made = _prepare(settings, augmentation, train, file)
-    progress = Progress(made.model, made.variables, checkpoint)
+    progress = Progress(made.model, made.variables, checkpoint, settings.precision)
     print(
         f"{len(train)} images, {made.epochs} {'epochs' if made.epochs > 1 else 'epoch'} of {made.steps} batches of {settings.batch_size}, "
         f"{made.about}, weights: {origin}",

@@ -17,7 +17,7 @@ def data():
 @pytest.fixture(scope="module")
 def trained(data):
     """Trained for half a minute: with few changes to the images and without an average it learns fast."""
-    settings = params.load("default", ["baseline_cnn.epochs=8", "baseline_cnn.average=0"])
+    settings = params.load("default", ["baseline_cnn.epochs=8", "baseline_cnn.average=0", "baseline_cnn.precision=float32"])
     still = dict.fromkeys(("rotation", "stretch", "brightness", "contrast", "gamma", "sharpness", "noise", "rim"), 0.0)
     few = settings.augmentation.model_copy(update=still | {"zoom": 0.1})
     return training.fit(settings.baseline_cnn, few, 1, data.folds, weights.Start(None, "random")).model

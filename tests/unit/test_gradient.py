@@ -85,7 +85,8 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 from cxr_utils import hardware, images, models, params, training
 hardware.devices = lambda strategy: ["CPU:0", "CPU:1"]
-smoke = params.load("smoke", ["data.source=phantom", "baseline_cnn.image_size=32", "baseline_cnn.average=0.5"])
+asked = ["data.source=phantom", "baseline_cnn.image_size=32", "baseline_cnn.average=0.5", f"baseline_cnn.precision={sys.argv[1]}"]
+smoke = params.load("smoke", asked)
 data = images.open_data(smoke, 32)
 runs = [training.fit(smoke.baseline_cnn, smoke.augmentation, 3, data.folds) for _ in range(2)]
 same = all((a == b).all() for a, b in zip(runs[0].model.get_weights(), runs[1].model.get_weights(), strict=True))
@@ -94,11 +95,13 @@ print(runs[0].card["precision"], "| same", same, "| finite", np.isfinite(logits)
 """
 
 
-def test_two_devices_share_a_training():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_two_devices_share_a_training(precision):
     """Two logical CPUs: TensorFlow makes them only before it has started, so in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, env=os.environ.copy(), check=False)
+    command = [sys.executable, "-c", TWO_DEVICES, precision]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ.copy(), check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "float32 on 2 devices | same True | finite True | rows 2"
+    assert done.stdout.splitlines()[-1] == f"{precision} on 2 devices | same True | finite True | rows 2"
 
 
 def test_two_devices_take_the_gradient_of_the_whole_batch():

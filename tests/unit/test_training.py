@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from cxr_utils import checkpoint, images, keys, models, optimizer, params, paths, training, weights
+from cxr_utils import checkpoint, hardware, images, keys, models, optimizer, params, paths, training, weights
 from cxr_utils.params import UsageError
 
 RANDOM = weights.Start(None, "random")
@@ -12,7 +12,8 @@ RANDOM = weights.Start(None, "random")
 
 @pytest.fixture(scope="module")
 def learner():
-    return params.load("smoke", ["data.source=phantom", "data.phantom_images=500", "baseline_cnn.epochs=8", "baseline_cnn.image_size=64"])
+    asked = ["data.source=phantom", "data.phantom_images=500", "baseline_cnn.epochs=8", "baseline_cnn.image_size=64"]
+    return params.load("smoke", [*asked, "baseline_cnn.precision=float32"])
 
 
 @pytest.fixture(scope="module")
@@ -64,25 +65,28 @@ def test_training_key_follows_what_decides_the_weights(learner):
         ("evaluation.resamples=300", True),
     ):
         overrides = ["data.phantom_images=500", "baseline_cnn.epochs=8", "baseline_cnn.image_size=64", change]
+        overrides.append("baseline_cnn.precision=float32")
         assert (keys.training_key("baseline_cnn", params.load("smoke", overrides), "digest", "random") == key) == same, change
 
 
-def test_same_seed_same_weights(smoke):
-    data = images.open_data(smoke, smoke.baseline_cnn.image_size)
-    runs = [training.fit(smoke.baseline_cnn, smoke.augmentation, 3, data.folds) for _ in range(2)]
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_same_seed_same_weights(smoke, precision):
+    data = images.open_data(smoke, 32)
+    settings = smoke.baseline_cnn.model_copy(update={"image_size": 32, "precision": precision})
+    runs = [training.fit(settings, smoke.augmentation, 3, data.folds) for _ in range(2)]
     for first, second in zip(runs[0].model.get_weights(), runs[1].model.get_weights(), strict=True):
         assert (first == second).all()
 
 
-@pytest.mark.parametrize("kind", ["baseline", "float16", "backbone", "backbone from weights"])
+@pytest.mark.parametrize("kind", ["baseline", "bfloat16", "float16", "backbone", "backbone from weights"])
 def test_a_stopped_training_ends_with_the_same_weights(smoke, tmp_path, monkeypatch, kind):
     """Stopped after its first epoch and started again, with dropout and batch norm: equal to one left alone, to the last digit."""
     data = images.open_data(smoke, 32)
     settings = smoke.resnet50v2 if "backbone" in kind else smoke.baseline_cnn
-    settings = settings.model_copy(update={"epochs": 2, "image_size": 32, "average": 0.9})
-    if kind == "float16":
-        monkeypatch.setattr(models, "WIDTHS", (4, 8))  # few, as a CPU is slow in it
-        settings = settings.model_copy(update={"precision": "float16"})
+    settings = settings.model_copy(update={"epochs": 2, "image_size": 32, "average": 0.9, "precision": "float32"})
+    if kind.endswith("float16"):
+        monkeypatch.setattr(models, "WIDTHS", (4, 8))  # few, as a CPU may be slow in it
+        settings = settings.model_copy(update={"precision": kind})
     if "backbone" in kind:
         settings = settings.model_copy(
             update={"backbone": "MobileNetV2", "tuning_epochs": 2, "head_epochs": 2}
@@ -128,6 +132,35 @@ def test_nan_loss_stops_with_a_remedy(smoke):
     settings = smoke.baseline_cnn.model_copy(update={"learning_rate": float("nan")})
     with np.errstate(invalid="ignore"), pytest.raises(FloatingPointError, match="smaller learning_rate"):
         training.fit(settings, smoke.augmentation, 1, data.folds)
+
+
+def test_auto_falls_back_to_float32_where_bfloat16_diverges(smoke, tmp_path, monkeypatch, capsys):
+    """The result is that of float32 to the last digit, also where it was stopped in between; who asked for bfloat16 is told."""
+    data = images.open_data(smoke, 32)
+    asked = smoke.baseline_cnn.model_copy(update={"image_size": 32, "epochs": 2})
+    expected = training.fit(asked.model_copy(update={"precision": "float32"}), smoke.augmentation, 3, data.folds)
+    monkeypatch.setattr(hardware, "precision", lambda precision: "bfloat16" if precision == "auto" else precision)
+    run_epoch = training._run_epoch
+
+    def diverging(made, *where):
+        if made.about == "bfloat16":
+            raise FloatingPointError("the loss is nan in epoch 1; take a smaller learning_rate")
+        return run_epoch(made, *where)
+
+    monkeypatch.setattr(training, "_run_epoch", diverging)
+    kept = checkpoint.Checkpoint(tmp_path / "kept", "key")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        save = kept.save
+        patch.setattr(kept, "save", lambda *state: (save(*state), (_ for _ in ()).throw(KeyboardInterrupt())))
+        training.fit(asked, smoke.augmentation, 3, data.folds, checkpoint=kept)
+    assert "in bfloat16 the loss is nan in epoch 1: the training starts again in float32" in capsys.readouterr().out
+    for trained in (training.fit(asked, smoke.augmentation, 3, data.folds, checkpoint=kept),
+                    training.fit(asked, smoke.augmentation, 3, data.folds)):  # fmt: skip
+        assert trained.card["precision"] == "float32"
+        for first, second in zip(expected.model.get_weights(), trained.model.get_weights(), strict=True):
+            assert (first == second).all()
+    with pytest.raises(FloatingPointError):
+        training.fit(asked.model_copy(update={"precision": "bfloat16"}), smoke.augmentation, 3, data.folds)
 
 
 def test_bfloat16_trains_and_scores_in_float32(smoke):
