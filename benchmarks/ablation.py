@@ -3,7 +3,7 @@
     python benchmarks/ablation.py ../path/to/chest_xray
     python benchmarks/ablation.py phantom --only recipe "no noise" --set baseline_cnn.epochs=4
 
-Each row is a training from scratch. It is judged on shifted copies of all validation images (``cxr_utils/stress.py``): log loss
+Each row is a training from scratch. It is judged on shifted copies of all validation images (``cxr_utils/models/robustness.py``): log loss
 after temperature scaling and AUROC, each as the mean over the shifts; the shift with the worst log loss; AUROC in the rim of the
 other class; and AUROC on the validation images as they are, which is nearly the same for all. Test is not looked at.
 """
@@ -51,15 +51,18 @@ def main() -> None:
 
 def measure(variant: str, source: str, overrides: list[str]) -> list[dict]:
     """Train one variant and judge it; the recipe is judged without test-time flips as well."""
-    from cxr_utils import calibration, images, params, stress, training
+    from cxr_utils import parameters
+    from cxr_utils.data import dataset
+    from cxr_utils.evaluation import calibration
+    from cxr_utils.models import robustness, training
 
-    chosen = params.load("default", [*overrides, *VARIANTS[variant]], source)
-    data = images.open_data(chosen, chosen.baseline_cnn.image_size)
+    chosen = parameters.load("default", [*overrides, *VARIANTS[variant]], source)
+    data = dataset.open_data(chosen, chosen.baseline_cnn.image_size)
     trained = training.fit(chosen.baseline_cnn, chosen.augmentation, chosen.seed, data.folds)
     fold, rows = data.folds["validation"], []
     for name, flips in [(variant, chosen.evaluation.test_time_flips)] + [(NO_FLIPS, False)] * (variant == "recipe"):
-        temperature = calibration.fit_temperature(stress.mixed_logits(trained.model, fold, flips), fold.labels)
-        table = stress.table(trained.model, fold, temperature, 0.5, chosen.seed, len(fold), flips).set_index("shift")
+        temperature = calibration.fit_temperature(robustness.mixed_logits(trained.model, fold, flips), fold.labels)
+        table = robustness.table(trained.model, fold, temperature, 0.5, chosen.seed, len(fold), flips).set_index("shift")
         rows.append(
             {
                 "variant": name,

@@ -21,9 +21,10 @@ from pathlib import Path
 import keras
 from PIL import Image
 
-from cxr_utils import images, params, sources
-from cxr_utils.manifest import read_manifest
-from cxr_utils.pixels import Square
+from cxr_utils import parameters
+from cxr_utils.data import dataset, sources
+from cxr_utils.data.decoding import Square
+from cxr_utils.data.manifest import read_manifest
 
 CHUNK = 32
 OURS = "this project, cold: listed, hashed, decoded, cached"
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     asked = parser.parse_args()
     source = str(Path(asked.source).resolve()) if os.path.lexists(asked.source) else asked.source
-    root = sources.fetch(params.load("default", asked.set, source).data, progress=True).root
+    root = sources.fetch(parameters.load("default", asked.set, source).data, progress=True).root
     files = [root / name for name in read_manifest(root).files["path"]]
     square = Square(asked.size)
     ways: dict[str, Callable[[], None]] = {
@@ -49,7 +50,7 @@ def main() -> None:
     seconds = measure(ways, asked.repeats)
     prepare_cold(root, square, keep=True)
     started = time.perf_counter()
-    images.load_pixels(read_manifest(root, [square]), square)
+    dataset.load_pixels(read_manifest(root, [square]), square)
     seconds["this project, second start"] = time.perf_counter() - started
     report(seconds, len(files))
 

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from cxr_utils import paths
-from cxr_utils.params import STEPS
+from cxr_utils.parameters import STEPS
 
 BARE = """
 import json, sys, time

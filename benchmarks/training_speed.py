@@ -96,11 +96,12 @@ def compare_ways(asked: argparse.Namespace) -> None:
 
 
 def _asked_for(asked: argparse.Namespace):
-    from cxr_utils import params, sources
+    from cxr_utils import parameters
+    from cxr_utils.data import sources
 
     source = str(Path(asked.source).resolve()) if os.path.lexists(asked.source) else asked.source
     # From random weights in the same arithmetic for all, whatever this machine could have.
-    chosen = params.load("default", ["resnet50v2.weights=none", f"{asked.model}.precision=float32", *asked.set], source)
+    chosen = parameters.load("default", ["resnet50v2.weights=none", f"{asked.model}.precision=float32", *asked.set], source)
     return chosen, getattr(chosen, asked.model), sources.fetch(chosen.data).root
 
 
@@ -114,16 +115,17 @@ def measure(asked: argparse.Namespace) -> dict[str, float]:
 
 def measure_epoch(asked: argparse.Namespace) -> dict[str, float]:
     """Time what comes before the first step, and one epoch with its validation."""
-    from cxr_utils import images, models, training
+    from cxr_utils.data import dataset
+    from cxr_utils.models import networks, training
 
     chosen, settings, root = _asked_for(asked)
     started = time.perf_counter()
     if asked.way == "ours":
-        data = images.open_data(chosen, settings.image_size)
+        data = dataset.open_data(chosen, settings.image_size)
         trained = training.fit(settings.model_copy(update={"epochs": 1}), chosen.augmentation, chosen.seed, data.folds)
         epoch = float(trained.history["seconds"].iloc[0])
     else:
-        feed, network = _generated(chosen, settings, root, 0.15, "training"), models.build(settings)
+        feed, network = _generated(chosen, settings, root, 0.15, "training"), networks.build(settings)
         _compiled(network, settings)
         before = time.perf_counter()
         plain = chosen.model_copy(update={"augmentation": _no_changes(chosen.augmentation)})
@@ -137,11 +139,13 @@ def measure_head(asked: argparse.Namespace) -> dict[str, float]:
     import numpy as np
     import tensorflow as tf
 
-    from cxr_utils import augmentation, gradient, images, models, optimizer, paths, transfer, weights
+    from cxr_utils import paths
+    from cxr_utils.data import dataset
+    from cxr_utils.models import augmentation, gradient, networks, optimizer, transfer, weights
 
     chosen, _, _ = _asked_for(asked)
     settings = chosen.resnet50v2
-    data, model = images.open_data(chosen, settings.image_size), models.build(settings, transfer=True)
+    data, model = dataset.open_data(chosen, settings.image_size), networks.build(settings, transfer=True)
     if asked.head != "none":
         weights.put(weights.backbone_of(model), settings.backbone, paths.from_root(Path(asked.head).resolve()))
     train, loss = data.folds["train"], gradient.Loss()
@@ -170,9 +174,9 @@ def _limit(chosen, settings, root, steps) -> float:
     import numpy as np
     import tensorflow as tf
 
-    from cxr_utils import models, optimizer
+    from cxr_utils.models import networks, optimizer
 
-    network = models.build(settings)
+    network = networks.build(settings)
     adamw = optimizer.AdamW([variable.value for variable in network.trainable_variables], settings.weight_decay)
     images = tf.constant(
         np.random.default_rng(0).uniform(size=(settings.batch_size, settings.image_size, settings.image_size, 1)), tf.float32
@@ -193,11 +197,12 @@ def _ours(chosen, settings, root, steps) -> float:
     import numpy as np
     import tensorflow as tf
 
-    from cxr_utils import gradient, images, models, optimizer
+    from cxr_utils.data import dataset
+    from cxr_utils.models import gradient, networks, optimizer
 
     tf.config.experimental.enable_op_determinism()
-    data = images.open_data(chosen.model_copy(update={"data": chosen.data.model_copy(update={"source": str(root)})}), settings.image_size)
-    network = models.build(settings)
+    data = dataset.open_data(chosen.model_copy(update={"data": chosen.data.model_copy(update={"source": str(root)})}), settings.image_size)
+    network = networks.build(settings)
     adamw = optimizer.AdamW([variable.value for variable in network.trainable_variables], settings.weight_decay)
     step = gradient.training_step(network, adamw, chosen.augmentation)
     train, rates = data.folds["train"], np.full(steps, 1e-3, np.float32)
@@ -272,9 +277,9 @@ def _dataset(chosen, settings, root, steps) -> float:
 
 def _fitted(settings, feed, steps) -> float:
     """Seconds of Keras' own loop."""
-    from cxr_utils import models
+    from cxr_utils.models import networks
 
-    network = models.build(settings)
+    network = networks.build(settings)
     _compiled(network, settings)
     network.fit(feed, steps_per_epoch=WARM_UP, epochs=1, verbose=0)
     started = time.perf_counter()

@@ -13,14 +13,17 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from . import description, images, params, paths, pipeline, repetition, run_state, sources
+from . import description, parameters, paths
+from .data import dataset, sources
+from .data.decoding import Square
+from .data.manifest import read_manifest
 from .description import one_line
-from .manifest import read_manifest
-from .occupancy import alone_in
-from .params import STEPS, UsageError
-from .pixels import Square
+from .files import NO_ROOM, read_json, within
+from .parameters import STEPS, UsageError
+from .pipeline import repetition, steps, validity
+from .pipeline.lock import alone_in
+from .pipeline.validity import Run
 from .reference import reference
-from .run_state import Run
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -76,7 +79,7 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
 
 
 def _remedy(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in paths.NO_ROOM:
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         return "make room on that disk, and the same command resumes the run"
     logs = [handler.baseFilename for handler in log.handlers if isinstance(handler, logging.FileHandler)]
     remedies = [f"the traceback is in {file}" for file in logs]
@@ -98,28 +101,28 @@ def run_all(arguments: Sequence[str]) -> int:
     record = _recorded(asked) if asked.repeat else None
     where = _source(asked.data)
     named = asked.profile or "default"
-    run_params = repetition.params_of(record, asked.repeat, where) if record else params.load(named, asked.set, where)
+    run_params = repetition.params_of(record, asked.repeat, where) if record else parameters.load(named, asked.set, where)
     reports = Path(asked.out).expanduser().resolve() if asked.out else paths.REPORTS
     folder = paths.RunFolder(reports / _run_name(asked, record))
     if record and folder.record.resolve() == asked.repeat.resolve():
         raise UsageError(f"--run {folder.name}: is the run that would be repeated; give another name")
-    steps = tuple(record.done) if record else _steps(asked)
+    chosen = tuple(record.done) if record else _steps(asked)
     source = sources.plan(run_params.data)
     profile = record.profile if record else Path(named).stem
-    run = Run(folder, profile, run_params, source, None, paths.read_json(folder.record), tuple(arguments), minutes=asked.time_limit)
+    run = Run(folder, profile, run_params, source, None, read_json(folder.record), tuple(arguments), minutes=asked.time_limit)
     if asked.list or asked.dry_run:
         run.manifest = read_manifest(source.root, _squares(run_params)) if source.root.is_dir() else None
-        pipeline.check_data(run)
-        _print_decisions(run, run_state.decide(run, steps, asked.force))
+        steps.check_data(run)
+        _print_decisions(run, validity.decide(run, chosen, asked.force))
         return DONE
-    pipeline.check_data(run)  # what can be known without the data, before a folder is made or anything fetched
+    steps.check_data(run)  # what can be known without the data, before a folder is made or anything fetched
     with alone_in(folder) as run.temporary:
-        run.record = paths.read_json(folder.record)  # another run may have ended since
+        run.record = read_json(folder.record)  # another run may have ended since
         _log_to(folder)
         _get_data(run)
         if record:
             repetition.check_data(record, run.manifest)
-        decisions = run_state.decide(run, steps, asked.force)
+        decisions = validity.decide(run, chosen, asked.force)
         code = _work(run, decisions, asked.force)
         if record and not any(decision.action == "run" for decision in decisions):
             print(f"run {folder.name} was there already and is compared as it is; --force repeats it once more")
@@ -132,8 +135,8 @@ def _get_data(run: Run) -> None:
     squares = _squares(run.params)
     run.manifest = read_manifest(run.source.root, squares, progress=True)
     for square in squares:
-        images.load_pixels(run.manifest, square, progress=True)
-    pipeline.check_data(run)
+        dataset.load_pixels(run.manifest, square, progress=True)
+    steps.check_data(run)
 
 
 def _log_to(folder: paths.RunFolder) -> None:
@@ -167,9 +170,9 @@ def _compare(run: Run, record: repetition.Record, file: Path) -> int:
     return FAILED if differing else DONE
 
 
-def _squares(run_params: params.Params) -> list[Square]:
+def _squares(run_params: parameters.Params) -> list[Square]:
     """What the notebooks will ask for, to be decoded in one pass; the kernels then only read."""
-    sizes = {images.OVERVIEW_SIZE, *(getattr(run_params, model).image_size for model in params.MODELS)}
+    sizes = {dataset.OVERVIEW_SIZE, *(getattr(run_params, model).image_size for model in parameters.MODELS)}
     return [Square(size, run_params.data.fit) for size in sorted(sizes)]
 
 
@@ -225,10 +228,10 @@ def _step(name: str | None) -> str | None:
     found = [step for step in STEPS if step.startswith(name)]
     if len(found) == 1:
         return found[0]
-    raise UsageError(f"step {name!r} is unknown{params.nearest(name, STEPS)}; the steps are {', '.join(STEPS)}")
+    raise UsageError(f"step {name!r} is unknown{parameters.nearest(name, STEPS)}; the steps are {', '.join(STEPS)}")
 
 
-def _print_decisions(run: Run, decisions: Sequence[run_state.Decision]) -> None:
+def _print_decisions(run: Run, decisions: Sequence[validity.Decision]) -> None:
     _print_run(run)
     for decision in decisions:
         print(f"  {decision.step:<16} {decision.action:<6} {decision.reason}")
@@ -240,29 +243,29 @@ def _print_run(run: Run) -> None:
     print(f"run {run.folder.name}: profile {run.profile}, data {run.source.kind}{drawn}{there}", flush=True)
 
 
-def _work(run: Run, decisions: Sequence[run_state.Decision], force: bool) -> int:
-    pipeline.check_weights(run, decisions)
+def _work(run: Run, decisions: Sequence[validity.Decision], force: bool) -> int:
+    steps.check_weights(run, decisions)
     _print_run(run)
     problems: list[str] = []
     running = any(decision.action == "run" for decision in decisions)
-    if running or not pipeline.is_published(run):
-        pipeline.begin(run)
+    if running or not steps.is_published(run):
+        steps.begin(run)
         try:
-            problems = pipeline.work(run, decisions, force)
+            problems = steps.work(run, decisions, force)
         except BaseException:
-            with pipeline.only_logged():
-                pipeline.publish(run, [])
+            with steps.only_logged():
+                steps.publish(run, [])
             raise
-        pipeline.publish(run, problems)
+        steps.publish(run, problems)
     _print_summary(run, decisions, problems)
     return FAILED if problems else DONE
 
 
-def _print_summary(run: Run, decisions: Sequence[run_state.Decision], problems: Sequence[str]) -> None:
+def _print_summary(run: Run, decisions: Sequence[validity.Decision], problems: Sequence[str]) -> None:
     kept = [decision.step for decision in decisions if decision.action == "keep"]
     if kept:
         print(f"still valid: {', '.join(kept)}")
-    for model, splits in paths.within(paths.read_json(run.folder.metrics), "models").items():
+    for model, splits in within(read_json(run.folder.metrics), "models").items():
         test = splits["test"]
         print(f"{model:<14} test: accuracy {test['accuracy']:.3f}, AUROC {test['auroc']:.3f}, "
               f"sensitivity {test['sensitivity']:.3f}, specificity {test['specificity']:.3f} (n = {test['n']})")  # fmt: skip
@@ -285,6 +288,6 @@ def main(arguments: Sequence[str]) -> int:
     if asked.command == "parameters":
         print(reference(), end="")
         return DONE
-    chosen = params.load("default", asked.set, _source(asked.source))
-    description.show(images.open_data(chosen, images.OVERVIEW_SIZE, progress=True))
+    chosen = parameters.load("default", asked.set, _source(asked.source))
+    description.show(dataset.open_data(chosen, dataset.OVERVIEW_SIZE, progress=True))
     return DONE

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import textwrap
 
-from . import images
-from .folds import breakdown
+from .data import dataset
+from .data.splits import breakdown
 
 
 def one_line(said: object) -> str:
@@ -14,9 +14,10 @@ def one_line(said: object) -> str:
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(str(said).split()))
 
 
-def show(data: images.XRays) -> None:
+def show(data: dataset.XRays) -> None:
     """Print what a data set holds, how it stands to the published one, and what may be wrong with it."""
-    from . import audit, data_findings, published  # here, as scikit-learn takes seconds to import
+    from .evaluation import audit
+    from .reporting import data_findings, published  # here, as scikit-learn takes seconds to import
 
     standing = published.standing(data.source.kind, data.manifest.counts())
     audited = audit.audit(data)

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import hashlib
-import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import platformdirs
-from filelock import FileLock, Timeout
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMS = ROOT / "params"
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = ROOT / "reports"
 PACKAGE = Path(__file__).resolve().parent
-TEMPLATE = PACKAGE / "template"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk, quota or limit says
-PATIENCE = 2  # seconds of waiting for a lock before saying so
+TEMPLATES = PACKAGE / "reporting" / "templates"
 
 
 def cache_folder() -> Path:
@@ -33,22 +24,6 @@ def cache_folder() -> Path:
     """
     chosen = os.environ.get("CXR_CACHE")
     return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("cxr_utils"))
-
-
-@contextlib.contextmanager
-def exclusive(part: str) -> Iterator[None]:
-    """Hold the lock of a part of the cache, for processes to take turns in it; its holder may take it again."""
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    lock = FileLock(cache_folder() / f"{part}.lock", is_singleton=True)
-    try:
-        lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        print(f"waiting for another process that holds {lock.lock_file}", file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def from_root(path: str | Path) -> Path:
@@ -150,65 +125,3 @@ class RunFolder:
         for folder in ("executed", "predictions", "models", "figures"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         return self
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Return a JSON object as far as it can be read; a damaged or missing one counts as empty."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def within(tree: Any, *names: str) -> dict[str, Any]:
-    """Return the object at a place in nested ones that were read from a file; an empty one where there is none."""
-    for name in names:
-        tree = tree.get(name) if isinstance(tree, dict) else None
-    return tree if isinstance(tree, dict) else {}
-
-
-def digest(file: Path) -> str:
-    """Return the SHA-256 of a file's content, or an empty string where there is no such file."""
-    if not file.is_file():
-        return ""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to that becomes `path` when all is well: a reader sees all of it or what was there before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(path)
-    try:
-        yield part
-        put_in_place(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def put_in_place(part: Path, path: Path) -> None:
-    """Give a file that was written whole its name."""
-    _settle(part)  # else a power cut may leave the name without the content
-    part.replace(path)
-    _settle(path.parent)
-
-
-def part_of(path: Path) -> Path:
-    """Return where this process writes a file before it gets its name."""
-    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-
-
-def _settle(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` (UTF-8) to `path` so that a reader sees all of it or what was there before."""
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8", newline="")

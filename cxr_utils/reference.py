@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .params import Params
+from .parameters import Params
 
 HEADER = """# Parameters
 
-Generated from `cxr_utils/params.py` by `make docs`; do not edit. A profile in `params/` states only what it changes;
+Generated from `cxr_utils/parameters.py` by `make docs`; do not edit. A profile in `params/` states only what it changes;
 `--set SECTION.KEY=VALUE` overrides one value of a run. Unknown keys, wrong types and values out of range are refused before anything runs.
 [method.md](method.md) says what the *stress validation* is and why models are as they are, [outputs.md](outputs.md) what the operating
 points are, [data.md](data.md) what the *phantom* and the folders are.

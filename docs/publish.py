@@ -20,9 +20,11 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from cxr_utils import comparison, findings, paths, published, scoring
-from cxr_utils.names import MODEL_NAMES, SHOWN
-from cxr_utils.params import MODELS
+from cxr_utils import paths
+from cxr_utils.evaluation import results
+from cxr_utils.parameters import MODELS
+from cxr_utils.reporting import comparison, findings, published
+from cxr_utils.reporting.names import MODEL_NAMES, SHOWN
 
 DOCS = Path(__file__).resolve().parent
 # Figures that show scores alone; those of examples, errors, means and preparation show radiographs.
@@ -111,7 +113,7 @@ def page(run: paths.RunFolder) -> str:
     """Return the page of published results, every number from the files beside it."""
     known, record = json.loads(run.metrics.read_text(encoding="utf-8")), json.loads(run.record.read_text(encoding="utf-8"))
     models, floors = known["models"], known["floors"]
-    frames = {model: scoring.read_predictions(model, run) for model in MODELS}
+    frames = {model: results.read_predictions(model, run) for model in MODELS}
     gaps = comparison.differences(comparison.pair(frames, models), known["bootstrap"]["resamples"], known["bootstrap"]["seed"])
     width, height = known["data"]["median_size"]
     whole, scored = published.TEST_IMAGES, models[MODELS[0]]["test"]["n"]
@@ -166,10 +168,10 @@ def page(run: paths.RunFolder) -> str:
 
 def scores(run: paths.RunFolder) -> str:
     """Return the table of scores in the project's README, with what must be known to read it."""
-    known = scoring.read_metrics(run)
+    known = results.read_metrics(run)
     models, (width, height) = known["models"], known["data"]["median_size"]
     whole, scored = published.TEST_IMAGES, models[MODELS[0]]["test"]["n"]
-    size = scoring.read_card(MODELS[0], run)["image_size"]
+    size = results.read_card(MODELS[0], run)["image_size"]
     said = (
         f"One run of the default profile on {scored} of the {whole} published test images ({scored / whole:.0%}, split by patient). "
         f"The files came as {width} x {height} px and were seen at {size} x {size}. In brackets 95 % intervals, from resampling "
@@ -187,7 +189,7 @@ def update_readme(run: paths.RunFolder, readme: str) -> str:
 
 
 def _from_random(run: paths.RunFolder) -> bool:
-    return scoring.read_card("resnet50v2", run)["weights"].startswith("random")
+    return results.read_card("resnet50v2", run)["weights"].startswith("random")
 
 
 def _start(run: paths.RunFolder) -> str:
@@ -201,7 +203,7 @@ def _start(run: paths.RunFolder) -> str:
 
 
 def _beside(run: paths.RunFolder) -> pd.DataFrame:
-    models, rows = scoring.read_metrics(run)["models"], []
+    models, rows = results.read_metrics(run)["models"], []
     for model in MODELS:
         original, test = published.ORIGINAL[model], models[model]["test"]
         rows.append([original.who, f"{original.accuracy:.3f}", "–", "–", "–", original.note])

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from cxr_utils import params, paths, sources
+from cxr_utils import parameters, paths
+from cxr_utils.data import sources
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -44,7 +45,7 @@ def private_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def smoke():
-    return params.load("smoke", ["data.source=phantom"])
+    return parameters.load("smoke", ["data.source=phantom"])
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from cxr_utils import paths
-from cxr_utils.params import MODELS
+from cxr_utils.parameters import MODELS
 
 PARTS = ("cxr_utils", "notebooks", "params")
 SMALL = {

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from cxr_utils import paths
-from cxr_utils.params import MODELS, STEPS
+from cxr_utils.parameters import MODELS, STEPS
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: it comes with the extra 'dev'")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: it comes with the extra 'dev'")

@@ -12,7 +12,7 @@ import faults
 import pytest
 from faults import Bench
 
-from cxr_utils.params import STEPS, model_of
+from cxr_utils.parameters import STEPS, model_of
 
 KILLS, CHAINS = 50, 10
 CUTS = range(1, 41, 4)

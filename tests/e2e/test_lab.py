@@ -11,7 +11,7 @@ import time
 import pytest
 
 from cxr_utils import paths
-from cxr_utils.params import STEPS
+from cxr_utils.parameters import STEPS
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: it comes with the extra 'dev'")
 

@@ -18,7 +18,7 @@ import recompute
 from sklearn import metrics as sk
 
 from cxr_utils import paths
-from cxr_utils.params import MODELS, STEPS
+from cxr_utils.parameters import MODELS, STEPS
 
 SECRET = "hunter2-secret"
 
@@ -200,9 +200,9 @@ TAKEN, TRAINED = "its model is taken as it was trained", "its model is trained"
 @pytest.mark.parametrize(
     ("file", "change", "reason", "models"),
     [
-        ("cxr_utils/model_plots.py", lambda text: text + "# a comment\n", "changed: package", TAKEN),
-        ("cxr_utils/template/style.css", lambda text: text + "p { margin: 0; }\n", "changed: package", TAKEN),
-        ("cxr_utils/augmentation.py", lambda text: text + "# a comment\n", "changed: package", TRAINED),
+        ("cxr_utils/reporting/figures.py", lambda text: text + "# a comment\n", "changed: package", TAKEN),
+        ("cxr_utils/reporting/templates/style.css", lambda text: text + "p { margin: 0; }\n", "changed: package", TAKEN),
+        ("cxr_utils/models/augmentation.py", lambda text: text + "# a comment\n", "changed: package", TRAINED),
         (
             "notebooks/02_baseline_cnn.ipynb",
             lambda text: text.replace("**The question.**", "**What is asked.**"),

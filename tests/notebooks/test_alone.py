@@ -13,8 +13,8 @@ import papermill
 import pytest
 
 from cxr_utils import paths
-from cxr_utils.execution import OwnInterpreterKernelManager
-from cxr_utils.params import STEPS
+from cxr_utils.parameters import STEPS
+from cxr_utils.pipeline.execution import OwnInterpreterKernelManager
 
 SMALL = {"source": "phantom", "phantom_images": 120, "phantom_size": 64}
 

@@ -9,11 +9,13 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from cxr_utils import audit, images, params, shortcuts
+from cxr_utils import parameters
+from cxr_utils.data import dataset
+from cxr_utils.evaluation import audit, shortcuts
 
 
 def _findings(root, *overrides):
-    data = images.open_data(params.load("smoke", overrides, str(root)), images.OVERVIEW_SIZE)
+    data = dataset.open_data(parameters.load("smoke", overrides, str(root)), dataset.OVERVIEW_SIZE)
     return {finding.check: finding for finding in audit.audit(data)}
 
 
@@ -108,7 +110,7 @@ def test_damaged_files_are_a_warning_and_hidden_ones_a_note(planted):
 
 def test_what_each_fit_lets_through_of_an_aspect_shortcut(tmp_path):
     """Planted: wide films are filed as PNEUMONIA whatever they show. Crop hides that from a model, squash and pad do not."""
-    drawn = images.open_data(params.load("default", ["data.phantom_images=600"], "phantom"), images.OVERVIEW_SIZE)
+    drawn = dataset.open_data(parameters.load("default", ["data.phantom_images=600"], "phantom"), dataset.OVERVIEW_SIZE)
     for row in drawn.files.itertuples():
         label = "PNEUMONIA" if row.width > 1.15 * row.height else "NORMAL"
         target = tmp_path / row.split / label / f"case{row.Index}.jpeg"
@@ -116,7 +118,7 @@ def test_what_each_fit_lets_through_of_an_aspect_shortcut(tmp_path):
         shutil.copy(drawn.manifest.root / row.path, target)
     found = {}
     for fit in ("squash", "crop", "pad"):
-        data = images.open_data(params.load("default", [f"data.fit={fit}"], str(tmp_path)), 16)
+        data = dataset.open_data(parameters.load("default", [f"data.fit={fit}"], str(tmp_path)), 16)
         train, test = data.folds["train"], data.folds["test"]
         model = LogisticRegression(C=1e-6, max_iter=1000).fit(train.pixels[:].reshape(len(train), -1), train.labels)
         found[fit] = roc_auc_score(test.labels, model.decision_function(test.pixels[:].reshape(len(test), -1)))
@@ -128,11 +130,11 @@ def test_what_each_fit_lets_through_of_an_aspect_shortcut(tmp_path):
 def test_films_of_one_aspect_leave_nothing_to_measure(planted):
     for label in ("NORMAL", "PNEUMONIA"):
         _change(planted, label, lambda image: image.resize((64, 64)))
-    assert shortcuts.fit_leaks(images.open_data(params.load("smoke", (), str(planted)), images.OVERVIEW_SIZE), 1).empty
+    assert shortcuts.fit_leaks(dataset.open_data(parameters.load("smoke", (), str(planted)), dataset.OVERVIEW_SIZE), 1).empty
 
 
 def test_class_means_and_grey_values_are_those_of_the_pixels(smoke):
-    fold = images.open_data(smoke, 48).folds["train"]
+    fold = dataset.open_data(smoke, 48).folds["train"]
     pixels, sick = fold.pixels[:], fold.labels == 1
     means, shares = shortcuts.class_means(fold), shortcuts.grey_histograms(fold)
     assert np.allclose(means["difference"], pixels[sick].mean(0) - pixels[~sick].mean(0), atol=1e-6)
@@ -141,7 +143,7 @@ def test_class_means_and_grey_values_are_those_of_the_pixels(smoke):
 
 def test_metadata_floor_finds_a_planted_trait(smoke):
     """The floor is an AUROC on patients the classifier has not seen: chance without a shortcut, near 1 with one."""
-    data = images.open_data(smoke, images.OVERVIEW_SIZE)
+    data = dataset.open_data(smoke, dataset.OVERVIEW_SIZE)
     looks = shortcuts.traits(data)
     blind = looks.assign(**dict.fromkeys(shortcuts.METADATA, 0.0))
     assert abs(shortcuts.metadata_floor(blind, data.files).seen - 0.5) < 0.1

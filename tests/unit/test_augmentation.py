@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cxr_utils.augmentation import augment, to_float
-from cxr_utils.params import Augmentation
+from cxr_utils.models.augmentation import augment, to_float
+from cxr_utils.parameters import Augmentation
 
 KINDS = [name for name in Augmentation.model_fields if name not in ("flip", "rim")]
 OFF = {"flip": False, "rim": 0.0} | dict.fromkeys(KINDS, 0.0)

@@ -8,9 +8,11 @@ import time
 
 import pytest
 
-from cxr_utils import cli, paths, run_state, sources
-from cxr_utils.params import UsageError
-from cxr_utils.run_state import Run
+from cxr_utils import cli, paths
+from cxr_utils.data import sources
+from cxr_utils.parameters import UsageError
+from cxr_utils.pipeline import validity
+from cxr_utils.pipeline.validity import Run
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_a_notebook_with_a_merge_in_it_stops_before_anything_runs(monkeypatch, t
     (paths.NOTEBOOKS / "03_resnet50v2.ipynb").write_text("<<<<<<< HEAD\n{}\n=======")
     run = Run(paths.RunFolder(tmp_path / "run"), "smoke", smoke, sources.plan(smoke.data), None)
     with pytest.raises(UsageError, match=r"03_resnet50v2.ipynb: cannot be read as a notebook .*settle the merge"):
-        run_state.decide(run)
+        validity.decide(run)
 
 
 def test_what_libraries_log_goes_to_the_log_alone(tmp_path):

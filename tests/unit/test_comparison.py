@@ -6,19 +6,11 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from cxr_utils import (
-    beside_published,
-    calibration,
-    closer_look,
-    comparison,
-    evaluation,
-    findings,
-    model_card,
-    published,
-    recommendations,
-    slider,
-)
-from cxr_utils.params import MODELS
+from cxr_utils.data.sources import COUNTS
+from cxr_utils.evaluation import calibration
+from cxr_utils.evaluation.evaluate import evaluate
+from cxr_utils.parameters import MODELS
+from cxr_utils.reporting import beside_published, closer_look, comparison, findings, model_card, published, recommendations, slider
 
 CUTS = {"baseline_cnn": 0.5, "resnet50v2": 0.6}
 
@@ -38,7 +30,7 @@ def _predictions(seed, quality, n=120, splits=("validation", "val", "test")):
 
 def _scores(frame, cut, temperature=1.0):
     points = {"half": 0.5, "youden": cut}
-    return {split: evaluation.evaluate(part, points, "youden", 200, 0, temperature) for split, part in frame.groupby("split", sort=False)}
+    return {split: evaluate(part, points, "youden", 200, 0, temperature) for split, part in frame.groupby("split", sort=False)}
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +178,6 @@ def test_a_separable_validation_gets_no_temperature():
 
 
 def test_more_test_images_than_published_is_another_set():
-    counts = {"train": published.COUNTS["train"], "test": {"NORMAL": 500, "PNEUMONIA": 500}}
+    counts = {"train": COUNTS["train"], "test": {"NORMAL": 500, "PNEUMONIA": 500}}
     assert published.standing("folder", counts) == "own"
     assert published.standing("folder", counts | {"test": {"NORMAL": 117, "PNEUMONIA": 195}}) == "published"

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr_utils import download, images, paths, sources
-from cxr_utils.folds import breakdown
-from cxr_utils.manifest import read_manifest
-from cxr_utils.params import Data, UsageError, load
-from cxr_utils.published import COUNTS
+from cxr_utils import files, paths
+from cxr_utils.data import dataset, sources
+from cxr_utils.data.manifest import read_manifest
+from cxr_utils.data.sources import COUNTS
+from cxr_utils.data.splits import breakdown
+from cxr_utils.parameters import Data, UsageError, load
 
 FEW = {"train": {"NORMAL": 6, "PNEUMONIA": 9}, "validation": {"NORMAL": 2, "PNEUMONIA": 3}, "test": {"NORMAL": 4, "PNEUMONIA": 5}}
 FAULTS = {"cut": "check the network", "stall": "check the network", "wrong": "its checksum differs", "html": "its checksum differs"}
@@ -26,7 +27,7 @@ FAULTS = {"cut": "check the network", "stall": "check the network", "wrong": "it
 def clean(monkeypatch, tmp_path):
     monkeypatch.delenv("CXR_DATA", raising=False)
     monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(download, "TIMEOUT", (2, 1))
+    monkeypatch.setattr(files, "TIMEOUT", (2, 1))
     return tmp_path / "cache"
 
 
@@ -61,7 +62,7 @@ def test_medmnist_is_unpacked_with_its_own_validation(medmnist):
     assert source.kind == "medmnist" and manifest.counts() == FEW
     first = np.asarray(Image.open(source.root / "test" / "PNEUMONIA" / "medmnist-test-0004.png"))
     assert (first == medmnist.arrays["test_images"][4]).all()
-    data = images.open_data(load("smoke", ["data.medmnist_size=28"], "medmnist"), 32)
+    data = dataset.open_data(load("smoke", ["data.medmnist_size=28"], "medmnist"), 32)
     assert data.unit == "image" and set(data.folds) == {"train", "validation", "test"} and len(data.folds["validation"]) == 5
     assert (breakdown(data.files, "fold")["images"] == breakdown(data.files, "fold")["patients"]).all()
     assert len(medmnist.asked) == 1  # once for all
@@ -94,7 +95,7 @@ def test_offline_says_so(clean, monkeypatch):
 
 @pytest.mark.parametrize("name", ["medmnist", "kaggle"])
 def test_a_disk_too_small_is_known_before(clean, monkeypatch, name, server):
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**6}))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**6}))
     with pytest.raises(UsageError, match="1 MB are free; make room"):
         sources.fetch(Data(source=name))
     assert not server.asked and not _left(clean)
@@ -102,8 +103,8 @@ def test_a_disk_too_small_is_known_before(clean, monkeypatch, name, server):
 
 SCRIPT = """
 import dataclasses, resource, sys
-from cxr_utils import sources
-from cxr_utils.params import Data, UsageError
+from cxr_utils.data import sources
+from cxr_utils.parameters import Data, UsageError
 address, md5, limit = sys.argv[1:]
 sources.MEDMNIST_MD5[28] = md5
 counts = {counts!r}

@@ -20,14 +20,18 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
-from cxr_utils import cli, manifest, params, paths, repetition, run_state, scoring, sources
-from cxr_utils.folds import breakdown, split_folds
-from cxr_utils.params import STEPS, UsageError
+from cxr_utils import cli, parameters, paths
+from cxr_utils.data import manifest, sources
+from cxr_utils.data.splits import breakdown, split_folds
+from cxr_utils.evaluation import results
+from cxr_utils.files import read_json
+from cxr_utils.parameters import STEPS, UsageError
+from cxr_utils.pipeline import repetition, validity
 
 pytestmark = pytest.mark.fuzz
 
 DEFAULTS = yaml.safe_load((paths.PARAMS / "default.yaml").read_text())
-NAMES = params.parameter_names()
+NAMES = parameters.parameter_names()
 # Names of files, with a space, markup, quotes, line breaks, what looks like a path or a patient; bytes that are no UTF-8 among them.
 TEXT = st.one_of(
     st.text(max_size=40), st.sampled_from(["person1_virus_2", "IM-0001-0001", "../x", "a b", "<script>", "'\"", "{0}", "\n", "=1+1"])
@@ -58,13 +62,13 @@ def _load(text, *overrides):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "profile.yaml"
         file.write_bytes(text)
-        return _refused(lambda: params.load(str(file), overrides))
+        return _refused(lambda: parameters.load(str(file), overrides))
 
 
 @given(st.binary(max_size=400) | st.text(alphabet=":-[]{}&*!|>'\"%@`#,? \n\tabz019.", max_size=200).map(str.encode))
 def test_profiles_of_any_bytes(text):
     found = _load(text)
-    assert found is None or isinstance(found, params.Params)
+    assert found is None or isinstance(found, parameters.Params)
 
 
 @given(st.integers(0, 5000), st.binary(min_size=0, max_size=6), st.integers(0, 6))
@@ -86,9 +90,9 @@ def test_a_value_is_taken_as_it_is_or_refused(name, value):
         within = within.setdefault(section, {})
         assume(isinstance(within, dict))
     within[key] = value
-    found = _refused(lambda: params.checked(tree, "here"))
+    found = _refused(lambda: parameters.checked(tree, "here"))
     if found is not None:
-        assert params.checked(found.model_dump(), "again") == found
+        assert parameters.checked(found.model_dump(), "again") == found
         assert name in NAMES
         if not isinstance(value, str | dict):
             assert found.model_dump()[sections[0]][key] == value if sections else found.model_dump()[key] == value
@@ -97,7 +101,7 @@ def test_a_value_is_taken_as_it_is_or_refused(name, value):
 @given(st.sampled_from(NAMES) | TEXT, TEXT)
 def test_overrides_of_any_text(name, value):
     found = _load(b"", f"{name}={value}")
-    assert found is None or isinstance(found, params.Params)
+    assert found is None or isinstance(found, parameters.Params)
 
 
 @given(st.sampled_from(STEPS), TEXT.filter(bool), TEXT.filter(bool))
@@ -105,7 +109,7 @@ def test_no_parameter_is_run_as_code(step, source, run_dir):
     """The cell that papermill writes consists of literals, and they are what was given."""
     with contextlib.suppress(UnicodeEncodeError):
         source.encode(), run_dir.encode()
-        values = params.flat(params.load("default", source=source), step, run_dir)
+        values = parameters.flat(parameters.load("default", source=source), step, run_dir)
         notebook = load_notebook_node(str(paths.NOTEBOOKS / f"{step}.ipynb"))
         notebook = parameterize_notebook(notebook, values, kernel_name="python3", language="python")
         (cell,) = [cell for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])]
@@ -135,7 +139,7 @@ def _check_labels(found):
         split, label, _ = row.path.split("/")
         assert (row.split, row.label) == (split, label) and (row.subtype == "normal") == (label == "NORMAL")
         assert Path(found.root, row.path).is_file()
-    breakdown(split_folds(found.files, params.Params().data, 1), "fold")
+    breakdown(split_folds(found.files, parameters.Params().data, 1), "fold")
 
 
 FOLDERS = st.sampled_from(["train", "test", "val", "Train", "validation", "NORMAL", "..", "x"])
@@ -214,14 +218,14 @@ def test_records_of_any_content(record, mixed):
 @given(st.dictionaries(st.sampled_from(["steps", "data", "problems", "parameters"]), VALUES) | VALUES, VALUES, VALUES)
 def test_odd_files_in_a_run_folder_are_run_over(record, scores, card):
     """Whatever a run's own files hold, its steps are found to be run, not to be right."""
-    asked = params.load("smoke", ["data.source=phantom"])
+    asked = parameters.load("smoke", ["data.source=phantom"])
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UnicodeEncodeError):
         root = paths.RunFolder(Path(folder) / "run").make()
         files = {root.record: record, root.metrics: {"models": scores, "data": scores}, root.model_card("baseline_cnn"): card}
         for file, content in files.items():
             file.write_text(json.dumps(content), encoding="utf-8")
         known = manifest.Manifest(root.root, None, None, "digest")
-        run = run_state.Run(root, "smoke", asked, sources.plan(asked.data), known, paths.read_json(root.record))
-        assert {decision.action for decision in run_state.decide(run)} == {"run"}
-        assert "trained" in run_state.training_ahead("02_baseline_cnn", run)
-        scoring.forget("baseline_cnn", root)
+        run = validity.Run(root, "smoke", asked, sources.plan(asked.data), known, read_json(root.record))
+        assert {decision.action for decision in validity.decide(run)} == {"run"}
+        assert "trained" in validity.training_ahead("02_baseline_cnn", run)
+        results.forget("baseline_cnn", root)

@@ -4,27 +4,29 @@ import keras
 import numpy as np
 import pytest
 
-from cxr_utils import gradcam, images, models, params, training, weights
-from cxr_utils.params import Resnet50v2
+from cxr_utils import parameters
+from cxr_utils.data import dataset
+from cxr_utils.models import gradcam, networks, training, weights
+from cxr_utils.parameters import Resnet50v2
 
 
 @pytest.fixture(scope="module")
 def data():
-    settings = params.load("smoke", ["data.source=phantom", "data.phantom_images=800", "data.phantom_size=96"])
-    return images.open_data(settings, 96)
+    settings = parameters.load("smoke", ["data.source=phantom", "data.phantom_images=800", "data.phantom_size=96"])
+    return dataset.open_data(settings, 96)
 
 
 @pytest.fixture(scope="module")
 def trained(data):
     """Trained for half a minute: with few changes to the images and without an average it learns fast."""
-    settings = params.load("default", ["baseline_cnn.epochs=8", "baseline_cnn.average=0", "baseline_cnn.precision=float32"])
+    settings = parameters.load("default", ["baseline_cnn.epochs=8", "baseline_cnn.average=0", "baseline_cnn.precision=float32"])
     still = dict.fromkeys(("rotation", "stretch", "brightness", "contrast", "gamma", "sharpness", "noise", "rim"), 0.0)
     few = settings.augmentation.model_copy(update=still | {"zoom": 0.1})
     return training.fit(settings.baseline_cnn, few, 1, data.folds, weights.Start(None, "random")).model
 
 
 def _called(model, data):
-    return models.logits(model, data.folds["test"].pixels) >= 0
+    return networks.logits(model, data.folds["test"].pixels) >= 0
 
 
 def test_the_peak_is_in_the_consolidation(trained, data):
@@ -63,7 +65,7 @@ def test_the_map_is_the_gradient_times_the_maps(trained, data):
     picture = data.folds["test"].pixels[[0]]
     split = gradcam._maps_and_logit(trained)
     maps, logit = split(picture[..., None] / np.float32(255), training=False)
-    assert logit.numpy()[:, 0] == pytest.approx(models.logits(trained, picture), abs=1e-4)
+    assert logit.numpy()[:, 0] == pytest.approx(networks.logits(trained, picture), abs=1e-4)
     kernel = trained.get_layer("head_logit").kernel.numpy()[:, 0]
     expected = np.maximum((maps.numpy()[0] * kernel).sum(axis=-1) / maps.shape[1] ** 2, 0)
     assert gradcam.explain(trained, picture)[0] == pytest.approx(expected, abs=1e-5)
@@ -82,7 +84,7 @@ def test_the_map_is_the_gradient_times_the_maps(trained, data):
 )
 def test_the_stage_is_the_last_that_is_large_enough_and_whole(backbone, size, side):
     """Its map is the smallest of at least 6 x 6 cells, and no path goes around it."""
-    model = models.build(Resnet50v2(backbone=backbone, image_size=size))
+    model = networks.build(Resnet50v2(backbone=backbone, image_size=size))
     inner = weights.backbone_of(model)
     stage = gradcam.stage(inner)
     assert stage.output.shape[1:3] == (side, side)
@@ -91,19 +93,19 @@ def test_the_stage_is_the_last_that_is_large_enough_and_whole(backbone, size, si
 
 
 def test_a_nested_backbone_is_explained(data):
-    model = models.build(Resnet50v2(backbone="MobileNetV2", image_size=96))
+    model = networks.build(Resnet50v2(backbone="MobileNetV2", image_size=96))
     pixels = data.folds["test"].pixels[:3]
     found = gradcam.explain(model, pixels)
     assert found.shape == (3, 6, 6) and np.isfinite(found).all() and (found >= 0).all()
     split = gradcam._maps_and_logit(model)
     assert split(pixels[..., None] / np.float32(255), training=False)[1].numpy()[:, 0] == pytest.approx(
-        models.logits(model, pixels), abs=1e-3
+        networks.logits(model, pixels), abs=1e-3
     )
 
 
 def test_a_network_without_a_whole_map_of_that_size():
     """NASNet's cells read the last two maps, so no layer has everything pass through it: the last map of that size is taken."""
-    inner = weights.backbone_of(models.build(Resnet50v2(backbone="NASNetMobile", image_size=96)))
+    inner = weights.backbone_of(networks.build(Resnet50v2(backbone="NASNetMobile", image_size=96)))
     assert min(gradcam.stage(inner).output.shape[1:3]) in range(6, 12)
 
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cxr_utils import gradient, hardware, images, models, optimizer, paths, training
-from cxr_utils.params import UsageError
+from cxr_utils import paths
+from cxr_utils.data import dataset
+from cxr_utils.models import gradient, hardware, networks, optimizer, training
+from cxr_utils.parameters import UsageError
 
 
 def test_loss_is_keras_own():
@@ -53,7 +55,7 @@ def test_learning_rate_rises_then_falls():
 
 def test_average_follows_the_weights(smoke):
     """A weight that stays is its own average; one that jumps is followed slowly, and batch norm statistics are among them."""
-    network = models.build(smoke.baseline_cnn)
+    network = networks.build(smoke.baseline_cnn)
     average = optimizer.Average(network, 0.9)
     start = network.get_weights()
     assert any("moving_" in weight.path for weight in network.weights)
@@ -67,7 +69,7 @@ def test_average_follows_the_weights(smoke):
 
 
 def test_float16_steps_are_scaled_and_overflow_moves_nothing(smoke):
-    network = models.build(smoke.baseline_cnn, "float16")
+    network = networks.build(smoke.baseline_cnn, "float16")
     assert network.compute_dtype == "float16" and network.get_layer("head_logit").kernel.dtype == "float32"
     weight = tf.Variable([1.0, 2.0])
     half = optimizer.LossScale(optimizer.AdamW([weight], 0.0))
@@ -83,7 +85,9 @@ import sys
 import numpy as np
 import tensorflow as tf
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-from cxr_utils import hardware, images, models, params, training
+from cxr_utils import parameters as params
+from cxr_utils.data import dataset as images
+from cxr_utils.models import hardware, networks as models, training
 hardware.devices = lambda strategy: ["CPU:0", "CPU:1"]
 asked = ["data.source=phantom", "baseline_cnn.image_size=32", "baseline_cnn.average=0.5", f"baseline_cnn.precision={sys.argv[1]}"]
 smoke = params.load("smoke", asked)
@@ -108,7 +112,7 @@ def test_two_devices_take_the_gradient_of_the_whole_batch():
     """Without batch norm or augmentation, a step on two devices moves weights as a step on one does."""
     code = TWO_DEVICES.split("hardware.devices")[0] + (
         "import keras\n"
-        "from cxr_utils import gradient, optimizer\n"
+        "from cxr_utils.models import gradient, optimizer\n"
         "off = params.Augmentation(flip=False, **{name: 0.0 for name in params.Augmentation.model_fields if name != 'flip'})\n"
         "pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16)).astype(np.uint8)\n"
         "moved = []\n"
@@ -131,7 +135,7 @@ def test_two_devices_take_the_gradient_of_the_whole_batch():
 def test_a_batch_that_devices_cannot_share_stops(smoke, monkeypatch):
     monkeypatch.setattr(hardware, "devices", lambda _: ["CPU:0", "CPU:1", "CPU:2"])
     with pytest.raises(UsageError, match="3 devices cannot share it evenly"):
-        training.fit(smoke.baseline_cnn, smoke.augmentation, 1, images.open_data(smoke, smoke.baseline_cnn.image_size).folds)
+        training.fit(smoke.baseline_cnn, smoke.augmentation, 1, dataset.open_data(smoke, smoke.baseline_cnn.image_size).folds)
 
 
 def test_bfloat16_is_taken_where_it_is_faster(monkeypatch, tmp_path):
@@ -155,7 +159,7 @@ def test_speed_is_measured_in_both_kinds():
 
 
 def test_a_batch_too_large_for_memory_stops_before_training(smoke, monkeypatch):
-    network = models.build(smoke.baseline_cnn)
+    network = networks.build(smoke.baseline_cnn)
     cpu = ["/device:CPU:0"]
     hardware.check_memory(network, 16, cpu)
     monkeypatch.setattr(hardware.psutil, "virtual_memory", lambda: SimpleNamespace(available=100_000_000))
@@ -171,7 +175,7 @@ def test_a_batch_too_large_for_memory_stops_before_training(smoke, monkeypatch):
 
 def test_an_epoch_shows_each_image_once_with_its_label(smoke):
     """Full batches in a new order each epoch; the label that comes with an image is that image's."""
-    train = images.open_data(smoke, 32).folds["train"]
+    train = dataset.open_data(smoke, 32).folds["train"]
     label_of = {image.tobytes(): label for image, label in zip(train.pixels[:], train.labels, strict=True)}
     seen = []
 

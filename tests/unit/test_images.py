@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cxr_utils import images, phantom, pixels
-from cxr_utils.manifest import read_manifest
-from cxr_utils.params import UsageError
-from cxr_utils.pixels import Square
+from cxr_utils.data import dataset, decoding, phantom
+from cxr_utils.data.decoding import Square
+from cxr_utils.data.manifest import read_manifest
+from cxr_utils.parameters import UsageError
 
 
 def _save(tmp_path, image, name="x.png", **options):
@@ -21,7 +21,7 @@ def _save(tmp_path, image, name="x.png", **options):
 
 
 def _decode(file, size, fit="squash"):
-    return pixels.decode(file.read_bytes(), Square(size, fit))
+    return decoding.decode(file.read_bytes(), Square(size, fit))
 
 
 def test_grey_modes_agree(tmp_path):
@@ -63,7 +63,7 @@ def test_decoders_own_scaling_changes_little(tmp_path):
 
 
 def test_folds_hold_the_files_pixels_and_labels(smoke):
-    data = images.open_data(smoke, 48)
+    data = dataset.open_data(smoke, 48)
     assert set(data.folds) == {"train", "validation", "val", "test"}
     for fold in data.folds.values():
         assert fold.pixels.shape == (len(fold), 48, 48)
@@ -73,9 +73,9 @@ def test_folds_hold_the_files_pixels_and_labels(smoke):
 
 
 def test_second_start_reads_the_cache(smoke, monkeypatch):
-    images.open_data(smoke, 48)
-    monkeypatch.setattr(pixels, "read", lambda *_: pytest.fail("decoded again"))
-    images.open_data(smoke, 48)
+    dataset.open_data(smoke, 48)
+    monkeypatch.setattr(decoding, "read", lambda *_: pytest.fail("decoded again"))
+    dataset.open_data(smoke, 48)
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
@@ -112,17 +112,17 @@ def test_an_animation_counts_by_its_first_picture(tmp_path):
 def test_more_squares_at_once_are_those_made_alone(tmp_path):
     rng = np.random.default_rng(0)
     file = _save(tmp_path, Image.fromarray(rng.integers(0, 255, (500, 700)).astype(np.uint8)), "film.jpeg")
-    both = pixels.read(file.read_bytes(), [Square(200), Square(48)])
+    both = decoding.read(file.read_bytes(), [Square(200), Square(48)])
     assert (both.width, both.height, both.mode) == (700, 500, "L")
     assert (both.squares[0] == _decode(file, 200)).all() and (both.squares[1] == _decode(file, 48)).all()
 
 
 @pytest.mark.parametrize("spoil", [lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:-100])])
 def test_a_spoilt_cache_is_made_again(smoke, spoil):
-    before = images.open_data(smoke, 40)
-    expected = images.squares(before.manifest, before.files["path"], Square(40))
-    spoil(pixels.cached_at(before.manifest.digest, Square(40)))
-    assert (images.open_data(smoke, 40).stored == expected).all()
+    before = dataset.open_data(smoke, 40)
+    expected = dataset.squares(before.manifest, before.files["path"], Square(40))
+    spoil(decoding.cached_at(before.manifest.digest, Square(40)))
+    assert (dataset.open_data(smoke, 40).stored == expected).all()
 
 
 def test_squares_of_one_pass_are_those_of_each_alone(planted):
@@ -130,17 +130,17 @@ def test_squares_of_one_pass_are_those_of_each_alone(planted):
     (planted / "train" / "NORMAL" / "A.jpeg").write_bytes(b"damaged")
     manifest = read_manifest(planted, [Square(24), Square(36, "crop")])
     for square in (Square(24), Square(36, "crop")):
-        stored = np.fromfile(pixels.cached_at(manifest.digest, square), np.uint8).reshape(-1, square.size, square.size)
-        assert (stored == images.squares(manifest, manifest.files["path"], square)).all()
+        stored = np.fromfile(decoding.cached_at(manifest.digest, square), np.uint8).reshape(-1, square.size, square.size)
+        assert (stored == dataset.squares(manifest, manifest.files["path"], square)).all()
 
 
 @pytest.mark.parametrize("workers", ["processes", "threads"])
 def test_results_come_in_order_and_errors_come_through(monkeypatch, workers):
     if workers == "threads":
-        monkeypatch.setattr(pixels.sys, "platform", "elsewhere")
-    assert list(pixels.in_parallel(str, range(200), "")) == [str(number) for number in range(200)]
+        monkeypatch.setattr(decoding.sys, "platform", "elsewhere")
+    assert list(decoding.in_parallel(str, range(200), "")) == [str(number) for number in range(200)]
     with pytest.raises(ZeroDivisionError):
-        list(pixels.in_parallel((1).__truediv__, [1, 0], ""))
+        list(decoding.in_parallel((1).__truediv__, [1, 0], ""))
 
 
 def test_a_file_that_changes_meanwhile_does_not_spoil_the_cache(planted):
@@ -149,16 +149,16 @@ def test_a_file_that_changes_meanwhile_does_not_spoil_the_cache(planted):
     content = file.read_bytes()
     file.write_bytes((planted / manifest.files["path"][4]).read_bytes())
     with pytest.raises(UsageError, match="changed while the data was read; run again"):
-        images.load_pixels(manifest, Square(33))
+        dataset.load_pixels(manifest, Square(33))
     file.write_bytes(content)
-    assert (images.load_pixels(manifest, Square(33))[3] == _decode(file, 33)).all()
+    assert (dataset.load_pixels(manifest, Square(33))[3] == _decode(file, 33)).all()
 
 
 def test_a_square_that_was_written_in_part_is_an_error(tmp_path, monkeypatch):
     """On a disk that fills up the operating system may write less than it was given and say so only by the count."""
     monkeypatch.setenv("CXR_CACHE", str(tmp_path))
-    squares = pixels.Store(Square(8), 1)
-    monkeypatch.setattr(pixels.os, "pwrite", lambda file, content, place: len(content) - 1)
+    squares = decoding.Store(Square(8), 1)
+    monkeypatch.setattr(decoding.os, "pwrite", lambda file, content, place: len(content) - 1)
     with pytest.raises(OSError, match="No space left"):
         squares.put(0, np.zeros((8, 8), np.uint8))
 
@@ -221,8 +221,9 @@ def _of_session(session):
 
 MEASURE = """
 import resource, sys
-from cxr_utils import images, params
-data = images.open_data(params.load("default", ["data.phantom_size=64", "data.phantom_images=" + sys.argv[1]], "phantom"), 224)
+from cxr_utils import parameters
+from cxr_utils.data import dataset
+data = dataset.open_data(parameters.load("default", ["data.phantom_size=64", "data.phantom_images=" + sys.argv[1]], "phantom"), 224)
 peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 held = lambda: int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1])
 before = held()

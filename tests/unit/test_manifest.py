@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cxr_utils import manifest, paths, pixels
-from cxr_utils.folds import carve_validation
-from cxr_utils.manifest import parse_name, read_manifest
-from cxr_utils.params import UsageError
+from cxr_utils import paths
+from cxr_utils.data import decoding, manifest
+from cxr_utils.data.manifest import parse_name, read_manifest
+from cxr_utils.data.splits import carve_validation
+from cxr_utils.parameters import UsageError
 
 
 @pytest.mark.parametrize(
@@ -206,8 +207,8 @@ def test_a_damaged_list_in_the_cache_is_made_again(planted, spoil, private_cache
 
 def test_only_what_has_changed_is_read_again(planted, monkeypatch):
     before, asked = read_manifest(planted), []
-    in_parallel = pixels.in_parallel
-    monkeypatch.setattr(pixels, "in_parallel", lambda work, items, *rest: asked.extend(items) or in_parallel(work, items, *rest))
+    in_parallel = decoding.in_parallel
+    monkeypatch.setattr(decoding, "in_parallel", lambda work, items, *rest: asked.extend(items) or in_parallel(work, items, *rest))
     changed, removed, touched = sorted((planted / "train" / "NORMAL").glob("*.jpeg"))[3:6]
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(changed)
     removed.unlink()

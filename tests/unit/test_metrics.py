@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from cxr_utils import calibration, evaluation, metrics
+from cxr_utils.evaluation import calibration, metrics
+from cxr_utils.evaluation.evaluate import evaluate
 
 
 def _sample(seed=0, n=300, ties=False):
@@ -18,7 +19,7 @@ def test_evaluate_agrees_with_scikit_learn():
     frame = pd.DataFrame(
         {"patient": np.arange(len(labels)), "label": np.where(labels, "PNEUMONIA", "NORMAL"), "subtype": "unknown", "score": scores}
     )
-    entry = evaluation.evaluate(frame, {"half": 0.5, "youden": 0.7}, "youden", 200, 0)
+    entry = evaluate(frame, {"half": 0.5, "youden": 0.7}, "youden", 200, 0)
     assert entry["threshold"] == 0.7
     assert entry["auroc"] == pytest.approx(sk.roc_auc_score(labels, scores))
     assert entry["confusion_matrix"] == sk.confusion_matrix(labels, scores >= 0.7).tolist()
@@ -29,7 +30,7 @@ def test_evaluate_agrees_with_scikit_learn():
 
 def test_one_class_is_undefined_not_zero():
     frame = pd.DataFrame({"patient": ["a", "b"], "label": ["NORMAL", "NORMAL"], "subtype": ["normal", "normal"], "score": [0.1, 0.2]})
-    entry = evaluation.evaluate(frame, {"half": 0.5}, "half", 100, 0)
+    entry = evaluate(frame, {"half": 0.5}, "half", 100, 0)
     assert entry["auroc"] is None and entry["sensitivity"] is None and entry["ci95"]["auroc"] is None
     assert entry["specificity"] == 1.0
 

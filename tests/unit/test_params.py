@@ -6,12 +6,12 @@ import nbformat
 import pytest
 import yaml
 
-from cxr_utils import params, paths
-from cxr_utils.params import STEPS, Params, UsageError
+from cxr_utils import parameters, paths
+from cxr_utils.parameters import STEPS, Params, UsageError
 
 
 def test_default_profile_is_the_models_defaults():
-    assert params.load("default") == Params()
+    assert parameters.load("default") == Params()
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -22,9 +22,9 @@ def test_parameters_cell_is_the_signature(step):
     statements = ast.parse(cell.source).body
     assert all(isinstance(statement, ast.AnnAssign) for statement in statements)
     found = {statement.target.id: (statement.annotation.id, ast.literal_eval(statement.value)) for statement in statements}
-    expected = params.flat(params.load("default"), step, "reports/lab")
+    expected = parameters.flat(parameters.load("default"), step, "reports/lab")
     fields = {"run_dir": str, "seed": int}
-    for section in params.sections_of(step):
+    for section in parameters.sections_of(step):
         fields |= {name: field.annotation for name, field in type(getattr(Params(), section)).model_fields.items()}
     kinds = {name: _written(kind) for name, kind in fields.items()}
     assert {name: kind for name, (kind, _) in found.items()} == kinds
@@ -40,18 +40,18 @@ def _written(annotation):
 
 def test_flat_names_do_not_collide():
     for step in STEPS:
-        fields = [name for section in params.sections_of(step) for name in type(getattr(Params(), section)).model_fields]
+        fields = [name for section in parameters.sections_of(step) for name in type(getattr(Params(), section)).model_fields]
         assert len(fields) == len(set(fields))
 
 
 def test_gather_returns_what_flat_passed():
-    asked = params.load("smoke", ["baseline_cnn.epochs=3", "seed=5"])
-    gathered = params.gather("02_baseline_cnn", params.flat(asked, "02_baseline_cnn", "reports/x"))
+    asked = parameters.load("smoke", ["baseline_cnn.epochs=3", "seed=5"])
+    gathered = parameters.gather("02_baseline_cnn", parameters.flat(asked, "02_baseline_cnn", "reports/x"))
     assert gathered.baseline_cnn == asked.baseline_cnn and gathered.data == asked.data and gathered.seed == 5
 
 
 def test_override_reads_numbers_as_meant():
-    assert params.load("default", ["baseline_cnn.learning_rate=1e-4"]).baseline_cnn.learning_rate == 1e-4
+    assert parameters.load("default", ["baseline_cnn.learning_rate=1e-4"]).baseline_cnn.learning_rate == 1e-4
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_override_reads_numbers_as_meant():
 )
 def test_bad_override_is_one_line_with_a_remedy(overrides, words):
     with pytest.raises(UsageError) as error:
-        params.load("default", overrides)
+        parameters.load("default", overrides)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
@@ -85,18 +85,18 @@ def test_bad_override_is_one_line_with_a_remedy(overrides, words):
 def test_bad_profile_is_one_line_with_a_remedy(tmp_path, text, words):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UsageError) as error:
-        params.load(str(tmp_path / "mine.yaml"))
+        parameters.load(str(tmp_path / "mine.yaml"))
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_unknown_profile_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean smoke"):
-        params.load("smok")
+        parameters.load("smok")
 
 
 @pytest.mark.parametrize("profile", sorted(file.stem for file in paths.PARAMS.glob("*.yaml")))
 def test_every_profile_is_valid_and_states_only_differences(profile):
-    loaded = params.load(profile)
+    loaded = parameters.load(profile)
     if profile != "default":
         stated = yaml.safe_load((paths.PARAMS / f"{profile}.yaml").read_text())
         default = Params().model_dump()

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cxr_utils import manifest, phantom
+from cxr_utils.data import manifest, phantom
 
 
 def _bytes(root):

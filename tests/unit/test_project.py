@@ -1,21 +1,23 @@
 import ast
+import graphlib
 import re
 import tomllib
 
 import yaml
 
-from cxr_utils import params, paths, reference
+from cxr_utils import parameters, paths, reference
+from cxr_utils.models import fingerprint
 
 NAMED = {"jupyterlab", "papermill", "tensorflow", "pandas", "seaborn", "scikit-learn", "nbconvert"}
-ORDER = [
-    *["paths", "params", "published", "download", "pixels", "phantom", "manifest", "folds", "sources"],
-    *["images", "metrics", "uncertainty", "shortcuts", "audit"],
-    *["augmentation", "models", "weights", "stress", "hardware", "optimizer", "gradient", "transfer", "checkpoint", "keys", "training"],
-    *["gradcam", "evaluation", "calibration", "scoring"],
-    *["names", "plots", "model_plots", "data_findings", "findings", "closer_look"],
-    *["comparison", "beside_published", "recommendations", "model_card", "slider"],
-    *["run_state", "provenance", "occupancy", "report", "execution", "pipeline", "repetition", "reference", "description", "cli"],
-]
+# Who may import whom, by folder; "" holds what all use, and models and evaluation do not know each other.
+BELOW = {
+    "": set(),
+    "data": {""},
+    "models": {"", "data"},
+    "evaluation": {"", "data"},
+    "reporting": {"", "data", "models", "evaluation"},
+    "pipeline": {"", "data", "models", "evaluation", "reporting"},
+}
 
 
 def _lock():
@@ -42,34 +44,45 @@ def test_environment_takes_its_packages_from_the_lock():
     assert "`conda env create -f environment.yml`" in readme and f"`conda activate {environment['name']}`" in readme
 
 
+def _imported(file):
+    """The modules of the package that a module imports, as (folder, module)."""
+    room = "" if file.parent == paths.PACKAGE else file.parent.name
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = paths.PACKAGE / (room if node.level == 1 else "") / (node.module or "").replace(".", "/")
+            for name in node.names:
+                found = next(path for path in (base / f"{name.name}.py", base.with_suffix(".py"), base) if path.exists())
+                yield ("" if found.parent == paths.PACKAGE else found.parent.name), found.stem
+
+
 def test_imports_run_one_way():
-    for module in ORDER:
-        tree = ast.parse((paths.PACKAGE / f"{module}.py").read_text())
-        used = set()
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                used |= {node.module} if node.module else {name.name for name in node.names}
-        later = used & set(ORDER[ORDER.index(module) :])
-        assert not later, f"{module} imports {later}"
-    assert {file.stem for file in paths.PACKAGE.glob("*.py")} == {*ORDER, "__init__", "__main__"}
+    """From folder to folder as data flows, and within a folder without circles; ``cli`` may import all."""
+    for folder in BELOW:
+        files = sorted((paths.PACKAGE / folder).glob("*.py"))
+        inside = {}
+        for file in files:
+            if folder or file.stem not in ("cli", "description", "__main__", "__init__"):
+                used = set(_imported(file))
+                above = {f"{room}/{module}" for room, module in used if room not in BELOW[folder] | {folder}}
+                assert not above, f"{folder}/{file.stem} imports {above}"
+                inside[file.stem] = {module for room, module in used if room == folder}
+        list(graphlib.TopologicalSorter(inside).static_order())
+    assert {folder.name for folder in paths.PACKAGE.iterdir() if (folder / "__init__.py").is_file()} == set(BELOW) - {""}
 
 
 def test_training_is_keyed_by_every_module_that_it_uses():
-    """What decides the weights, by way of imports; params, paths and published files are keyed by what is in them."""
-    from cxr_utils.keys import MODULES
-
-    found, asked = set(), ["training"]
+    """The digest of the data stands for where it came from, and the parameters' values for their model."""
+    asked, found = [("models", "training")], set()
     while asked:
-        module = asked.pop()
-        found.add(module)
-        for node in ast.walk(ast.parse((paths.PACKAGE / f"{module}.py").read_text())):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                asked += ({node.module} if node.module else {name.name for name in node.names}) - found
-    assert set(MODULES) == found - {"paths", "params", "download", "sources", "published", "phantom"}
+        folder, module = asked.pop()
+        found.add(f"{folder}/{module}")
+        asked += [other for other in _imported(paths.PACKAGE / folder / f"{module}.py") if other[0] and "/".join(other) not in found]
+    assert set(fingerprint.SOURCES) == found - {"data/sources", "data/phantom"}
+    assert {"models/networks", "models/augmentation", "data/decoding", "data/splits"} <= set(fingerprint.SOURCES)
 
 
 def test_default_profile_states_every_parameter():
-    from cxr_utils.params import Params
+    from cxr_utils.parameters import Params
 
     assert yaml.safe_load((paths.PARAMS / "default.yaml").read_text()) == Params().model_dump()
 
@@ -90,7 +103,7 @@ def test_links_in_the_documents_lead_somewhere():
 
 def test_documents_name_files_and_parameters_that_exist():
     """Whatever stands in backticks and looks like a file of the project, or like a parameter."""
-    known = set(params.parameter_names())
+    known = set(parameters.parameter_names())
     for file in _documents():
         text = file.read_text()
         for name in re.findall(r"`((?:cxr_utils|tests|params|notebooks|docs|benchmarks)/[\w/.-]+\.\w+)`", text):

@@ -3,8 +3,8 @@ import shutil
 import pytest
 from PIL import Image
 
-from cxr_utils import sources
-from cxr_utils.params import Data, UsageError
+from cxr_utils.data import sources
+from cxr_utils.parameters import Data, UsageError
 
 
 @pytest.fixture

@@ -1,18 +1,19 @@
 import numpy as np
 import pytest
 
-from cxr_utils import images, models, stress
+from cxr_utils.data import dataset
+from cxr_utils.models import networks, robustness
 
 
 @pytest.fixture(scope="module")
 def fold(smoke):
-    return images.open_data(smoke, smoke.baseline_cnn.image_size).folds["validation"]
+    return dataset.open_data(smoke, smoke.baseline_cnn.image_size).folds["validation"]
 
 
 def test_shifts_do_what_their_names_say(fold):
-    plain = stress.shifted(fold.pixels[:], "as it is").numpy()
+    plain = robustness.shifted(fold.pixels[:], "as it is").numpy()
     assert np.abs(plain[..., 0] * 255 - fold.pixels[:]).max() < 0.1
-    shifted = {name: stress.shifted(fold.pixels[:], name).numpy() for name in stress.SHIFTS}
+    shifted = {name: robustness.shifted(fold.pixels[:], name).numpy() for name in robustness.SHIFTS}
     assert all(values.min() >= 0 and values.max() <= 1 for values in shifted.values())
 
     def edges(values):
@@ -28,33 +29,33 @@ def test_shifts_do_what_their_names_say(fold):
 
 
 def test_mixed_logits_give_every_image_one_of_the_shifts(smoke, fold):
-    model = models.build(smoke.baseline_cnn)
-    mixed = stress.mixed_logits(model, fold)
-    names = list(stress.SHIFTS)
+    model = networks.build(smoke.baseline_cnn)
+    mixed = robustness.mixed_logits(model, fold)
+    names = list(robustness.SHIFTS)
     for row in (0, 1, len(names) - 1, len(fold) - 1):
-        alone = stress.logits(model, fold, np.array([row]), names[row % len(names)])
+        alone = robustness.logits(model, fold, np.array([row]), names[row % len(names)])
         if names[row % len(names)] != "noisy":  # noise depends on the place in the batch
             assert mixed[row] == pytest.approx(alone[0], abs=1e-4)
-    assert (stress.mixed_logits(model, fold) == mixed).all()
+    assert (robustness.mixed_logits(model, fold) == mixed).all()
 
 
 def test_log_loss_is_the_cross_entropy():
     logit, labels = np.array([2.0, -1.0, 0.5]), np.array([1, 0, 0])
     scores = 1 / (1 + np.exp(-logit))
-    assert stress.log_loss(logit, labels) == pytest.approx(-np.mean(np.log(np.where(labels == 1, scores, 1 - scores))))
+    assert robustness.log_loss(logit, labels) == pytest.approx(-np.mean(np.log(np.where(labels == 1, scores, 1 - scores))))
 
 
 def test_table_has_a_row_a_shift(smoke, fold):
-    model = models.build(smoke.baseline_cnn)
-    table = stress.table(model, fold, 1.0, 0.0, 1)
-    assert table["shift"].tolist() == list(stress.SHIFTS)
+    model = networks.build(smoke.baseline_cnn)
+    table = robustness.table(model, fold, 1.0, 0.0, 1)
+    assert table["shift"].tolist() == list(robustness.SHIFTS)
     assert (table["sensitivity"] == 1).all() and (table["specificity"] == 0).all()  # at a threshold of 0
 
 
 def test_other_rim_is_that_of_the_other_class(fold):
     rows = np.arange(len(fold))
-    mixed, own = stress.with_other_rim(fold, rows), fold.pixels[rows]
-    width = round(stress.RIM * own.shape[1])
+    mixed, own = robustness.with_other_rim(fold, rows), fold.pixels[rows]
+    width = round(robustness.RIM * own.shape[1])
     inner = slice(width, -width)
     assert (mixed[:, inner, inner] == own[:, inner, inner]).all()
     rim = np.ones(own.shape[1:], bool)
@@ -62,4 +63,4 @@ def test_other_rim_is_that_of_the_other_class(fold):
     for row in rows[:20]:
         donors = [other for other in rows if (own[other][rim] == mixed[row][rim]).all()]
         assert donors and all(fold.labels[donor] != fold.labels[row] for donor in donors)
-    assert (stress.with_other_rim(fold, rows[3:5]) == mixed[3:5]).all()
+    assert (robustness.with_other_rim(fold, rows[3:5]) == mixed[3:5]).all()

@@ -6,7 +6,8 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from cxr_utils import evaluation, metrics, uncertainty
+from cxr_utils.evaluation import intervals, metrics
+from cxr_utils.evaluation.evaluate import best_interval, evaluate
 
 
 def _sample(seed=0, n=300, ties=False):
@@ -21,8 +22,8 @@ def test_weighted_scores_equal_scikit_learn_on_repeated_images(ties):
     """Weights are how often an image is in a resample: scoring the repeated images gives the same."""
     labels, scores = _sample(ties=ties)
     weights = np.random.default_rng(1).integers(0, 4, (5, len(labels)))
-    found = uncertainty.weighted_scores(labels, scores, 0.6, weights.astype(float))
-    assert set(found) == set(uncertainty.INTERVALS)
+    found = intervals.weighted_scores(labels, scores, 0.6, weights.astype(float))
+    assert set(found) == set(intervals.INTERVALS)
     for number, row in enumerate(weights):
         y, p = np.repeat(labels, row), np.repeat(scores, row)
         called = p >= 0.6
@@ -42,7 +43,7 @@ def test_weighted_scores_equal_scikit_learn_on_repeated_images(ties):
 
 
 def test_patients_are_resampled_whole():
-    weights = uncertainty.patient_weights(np.array(["a", "b", "a", "c", "b"]), 50, 0)
+    weights = intervals.patient_weights(np.array(["a", "b", "a", "c", "b"]), 50, 0)
     assert (weights[:, 0] == weights[:, 2]).all() and (weights[:, 1] == weights[:, 4]).all()
     assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all() and weights.std() > 0
 
@@ -57,7 +58,7 @@ def test_intervals_can_be_repeated_from_the_predictions_alone():
         rows = np.concatenate([np.flatnonzero(patients == names[number]) for number in drawn])
         found.append(sk.roc_auc_score(labels[rows], scores[rows]))
     frame = pd.DataFrame({"patient": patients, "label": np.where(labels, "PNEUMONIA", "NORMAL"), "subtype": "unknown", "score": scores})
-    entry = evaluation.evaluate(frame, {"half": 0.5}, "half", 100, 7)
+    entry = evaluate(frame, {"half": 0.5}, "half", 100, 7)
     assert entry["ci95"]["auroc"] == pytest.approx(np.quantile(found, (0.025, 0.975)).tolist(), abs=1e-12)
 
 
@@ -66,17 +67,17 @@ def test_wilson_by_the_formula(part, whole):
     share, z = part / whole, stats.norm.ppf(0.975)
     middle = (share + z**2 / (2 * whole)) / (1 + z**2 / whole)
     reach = z * np.sqrt(share * (1 - share) / whole + z**2 / (4 * whole**2)) / (1 + z**2 / whole)
-    assert uncertainty.wilson(part, whole) == pytest.approx([middle - reach, middle + reach], abs=1e-9)
-    assert uncertainty.wilson(0, 0) is None
+    assert intervals.wilson(part, whole) == pytest.approx([middle - reach, middle + reach], abs=1e-9)
+    assert intervals.wilson(0, 0) is None
 
 
 def test_mcnemar_is_the_sign_test_on_the_images_they_differ_on():
     first = np.array([True] * 90 + [False] * 4 + [True] * 15)
     second = np.array([True] * 90 + [True] * 4 + [False] * 15)
-    alone, other, p = uncertainty.mcnemar(first, second)
+    alone, other, p = intervals.mcnemar(first, second)
     assert (alone, other) == (15, 4)
     assert p == pytest.approx(2 * stats.binom.cdf(4, 19, 0.5))
-    assert uncertainty.mcnemar(first, first) == (0, 0, 1.0)
+    assert intervals.mcnemar(first, first) == (0, 0, 1.0)
 
 
 def _delong_by_hand(labels, scores, other=None):
@@ -95,22 +96,22 @@ def test_delong_with_one_image_a_patient_is_delongs(ties):
     labels, scores = _sample(n=80, ties=ties)
     other = _sample(seed=5, n=80, ties=ties)[1] * 0.5 + scores * 0.5
     patients = np.arange(80)
-    one, gap = uncertainty.delong(labels, scores, patients), uncertainty.delong(labels, scores, patients, less=other)
+    one, gap = intervals.delong(labels, scores, patients), intervals.delong(labels, scores, patients, less=other)
     assert (one.value, one.error) == pytest.approx(_delong_by_hand(labels, scores), abs=1e-12)
     assert (gap.value, gap.error) == pytest.approx(_delong_by_hand(labels, scores, other), abs=1e-12)
     assert one.value == pytest.approx(sk.roc_auc_score(labels, scores))
     statistic = stats.mannwhitneyu(scores[labels == 1], scores[labels == 0]).statistic
     assert one.value == pytest.approx(statistic / ((labels == 1).sum() * (labels == 0).sum()))
-    assert uncertainty.delong(np.ones(4), scores[:4], np.arange(4)) is None
+    assert intervals.delong(np.ones(4), scores[:4], np.arange(4)) is None
 
 
 def test_a_patients_copies_add_no_certainty():
     """Every image three times: the same AUROC, and Obuchowski's error is that of the single images; DeLong's alone would shrink."""
     labels, scores = _sample(n=120)
     patients = np.arange(120)
-    once = uncertainty.delong(labels, scores, patients)
-    thrice = uncertainty.delong(*(np.tile(values, 3) for values in (labels, scores, patients)))
-    naive = uncertainty.delong(np.tile(labels, 3), np.tile(scores, 3), np.arange(360))
+    once = intervals.delong(labels, scores, patients)
+    thrice = intervals.delong(*(np.tile(values, 3) for values in (labels, scores, patients)))
+    naive = intervals.delong(np.tile(labels, 3), np.tile(scores, 3), np.arange(360))
     assert (thrice.value, thrice.error) == pytest.approx((once.value, once.error))
     assert naive.error < 0.7 * once.error
 
@@ -143,12 +144,12 @@ def test_intervals_cover_the_truth():
     covered = {"accuracy": 0, "auroc": 0, "delong": 0, "images": 0}
     for draw in range(1000):
         labels, scores, patients = _draw(rng)
-        weights = uncertainty.patient_weights(patients, 400, draw)
-        sampled = uncertainty.weighted_rates(labels, scores, cut, weights) | uncertainty.weighted_areas(labels == 1, scores, weights)
-        intervals = {name: uncertainty.interval(sampled[name]) for name in truth}
-        intervals["delong"] = uncertainty.delong(labels, scores, patients).interval_of_share
-        intervals["images"] = uncertainty.wilson(int(((scores >= cut) == labels).sum()), len(labels))
-        for name, (low, high) in intervals.items():
+        weights = intervals.patient_weights(patients, 400, draw)
+        sampled = intervals.weighted_rates(labels, scores, cut, weights) | intervals.weighted_areas(labels == 1, scores, weights)
+        found = {name: intervals.interval(sampled[name]) for name in truth}
+        found["delong"] = intervals.delong(labels, scores, patients).interval_of_share
+        found["images"] = intervals.wilson(int(((scores >= cut) == labels).sum()), len(labels))
+        for name, (low, high) in found.items():
             covered[name] += low <= truth[TRUE_OF[name]] <= high
     print(covered)
     for name in ("accuracy", "auroc", "delong"):
@@ -161,10 +162,10 @@ def test_few_images_need_wilson():
     rng, covered = np.random.default_rng(1), {"bootstrap": 0, "wilson": 0}
     for draw in range(1000):
         right = rng.random(16) < 0.9
-        weights = uncertainty.patient_weights(np.arange(16), 200, draw)
-        low, high = uncertainty.interval(weights @ right.astype(float) / 16)
+        weights = intervals.patient_weights(np.arange(16), 200, draw)
+        low, high = intervals.interval(weights @ right.astype(float) / 16)
         covered["bootstrap"] += low <= 0.9 <= high
-        low, high = uncertainty.wilson(int(right.sum()), 16)
+        low, high = intervals.wilson(int(right.sum()), 16)
         covered["wilson"] += low <= 0.9 <= high
     print(covered)
     assert covered["wilson"] >= 930 > covered["bootstrap"]
@@ -173,12 +174,12 @@ def test_few_images_need_wilson():
 def test_the_interval_that_is_shown():
     matrix = {"confusion_matrix": [[100, 40], [20, 140]]}
     entry = matrix | {"n": 300, "ci95": {"accuracy": [0.75, 0.85], "auroc": [0.7, 0.9]}, "wilson95": {"accuracy": [0.74, 0.84]}}
-    assert evaluation.best_interval(entry, "accuracy") == [0.75, 0.85] and evaluation.best_interval(entry, "auroc") == [0.7, 0.9]
+    assert best_interval(entry, "accuracy") == [0.75, 0.85] and best_interval(entry, "auroc") == [0.7, 0.9]
     few = entry | {"n": 16, "confusion_matrix": [[5, 2], [2, 7]]}
-    assert evaluation.best_interval(few, "accuracy") == [0.74, 0.84] and evaluation.best_interval(few, "auroc") is None
+    assert best_interval(few, "accuracy") == [0.74, 0.84] and best_interval(few, "auroc") is None
     nearly_all = entry | {"confusion_matrix": [[137, 3], [2, 158]]}
-    assert evaluation.best_interval(nearly_all, "accuracy") == [0.74, 0.84]
-    assert evaluation.best_interval(entry | {"ci95": {"auroc": [1.0, 1.0]}}, "auroc") is None
+    assert best_interval(nearly_all, "accuracy") == [0.74, 0.84]
+    assert best_interval(entry | {"ci95": {"auroc": [1.0, 1.0]}}, "auroc") is None
 
 
 def test_the_interval_that_is_shown_covers_a_share_near_one():
@@ -189,9 +190,9 @@ def test_the_interval_that_is_shown_covers_a_share_near_one():
         latent = np.sqrt(0.3) * rng.normal(size=100)[patients] + np.sqrt(0.7) * rng.normal(size=200)
         right = latent < stats.norm.ppf(0.98)
         found = int(right.sum())
-        bootstrap = uncertainty.interval(uncertainty.patient_weights(patients, 300, draw) @ right.astype(float) / 200)
-        entry = {"n": 200, "right": found, "ci95": {"rate": bootstrap}, "wilson95": {"rate": uncertainty.wilson(found, 200)}}
-        for name, (low, high) in (("bootstrap", bootstrap), ("shown", evaluation.best_interval(entry, "rate"))):
+        bootstrap = intervals.interval(intervals.patient_weights(patients, 300, draw) @ right.astype(float) / 200)
+        entry = {"n": 200, "right": found, "ci95": {"rate": bootstrap}, "wilson95": {"rate": intervals.wilson(found, 200)}}
+        for name, (low, high) in (("bootstrap", bootstrap), ("shown", best_interval(entry, "rate"))):
             covered[name] += low <= 0.98 <= high
     print(covered)
     assert covered["shown"] >= 930 > covered["bootstrap"]
@@ -199,7 +200,7 @@ def test_the_interval_that_is_shown_covers_a_share_near_one():
 
 def test_a_perfect_auroc_has_no_interval():
     labels = np.repeat([0, 1], 40)
-    assert uncertainty.delong(labels, labels * 0.5, np.arange(80)).interval_of_share is None
+    assert intervals.delong(labels, labels * 0.5, np.arange(80)).interval_of_share is None
 
 
 def test_delong_of_a_difference_holds_for_patients_with_several_images():
@@ -207,7 +208,7 @@ def test_delong_of_a_difference_holds_for_patients_with_several_images():
     rng, gaps, errors = np.random.default_rng(3), [], []
     for _ in range(300):
         labels, scores, patients = _draw(rng)
-        gap = uncertainty.delong(labels, scores, patients, less=scores + 1.5 * rng.normal(size=300)[patients])
+        gap = intervals.delong(labels, scores, patients, less=scores + 1.5 * rng.normal(size=300)[patients])
         gaps.append(gap.value)
         errors.append(gap.error)
     assert np.mean(errors) == pytest.approx(np.std(gaps), rel=0.12)

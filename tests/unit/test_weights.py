@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cxr_utils import download, gradient, images, models, paths, training, transfer, weights
-from cxr_utils.params import UsageError
+from cxr_utils import files, paths
+from cxr_utils.data import dataset
+from cxr_utils.models import gradient, networks, training, transfer, weights
+from cxr_utils.parameters import UsageError
 
 
 @pytest.fixture
 def weights_server(monkeypatch, tmp_path, server):
     monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(download, "TIMEOUT", (2, 1))
+    monkeypatch.setattr(files, "TIMEOUT", (2, 1))
     return server
 
 
@@ -28,7 +30,7 @@ def settings(smoke):
 @pytest.fixture(scope="module")
 def donor(settings):
     keras.utils.set_random_seed(5)
-    return weights.backbone_of(models.build(settings))
+    return weights.backbone_of(networks.build(settings))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def test_imagenet_weights_are_fetched_checked_and_loaded(settings, weights_serve
     for checksum in (hashlib.md5(content).hexdigest(), hashlib.sha256(content).hexdigest()):
         monkeypatch.setitem(weights.PUBLISHED, "MobileNetV2", ("mobilenet_v2", file.name, checksum))
         fetched, origin = _from(settings, weights_server, "auto")
-        network = weights.backbone_of(models.build(settings))
+        network = weights.backbone_of(networks.build(settings))
         weights.put(network, settings.backbone, fetched)
         assert origin == "imagenet"
         assert all((a == b).all() for a, b in zip(network.get_weights(), donor.get_weights(), strict=True))
@@ -96,11 +98,11 @@ def test_wrong_weights_are_refused(settings, file, tmp_path):
 
 @pytest.fixture(scope="module")
 def folds(smoke):
-    return images.open_data(smoke, 32).folds
+    return dataset.open_data(smoke, 32).folds
 
 
 def test_the_head_alone_is_trained_on_features_of_the_frozen_backbone(settings, folds, file):
-    model = models.build(settings, transfer=True)
+    model = networks.build(settings, transfer=True)
     weights.put(weights.backbone_of(model), settings.backbone, file)
     before = model.get_weights()
     found = transfer.train_head(model, settings, folds["train"], folds["validation"], gradient.Loss(), seed=1)
@@ -108,7 +110,7 @@ def test_the_head_alone_is_trained_on_features_of_the_frozen_backbone(settings, 
     assert changed == [False] * (len(changed) - 2) + [True, True] and found["epochs"] == 3
     pixels = folds["validation"].pixels[:5]
     by_hand = transfer.features(model, pixels) @ model.get_weights()[-2] + model.get_weights()[-1]
-    assert np.allclose(by_hand[:, 0], models.logits(model, pixels), atol=1e-4)
+    assert np.allclose(by_hand[:, 0], networks.logits(model, pixels), atol=1e-4)
 
 
 def test_training_from_weights_tunes_all_layers_but_batch_norm(smoke, settings, folds, file, donor):
@@ -124,7 +126,7 @@ def test_training_from_weights_tunes_all_layers_but_batch_norm(smoke, settings, 
 
 
 def test_early_layers_learn_less(settings):
-    network = models.build(settings, transfer=True)
+    network = networks.build(settings, transfer=True)
     found = dict(zip([weight.path for weight in network.trainable_variables], transfer.shares(network, 0.1), strict=True))
     shares = list(found.values())
     assert shares[0] == pytest.approx(0.1) and shares == sorted(shares) and shares[-1] == 1.0
@@ -135,6 +137,6 @@ def test_inference_mode_ignores_the_batch(settings):
     """With weights the backbone answers in training as in inference, whatever else is in the batch."""
     batch = tf.constant(np.random.default_rng(0).uniform(size=(4, 32, 32, 1)), tf.float32)
     for frozen in (True, False):
-        model = models.build(settings, transfer=frozen)
+        model = networks.build(settings, transfer=frozen)
         pooled = keras.Model(model.inputs, model.get_layer("head_pool").output)
         assert np.allclose(pooled(batch, training=True), pooled(batch, training=False), atol=1e-5) == frozen

@@ -1,0 +1,181 @@
+"""A data set as the notebooks use it: folds of pixels, labels and files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from ..files import exclusive
+from ..parameters import Params
+from . import decoding, sources
+from .decoding import Square
+from .manifest import FOLDS, Manifest, read_manifest
+from .sources import Source
+from .splits import chosen_on, patients_known, split_folds
+
+OVERVIEW_SIZE = 128  # side of the squares that are shown and audited, in pixels
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Grey images of a fold, read from the cache as they are asked for.
+
+    Index it as an array of uint8, shape (n, size, size), along its first axis; white is dense.
+
+    Parameters
+    ----------
+    stored : memmap of uint8, shape (all images, size, size)
+        The cache of the whole data set.
+    rows : ndarray of int, shape (n,)
+        Which of them are the fold's.
+    """
+
+    stored: np.ndarray
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> np.ndarray:
+        return np.asarray(self.stored[self.rows[index]])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of images, height and width."""
+        return (len(self.rows), *self.stored.shape[1:])
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The images of one fold.
+
+    Parameters
+    ----------
+    pixels : Pixels
+        The images.
+    labels : ndarray of int64, shape (n,)
+        1 for PNEUMONIA, 0 for NORMAL.
+    files : DataFrame
+        Rows of the manifest, in the order of `pixels`.
+    """
+
+    pixels: Pixels
+    labels: np.ndarray
+    files: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> np.ndarray:
+    """Return all images of a manifest as squares, decoding them only the first time.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The files.
+    square : Square
+        Side, and how the images are fitted.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    memmap of uint8, shape (n, size, size)
+        In the order of ``manifest.files``; pages are read from disk as they are used.
+    """
+    cached = decoding.cached_at(manifest.digest, square)
+    shape = (len(manifest.files), square.size, square.size)
+    with exclusive("pixels"):
+        if not cached.is_file() or cached.stat().st_size != math.prod(shape):
+            files = [(manifest.root / row.path, row.sha256) for row in manifest.files.itertuples()]
+            decoding.store(manifest.digest, square, files, progress)
+    return np.memmap(cached, np.uint8, "r", shape=shape)
+
+
+def as_filed(manifest: Manifest, names: Sequence[str]) -> list[np.ndarray]:
+    """Return some images upright and grey in their own aspect, JPEGs reduced to a few hundred pixels; uint8, shape (height, width)."""
+    pictures = []
+    for name in names:
+        with Image.open(manifest.root / name) as image:
+            pictures.append(np.asarray(decoding.upright(image, OVERVIEW_SIZE)))
+    return pictures
+
+
+def squares(manifest: Manifest, names: Sequence[str], square: Square) -> np.ndarray:
+    """Return some images made square, past the cache; uint8, shape (n, size, size)."""
+    return np.stack([decoding.decode((manifest.root / name).read_bytes(), square) for name in names])
+
+
+@dataclass(frozen=True)
+class XRays:
+    """A data set as a notebook uses it.
+
+    Parameters
+    ----------
+    source : Source
+        Where it comes from, and whether it is synthetic.
+    manifest : Manifest
+        Its files.
+    files : DataFrame
+        ``manifest.files`` with the column ``fold``.
+    stored : memmap of uint8, shape (n, size, size)
+        All images, in the order of `files`.
+    folds : dict of Fold
+        ``train``, ``validation``, ``val`` and ``test``, those there are.
+    fit : str
+        How images are made square.
+    """
+
+    source: Source
+    manifest: Manifest
+    files: pd.DataFrame
+    stored: np.ndarray
+    folds: dict[str, Fold]
+    fit: str = "squash"
+
+    @property
+    def unit(self) -> str:
+        """What an interval resamples: ``patient``, or ``image`` where patients are not known."""
+        return "patient" if patients_known(self.files) else "image"
+
+    @property
+    def chosen_on(self) -> str:
+        """The fold on which all choices are made."""
+        return chosen_on(self.folds)
+
+
+def open_data(params: Params, size: int, progress: bool = False) -> XRays:
+    """Return the data set that `params` names: fetched, listed, split by patient and decoded.
+
+    Parameters
+    ----------
+    params : Params
+        All parameters of the run.
+    size : int
+        Side of the square images, in pixels.
+    progress : bool
+        Show progress bars.
+
+    Raises
+    ------
+    UsageError
+        The data cannot be had or cannot be used.
+    """
+    source = sources.fetch(params.data, progress)
+    square = Square(size, params.data.fit)
+    manifest = read_manifest(source.root, [square], progress)
+    files = split_folds(manifest.files, params.data, params.seed)
+    stored = load_pixels(manifest, square, progress)
+    folds = {}
+    for fold in FOLDS:
+        rows = np.flatnonzero(files["fold"] == fold)
+        if len(rows):
+            part = files.iloc[rows].reset_index(drop=True)
+            folds[fold] = Fold(Pixels(stored, rows), (part["label"] == "PNEUMONIA").to_numpy(np.int64), part)
+    return XRays(source, manifest, files, stored, folds, params.data.fit)

@@ -1,0 +1,246 @@
+"""The list of files that a data set is made of, with what is known of each, and its digest."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import PIL
+
+from .. import paths
+from ..files import exclusive, sha256_of, write_atomically
+from ..parameters import UsageError
+from . import decoding
+from .decoding import Square
+
+LABELS = ("NORMAL", "PNEUMONIA")
+FOLDS = ("train", "validation", "val", "test")  # validation is ours, carved from train
+SCORED_FOLDS = FOLDS[1:]
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+MOST_BYTES = 200_000_000  # of a file
+MOST_UNUSABLE = 0.05  # of the files; up to two are always passed over
+NO_IMAGE = ("hidden file", "folder", f"not one of {', '.join(IMAGE_SUFFIXES)}")
+COLUMNS = ["path", "split", "label", "subtype", "patient", "width", "height", "mode", "bytes", "sha256", "problem"]
+TEXT_COLUMNS = ["path", "split", "label", "subtype", "patient", "mode", "sha256", "problem"]
+
+_PNEUMONIA_NAMES = re.compile(r"(?P<patient>person\d+_(?P<subtype>bacteria|virus))_\d+")
+_MENDELEY_NAMES = re.compile(r"(?P<patient>(?P<subtype>BACTERIA|VIRUS|NORMAL)-\d+)-\d+")
+_NORMAL_NAMES = re.compile(r"(?P<patient>(?:NORMAL2-)?IM-\d+)-\d+")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The files of a data set.
+
+    Parameters
+    ----------
+    root : Path
+        The data root; paths are relative to it.
+    files : DataFrame
+        One row a usable file: path (POSIX), split, label, subtype, patient, width and height in
+        pixels (as stored, before EXIF turns it), mode (as Pillow names it), bytes, sha256.
+    left_out : DataFrame
+        path and problem of every file that was not used.
+    digest : str
+        SHA-256 over paths and contents; identifies the data.
+    """
+
+    root: Path
+    files: pd.DataFrame
+    left_out: pd.DataFrame
+    digest: str
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Usable files per published folder, before our validation split is carved."""
+        table = self.files.groupby(["split", "label"]).size()
+        splits = [split for split in FOLDS if split in set(self.files["split"])]
+        return {split: {label: int(table.get((split, label), 0)) for label in LABELS} for split in splits}
+
+
+def parse_name(stem: str, label: str) -> tuple[str, str]:
+    """Return patient and subtype from a file name of the published set.
+
+    A name of another form is its own patient, of subtype ``normal`` or ``unknown``. The same number
+    under two prefixes is not known to be one child and counts as two.
+    """
+    for pattern in (_PNEUMONIA_NAMES, _MENDELEY_NAMES, _NORMAL_NAMES):
+        found = pattern.match(stem)
+        if found:
+            break
+    patient = found["patient"] if found else stem
+    if label == "NORMAL":
+        return patient, "normal"
+    subtype = found.groupdict().get("subtype") if found else None
+    return patient, subtype.lower() if subtype and subtype.lower() != "normal" else "unknown"
+
+
+def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = False) -> Manifest:
+    """List and hash every file below `root` that is new or has changed in size or time since the last reading.
+
+    Parameters
+    ----------
+    root : Path
+        Folder in the Kaggle layout.
+    squares : sequence of Square
+        What will be asked for next: decoded in the same pass, where all files are new, and kept in the cache.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    UsageError
+        The folder is missing, has not the Kaggle layout, a class has no images, or more than 5 % of
+        the files are unusable.
+    """
+    check_layout(root)
+    found = {_state(root, name): name for name in _walk(root)}
+    code = PIL.__version__ + "".join(sha256_of(Path(file)) for file in (__file__, decoding.__file__))
+    key = hashlib.sha256(f"{root.resolve()} {code}".encode(errors="surrogateescape"))
+    cached = paths.cache_folder() / "manifests" / f"{key.hexdigest()[:32]}.csv"
+    with exclusive("pixels"):
+        known = _cached_table(cached)
+        if list(known.index) != list(found):
+            return _read_files(root, found, known, squares, cached, progress)
+    return _checked(root, known)
+
+
+def _state(root: Path, name: str) -> str:
+    """What changes when a file, or the one that a link leads to, is renamed, written or replaced."""
+    try:
+        state = (root / name).stat()
+    except OSError:  # a link that leads nowhere
+        state = (root / name).lstat()
+    said = f"{name}\0{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
+    return hashlib.sha256(said.encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def _cached_table(cached: Path) -> pd.DataFrame:
+    """Return the rows of the last time, by the state of their files."""
+    nothing = pd.DataFrame(columns=COLUMNS)
+    try:
+        table = pd.read_csv(cached, keep_default_na=False, dtype=dict.fromkeys(("state", *TEXT_COLUMNS), str)).set_index("state")
+    except (FileNotFoundError, KeyError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError):
+        return nothing
+    return table if list(table) == COLUMNS and table.index.is_unique else nothing
+
+
+def _read_files(
+    root: Path, found: dict[str, str], known: pd.DataFrame, squares: Sequence[Square], cached: Path, progress: bool
+) -> Manifest:
+    """Inspect each file that is not known as it is now; where none is known, decode them in the same pass."""
+    decoding.sweep()
+    unknown = [(index, name) for index, (state, name) in enumerate(found.items()) if state not in known.index]
+    stores = [decoding.Store(square, len(found)) for square in squares] if len(unknown) == len(found) else []
+    try:
+        rows = decoding.in_parallel(partial(_inspect, root, stores), unknown, "reading the images", progress)
+        states = list(found)
+        read = pd.DataFrame(list(rows), columns=COLUMNS, index=pd.Index([states[index] for index, _ in unknown], name="state"))
+        table = (pd.concat([known, read]) if len(known) else read).loc[states]
+        manifest = _checked(root, table)
+        for squares_of in stores:
+            squares_of.keep(manifest.digest, np.flatnonzero(table["problem"] == "").tolist())
+        write_atomically(cached, table.to_csv(quoting=csv.QUOTE_ALL))
+        return manifest
+    finally:
+        for squares_of in stores:
+            squares_of.discard()
+
+
+def _checked(root: Path, table: pd.DataFrame) -> Manifest:
+    usable = table["problem"] == ""
+    files = table[usable].drop(columns="problem").reset_index(drop=True)
+    left_out = table.loc[~usable, ["path", "problem"]].reset_index(drop=True)
+    damaged = left_out[~left_out["problem"].isin(NO_IMAGE)]
+    if len(damaged) > max(MOST_UNUSABLE * len(table), 2):
+        first = damaged.iloc[0]
+        raise UsageError(
+            f"data {root}: {len(damaged)} of {len(table)} files are unusable, the first is {first['path']!r} ({first['problem']}); "
+            "fetch the data again"
+        )
+    for split, label in _folders(root):
+        if not ((files["split"] == split) & (files["label"] == label)).any():
+            raise UsageError(f"data {root}: no usable image in {split}/{label}; put its images there")
+    lines = files["path"] + "\0" + files["sha256"] + "\n"
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    return Manifest(root, files, left_out, digest)
+
+
+def check_layout(root: Path) -> None:
+    """Raise UsageError where `root` is not a folder in the Kaggle layout."""
+    if not root.is_dir():
+        raise UsageError(
+            f"data {root}: there is no such folder; give a folder in the Kaggle layout or one of auto, kaggle, medmnist, phantom"
+        )
+    splits = ["train", "test", *(split for split in ("validation", "val") if (root / split).is_dir())]
+    missing = [f"{split}/{label}" for split in splits for label in LABELS if not (root / split / label).is_dir()]
+    if missing:
+        raise UsageError(f"data {root}: {missing[0]} is missing; the layout is train|val|test / NORMAL|PNEUMONIA / *.jpeg")
+
+
+def _folders(root: Path) -> list[tuple[str, str]]:
+    return [(split, label) for split in FOLDS if (root / split).is_dir() for label in LABELS]
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Everything directly in a class folder, relative to the root, in the order of names."""
+    for split, label in _folders(root):
+        folder = root / split / label
+        try:
+            names = sorted(entry.name for entry in os.scandir(folder))
+        except OSError as error:
+            raise UsageError(f"data {folder}: cannot be read ({error.strerror}); give yourself access to it") from None
+        yield from (f"{split}/{label}/{name}" for name in names)
+
+
+def _inspect(root: Path, stores: Sequence[decoding.Store], item: tuple[int, str]) -> list:
+    """One row of the table: what the file is, its squares being stored, or why it cannot be used."""
+    index, relative = item
+    name = relative.encode(errors="surrogateescape").decode(errors="replace")
+    split, label, file = name.split("/")
+    path = root / relative
+    patient, subtype = parse_name(Path(file).stem, label)
+    row, unusable = [name, split, label, subtype, patient], [0, 0, "", 0, ""]
+    problem = _no_image(path) or ("its name is not UTF-8" if name != relative else "")
+    if problem:
+        return [*row, *unusable, problem]
+    try:
+        content = path.read_bytes()
+    except PermissionError:
+        return [*row, *unusable, "cannot be read (permission denied)"]
+    except OSError as error:  # of the disk or the network, and perhaps not of the next moment: not a property of the data
+        raise UsageError(f"data {path}: cannot be read now ({error.strerror}); check the disk and run again") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; we judge by the outcome
+            picture = decoding.read(content, [store.square for store in stores] or [Square(1)])
+    except Exception as error:  # Pillow's decoders raise many kinds; whatever it is, the file is unusable
+        return [*row, *unusable, f"not a readable image ({_one_line(error)})"]
+    for store, decoded in zip(stores, picture.squares, strict=False):
+        store.put(index, decoded)
+    about = [picture.width, picture.height, picture.mode, len(content), hashlib.sha256(content).hexdigest(), ""]
+    return row + about
+
+
+def _no_image(path: Path) -> str:
+    if path.name.startswith("."):
+        return NO_IMAGE[0]
+    if path.is_dir():
+        return NO_IMAGE[1]
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return NO_IMAGE[2]
+    if not path.is_file():
+        return "not a file that can be read (a broken link, or a device)"
+    return "too large to be an X-ray" if path.stat().st_size > MOST_BYTES else ""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(re.sub(r"<_io.BytesIO[^>]*>", "it", str(error)).split()) or type(error).__name__

@@ -1,0 +1,169 @@
+"""Files that are whole or not there at all: atomic writes, locks of the cache, checked downloads."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from . import paths
+from .parameters import UsageError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk, quota or limit says
+PATIENCE = 2  # seconds of waiting for a lock before saying so
+TIMEOUT = (5, 30)  # seconds to connect, and to wait for the next bytes
+
+
+@contextlib.contextmanager
+def exclusive(part: str) -> Iterator[None]:
+    """Hold the lock of a part of the cache, for processes to take turns in it; its holder may take it again."""
+    paths.cache_folder().mkdir(parents=True, exist_ok=True)
+    lock = FileLock(paths.cache_folder() / f"{part}.lock", is_singleton=True)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        print(f"waiting for another process that holds {lock.lock_file}", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return a JSON object as far as it can be read; a damaged or missing one counts as empty."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def within(tree: Any, *names: str) -> dict[str, Any]:
+    """Return the object at a place in nested ones that were read from a file; an empty one where there is none."""
+    for name in names:
+        tree = tree.get(name) if isinstance(tree, dict) else None
+    return tree if isinstance(tree, dict) else {}
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file's content, or an empty string where there is no such file."""
+    if not file.is_file():
+        return ""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path to write to that becomes `path` when all is well: a reader sees all of it or what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(path)
+    try:
+        yield part
+        put_in_place(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def put_in_place(part: Path, path: Path) -> None:
+    """Give a file that was written whole its name."""
+    _settle(part)  # else a power cut may leave the name without the content
+    part.replace(path)
+    _settle(path.parent)
+
+
+def part_of(path: Path) -> Path:
+    """Return where this process writes a file before it gets its name."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+
+
+def _settle(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` (UTF-8) to `path` so that a reader sees all of it or what was there before."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8", newline="")
+
+
+def fetch(url: str, checksum: str, target: Path, megabytes: int, progress: bool = False) -> Path:
+    """Return a file, downloading it where it is not there yet.
+
+    Parameters
+    ----------
+    url : str
+        Its address.
+    checksum : str
+        MD5 of its content, in hexadecimal; or SHA-256, where it has 64 digits.
+    target : Path
+        Where it is kept.
+    megabytes : int
+        Room that it, and what it is unpacked to, will need.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    UsageError
+        It cannot be had, is not what was asked for, or the disk is too small.
+    """
+    with exclusive("downloads"):
+        if target.is_file():
+            return target
+        part = target.parent / ".part"
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            part.mkdir(parents=True)
+            check_room(target.parent, megabytes)
+            _retrieve(url, checksum, part / target.name, progress)
+            (part / target.name).replace(target)
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
+            host = url.split("/")[2]
+            if not isinstance(error, OSError):
+                reason = "what came is not that file (its checksum differs)"
+            else:  # the disk says in words what is wrong; of the network its kind says enough
+                reason = one_line(error) if error.errno else type(error).__name__
+            raise UsageError(f"{host} did not deliver {target.name}: {reason}; check the network and the disk and run again") from None
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def _retrieve(url: str, checksum: str, part: Path, progress: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm would like notebook widgets, which a report cannot show
+        import pooch
+    pooch.utils.get_logger().setLevel("WARNING")
+    downloader = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=progress)
+    kind = "sha256" if len(checksum) == 64 else "md5"
+    pooch.retrieve(url, f"{kind}:{checksum}", part.name, part.parent, downloader=downloader)
+
+
+def check_room(folder: Path, megabytes: int) -> None:
+    """Raise UsageError where the disk of a folder has less than so many MB free."""
+    free = shutil.disk_usage(folder).free / 1e6
+    if free < megabytes:
+        raise UsageError(
+            f"{folder}: {megabytes:,} MB are needed and {free:,.0f} MB are free; make room or set CXR_CACHE to a folder on another disk"
+        )
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's kind and message on one line of at most 200 characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]

@@ -1,0 +1,134 @@
+"""Random changes to training images, as TensorFlow operations on a whole batch.
+
+Labels are not touched, and pixels stay within their range. Randomness is stateless: the same seed
+gives the same changes, whatever ran before.
+"""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from ..parameters import Augmentation
+
+# Width on each side of a rim that is taken from another image, as a share of the side.
+RIM = (0.04, 0.22)
+# What is drawn for each image, each in -1..1 and times its strength in `Augmentation`; noise takes the absolute value.
+DRAWS = ("flip", "rotation", "zoom", "stretch", "shift_x", "shift_y", "sharpness", "contrast", "brightness", "gamma", "noise")
+
+
+def to_float(pixels: tf.Tensor) -> tf.Tensor:
+    """Turn grey images of uint8, shape (n, size, size), into float32 in 0..1, shape (n, size, size, 1)."""
+    return tf.cast(pixels, tf.float32)[..., tf.newaxis] / 255.0
+
+
+def augment(images: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Tensor:
+    """Change each image of a batch at random, within the bounds of `settings`.
+
+    Parameters
+    ----------
+    images : tf.Tensor of float32, shape (n, size, size, 1)
+        Grey images in 0..1.
+    settings : Augmentation
+        The largest change of each kind.
+    seed : tf.Tensor of int32, shape (2,)
+        Seed of this batch.
+
+    Returns
+    -------
+    tf.Tensor of float32, shape (n, size, size, 1)
+        Changed images in 0..1; the border is repeated where an image was moved.
+    """
+    draws = tf.random.stateless_uniform([len(DRAWS), tf.shape(images)[0]], seed, -1.0, 1.0)
+    changed = change(images, draws, settings, seed)
+    return _other_rims(changed, settings.rim, seed) if settings.rim else changed
+
+
+def change(images: tf.Tensor, draws: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Tensor:
+    """Change each image of a batch by given amounts.
+
+    Parameters
+    ----------
+    images : tf.Tensor of float32, shape (n, size, size, 1)
+        Grey images in 0..1.
+    draws : tf.Tensor of float32, shape (11, n)
+        The amounts, in the order of `DRAWS`, as shares of what `settings` allows.
+    settings : Augmentation
+        The largest change of each kind.
+    seed : tf.Tensor of int32, shape (2,)
+        Seed of the noise.
+
+    Returns
+    -------
+    tf.Tensor of float32, shape (n, size, size, 1)
+        In 0..1.
+    """
+    side = tf.cast(tf.shape(images)[1], tf.float32)
+    amount = dict(zip(DRAWS, tf.unstack(draws, len(DRAWS)), strict=True))
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=_transforms(amount, side, settings),
+        output_shape=tf.shape(images)[1:3],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+    )
+    changed = _sharpness(moved, amount["sharpness"] * settings.sharpness)
+    changed = _exposure(changed, amount, settings)
+    grain = tf.random.stateless_normal(tf.shape(images), tf.convert_to_tensor(seed) + 1) * _each(tf.abs(amount["noise"]) * settings.noise)
+    return tf.clip_by_value(changed + grain, 0.0, 1.0)
+
+
+def _other_rims(images: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
+    """Give a share of the images the rim of the one before them, of whatever class, each side as wide as is drawn.
+
+    The rim holds collimator edges, markers and shoulders, some lung where it is wide, and yet tells the classes apart
+    in training data.
+    """
+    count, side = tf.shape(images)[0], tf.shape(images)[1]
+    widths = tf.random.stateless_uniform([4, count, 1], tf.convert_to_tensor(seed) + 2, *RIM) * tf.cast(side, tf.float32)
+    chosen = tf.random.stateless_uniform([count, 1, 1], tf.convert_to_tensor(seed) + 3) < share
+    last = tf.cast(side, tf.float32)
+    place = tf.range(last)[None]
+    rows = (place >= widths[0]) & (place < last - widths[1])
+    columns = (place >= widths[2]) & (place < last - widths[3])
+    inside = (rows[:, :, None] & columns[:, None, :]) | ~chosen
+    return tf.where(inside[..., None], images, tf.roll(images, 1, axis=0))
+
+
+def _each(values: tf.Tensor) -> tf.Tensor:
+    """One number an image, to be applied to all of its pixels."""
+    return values[:, None, None, None]
+
+
+def _sharpness(images: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
+    """Blur (amount over 0) or sharpen (under 0) by moving to or from a Gaussian blur of 5 x 5 pixels."""
+    line = tf.constant([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0
+    bordered = tf.pad(images, [[0, 0], [2, 2], [2, 2], [0, 0]], "REFLECT")
+    rows = tf.nn.conv2d(bordered, line[:, None, None, None], 1, "VALID")
+    return images + _each(amount) * (tf.nn.conv2d(rows, line[None, :, None, None], 1, "VALID") - images)
+
+
+def _exposure(images: tf.Tensor, amount: dict[str, tf.Tensor], settings: Augmentation) -> tf.Tensor:
+    """Change contrast about the mean, brightness, and the exponent of the grey values."""
+    mean = tf.reduce_mean(images, axis=(1, 2, 3), keepdims=True)
+    changed = (images - mean) * _each(1.0 + settings.contrast * amount["contrast"]) + mean
+    changed += _each(settings.brightness * amount["brightness"])
+    # The smallest step above 0 keeps the power's gradient and logarithm finite.
+    return tf.clip_by_value(changed, 1e-4, 1.0) ** _each(1.0 + settings.gamma * amount["gamma"])
+
+
+def _transforms(amount: dict[str, tf.Tensor], side: tf.Tensor, settings: Augmentation) -> tf.Tensor:
+    """Eight numbers an image that map a pixel of the output to one of the input, turning about the centre."""
+    mirror = tf.sign(amount["flip"]) if settings.flip else tf.ones_like(amount["flip"])
+    angle = amount["rotation"] * (settings.rotation * math.pi / 180.0)
+    zoom = 1.0 / (1.0 + settings.zoom * amount["zoom"])
+    stretch = (1.0 + settings.stretch) ** (amount["stretch"] / 2.0)
+    middle = (side - 1.0) / 2.0
+    a, b = zoom * stretch * mirror * tf.cos(angle), -zoom * stretch * tf.sin(angle)
+    c, d = zoom / stretch * mirror * tf.sin(angle), zoom / stretch * tf.cos(angle)
+    offset_x = middle + settings.shift * side * amount["shift_x"] - (a + b) * middle
+    offset_y = middle + settings.shift * side * amount["shift_y"] - (c + d) * middle
+    none = tf.zeros_like(a)
+    return tf.stack([a, b, offset_x, c, d, offset_y, none, none], axis=1)

@@ -1,0 +1,217 @@
+"""Where in an image a network sees PNEUMONIA: Grad-CAM (Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from scipy.ndimage import maximum_filter, zoom
+
+from ..data import phantom
+from ..data.dataset import XRays
+from ..data.decoding import Square
+from .augmentation import to_float
+from .weights import backbone_of
+
+LEAST_MAP = 6  # a coarser map says little of where
+NO_MAPS = (keras.layers.InputLayer, keras.layers.ZeroPadding2D)  # an image, and a map with a rim of nothing
+BATCH = 32
+DEALS = 100  # of maps to other cases
+
+
+def explain(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    """Return what speaks for PNEUMONIA, cell by cell of a network's last stage that has 6 x 6 cells or more.
+
+    Parameters
+    ----------
+    model : keras.Model
+        As `models.build` makes it: the backbone may be a model inside the model.
+    pixels : ndarray of uint8, shape (n, size, size)
+        Grey images.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, height, width)
+        0 where nothing speaks for PNEUMONIA; the unit is that of the logit, shared among cells and channels.
+    """
+    split = _maps_and_logit(model)
+
+    found = []
+    for start in range(0, len(pixels), BATCH):
+        batch = to_float(tf.constant(pixels[start : start + BATCH]))
+        with tf.GradientTape() as tape:
+            tape.watch(batch)
+            maps, logit = split(batch, training=False)
+        slopes = tf.reduce_mean(tape.gradient(logit, maps), axis=(1, 2), keepdims=True)
+        found.append(tf.nn.relu(tf.reduce_sum(slopes * maps, axis=-1)).numpy())
+    return np.concatenate(found)
+
+
+def _maps_and_logit(model: keras.Model) -> keras.Model:
+    """Return a model that gives the maps of `stage` beside the logit."""
+    inner = backbone_of(model) if any(isinstance(layer, keras.Model) for layer in model.layers) else model
+    maps = stage(inner).output
+    if inner is model:
+        return keras.Model(model.input, [maps, model.output])
+    place = model.layers.index(inner)
+    found, x = keras.Model(inner.input, [maps, inner.output])(model.layers[place - 1].output)
+    for layer in model.layers[place + 1 :]:
+        x = layer(x)
+    return keras.Model(model.input, [found, x])
+
+
+def stage(model: keras.Model) -> keras.Operation:
+    """Return the last layer, or sum, with a map of at least 6 x 6 cells through which everything passes.
+
+    A layer inside one branch of a residual block would tell a part of the story only; it is taken where a
+    network has no other map of that size. Where no map is that large, it is the largest one's.
+    """
+    steps = model.operations  # in the order of the graph, so the last that is seen to take a map is the last use of it
+    made_by = {id(step.output): place for place, step in enumerate(steps)}
+    last_use = list(range(len(steps)))
+    for place, step in enumerate(steps):
+        for tensor in keras.tree.flatten(step.input):
+            last_use[made_by[id(tensor)]] = place
+    sizes, whole, reach = {}, set(), 0
+    for place, step in enumerate(steps):
+        shape = step.output.shape
+        if len(shape) == 4 and not isinstance(step, NO_MAPS):
+            sizes[place] = min(shape[1:3])
+            if reach <= place:
+                whole.add(place)
+        reach = max(reach, last_use[place])
+    least = min((size for size in sizes.values() if size >= LEAST_MAP), default=max(sizes.values()))
+    last = [place for place, size in sizes.items() if size == least]
+    return steps[max([place for place in last if place in whole] or last)]
+
+
+def enlarged(maps: np.ndarray, size: int) -> np.ndarray:
+    """Return maps blown up to images by linear interpolation between the middles of cells; float, shape (n, size, size)."""
+    factors = (1, size / maps.shape[1], size / maps.shape[2])
+    return zoom(maps, factors, order=1, mode="nearest", grid_mode=True)
+
+
+class Checked(NamedTuple):
+    """How Grad-CAM does where the truth is known, beside maps that know less.
+
+    Parameters
+    ----------
+    cases : int
+        Consolidations that the model found.
+    inside : int
+        Of these, peaks in the mask grown by one cell of the map.
+    random : float
+        Mean area of the grown masks: the share that a peak at random would have inside.
+    swapped : float
+        The share with the maps dealt out to other cases, on average over many deals, and `swapped_most`, the most in any:
+        what is known of where consolidations usually are, but not of this one.
+    fixed : float
+        The share of the best single place, the same for all cases, chosen with the truth in hand.
+    """
+
+    cases: int
+    inside: int
+    random: float
+    swapped: float
+    swapped_most: float
+    fixed: float
+
+
+def check_on_phantom(model: keras.Model, data: XRays, called: np.ndarray) -> Checked | None:
+    """Hold Grad-CAM against the masks of the phantom's bacterial test images that are called PNEUMONIA.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model.
+    data : XRays
+        The phantom.
+    called : ndarray of bool, shape (n,)
+        Which test images the model calls PNEUMONIA.
+
+    Returns
+    -------
+    Checked or None
+        None where the images come without masks, or none was found.
+    """
+    test = data.folds["test"]
+    outlined = np.array([phantom.mask_of(data.source.root, name).is_file() for name in test.files["path"]])
+    rows = np.flatnonzero((test.files["subtype"] == "bacteria").to_numpy() & outlined & called)
+    if not len(rows):
+        return None
+    size = test.pixels.shape[1]
+    maps = explain(model, test.pixels[rows])
+    masks = phantom.masks(data.source.root, test.files["path"].iloc[rows], Square(size, data.fit))
+    return check(maps, masks)
+
+
+def check(maps: np.ndarray, masks: np.ndarray) -> Checked:
+    """Hold maps against masks, which are grown by one cell of the map; an empty map points nowhere.
+
+    Parameters
+    ----------
+    maps : ndarray, shape (n, height, width)
+        As `explain` returns them.
+    masks : ndarray of bool, shape (n, size, size)
+        Where the finding is.
+    """
+    count, size = len(maps), masks.shape[1]
+    large = grown(masks, size / min(maps.shape[1:]))
+    hits = large.reshape(count, -1)
+    peaks = _peaks(maps, size)
+    pointing = maps.max(axis=(1, 2)) > 0
+    rng = np.random.default_rng(0)
+    swapped = []
+    for _ in range(DEALS):
+        deal = rng.permutation(count)
+        swapped.append(np.mean(hits[np.arange(count), peaks[deal]] & pointing[deal]))
+    return Checked(
+        cases=count,
+        inside=int((hits[np.arange(count), peaks] & pointing).sum()),
+        random=float(large.mean()),
+        swapped=float(np.mean(swapped)),
+        swapped_most=float(np.max(swapped)),
+        fixed=float(large.mean(axis=0).max()),
+    )
+
+
+def _peaks(maps: np.ndarray, size: int) -> np.ndarray:
+    """Where each map, blown up to an image, is largest: int, shape (n,), counted row by row."""
+    return enlarged(maps, size).reshape(len(maps), -1).argmax(axis=1)
+
+
+def places(maps: np.ndarray) -> np.ndarray:
+    """Return how many maps peak in the middle third of the width, and in the outer eighth on any side, and how many would by chance.
+
+    In an upright chest X-ray the middle third holds the spine, the heart and the large vessels, and the outer
+    eighth hardly any lung. Chance is that each cell of the map is the peak as often as any other.
+
+    Returns
+    -------
+    ndarray, shape (2, 2)
+        Rows: found, by chance; columns: middle, outer; shares in 0..1.
+    """
+    height, width = maps.shape[1:]
+    return np.stack([_places(maps), _places(np.eye(height * width).reshape(-1, height, width))])
+
+
+def _places(maps: np.ndarray) -> list[float]:
+    side = 96
+    rows, columns = np.divmod(_peaks(maps, side), side)
+    middle = (columns >= side / 3) & (columns < 2 * side / 3)
+    outer = (np.minimum(rows, columns) < side / 8) | (np.maximum(rows, columns) >= side * 7 / 8)
+    return [float(middle.mean()), float(outer.mean())]
+
+
+def grown(masks: np.ndarray, reach: float) -> np.ndarray:
+    """Return masks grown by so many pixels to each side; bool, shape (n, size, size)."""
+    side = 2 * round(reach) + 1
+    return maximum_filter(masks, size=(1, side, side))
+
+
+def scaled(maps: np.ndarray, size: int) -> np.ndarray:
+    """Return maps blown up to images and scaled to a peak of 1 each, to be shown; shape (n, size, size)."""
+    large = enlarged(maps, size)
+    return large / np.maximum(large.max(axis=(1, 2), keepdims=True), 1e-12)

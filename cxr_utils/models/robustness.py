@@ -1,0 +1,145 @@
+"""Shifted copies of the validation images: what other films than the training ones might look like.
+
+Validation comes from the same source as training, while a new set differs in
+sharpness, exposure and framing. Epochs and recipes are therefore chosen on images that are shifted in
+these ways, by fixed amounts that do not depend on the augmentation of the run. One of them puts the
+rim of a film of the other class around each image: a model that reads the label off the rim, where
+there is little lung, is wrong there.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+
+from ..data.dataset import Fold
+from ..parameters import Augmentation
+from . import networks
+from .augmentation import DRAWS, change, to_float
+
+# Fixed, and of the order of the default augmentation's largest changes: as far as it goes (stretch), or up to twice as far.
+STRENGTH = Augmentation(
+    flip=False, rotation=12.0, shift=0.08, zoom=0.2, stretch=0.35, brightness=0.15, contrast=0.3, gamma=0.5, sharpness=1.0, noise=0.05
+)
+SHIFTS = {
+    "as it is": (),
+    "smaller": (("zoom", -1.0),),
+    "larger": (("zoom", 1.0),),
+    "narrower": (("stretch", -1.0),),
+    "wider": (("stretch", 1.0),),
+    "sharper": (("sharpness", -1.0),),
+    "blurred": (("sharpness", 1.0),),
+    "darker, flat": (("brightness", -1.0), ("contrast", -1.0)),
+    "brighter, hard": (("brightness", 1.0), ("contrast", 1.0)),
+    "gamma down": (("gamma", -1.0),),
+    "gamma up": (("gamma", 1.0),),
+    "noisy": (("noise", 1.0),),
+    "turned": (("rotation", 1.0), ("shift_x", 0.5), ("shift_y", -0.5)),
+    "other rim": (),
+}
+RIM = 0.12  # width on each side, as a share of the image's
+TABLE_IMAGES = 200
+
+
+def shifted(pixels: tf.Tensor, shift: str) -> tf.Tensor:
+    """Return images changed by one of `SHIFTS`.
+
+    Parameters
+    ----------
+    pixels : tf.Tensor of uint8, shape (n, size, size)
+        Grey images.
+    shift : str
+        A key of `SHIFTS`.
+
+    Returns
+    -------
+    tf.Tensor of float32, shape (n, size, size, 1)
+        In 0..1.
+    """
+    draws = np.zeros((len(DRAWS), len(pixels)), np.float32)
+    draws[DRAWS.index("flip")] = 1.0
+    for kind, amount in SHIFTS[shift]:
+        draws[DRAWS.index(kind)] = amount
+    return change(to_float(pixels), tf.constant(draws), STRENGTH, tf.constant([0, 0]))
+
+
+def with_other_rim(fold: Fold, rows: np.ndarray) -> np.ndarray:
+    """Return images of a fold in the rims of images of the other class, drawn at random but always the same.
+
+    Parameters
+    ----------
+    fold : Fold
+        The fold.
+    rows : ndarray of int, shape (n,)
+        Which of its images.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n, size, size)
+    """
+    rng = np.random.default_rng(len(fold))
+    donors = np.empty(len(fold), np.int64)
+    for label in (0, 1):
+        donors[fold.labels == label] = rng.choice(np.flatnonzero(fold.labels != label), int((fold.labels == label).sum()))
+    images, size = fold.pixels[donors[rows]].copy(), fold.pixels.shape[1]
+    inner = slice(round(RIM * size), size - round(RIM * size))
+    images[:, inner, inner] = fold.pixels[rows][:, inner, inner]
+    return images
+
+
+def logits(model: keras.Model, fold: Fold, rows: np.ndarray, shift: str, flips: bool = False) -> np.ndarray:
+    """Return a model's logits of some images of a fold under one shift; float64, shape (len(rows),)."""
+    pixels = with_other_rim(fold, rows) if shift == "other rim" else fold.pixels[rows]
+    return networks.logits(model, pixels, partial(shifted, shift=shift), flips)
+
+
+def mixed_logits(model: keras.Model, fold: Fold, flips: bool = False) -> np.ndarray:
+    """Return logits where every image has one of the shifts, in turn: a stress test at the price of one pass."""
+    found = np.empty(len(fold))
+    for number, shift in enumerate(SHIFTS):
+        rows = np.arange(number, len(fold), len(SHIFTS))
+        if len(rows):
+            found[rows] = logits(model, fold, rows, shift, flips)
+    return found
+
+
+def for_choices(model: keras.Model, folds: dict[str, Fold], flips: bool = False) -> np.ndarray:
+    """Return the logits on which temperature and thresholds are fixed: of the stress validation.
+
+    Where the published ``val`` folder takes the place of validation, as in the original protocol, they are
+    those of its images as they are.
+    """
+    if "validation" in folds:
+        return mixed_logits(model, folds["validation"], flips)
+    return networks.logits(model, folds["val"].pixels, flips=flips)
+
+
+def log_loss(logit: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean cross-entropy of logits, in nats."""
+    return float(np.mean(np.logaddexp(0, -logit * (2 * labels - 1))))
+
+
+def table(
+    model: keras.Model, fold: Fold, temperature: float, threshold: float, seed: int, images: int = TABLE_IMAGES, flips: bool = False
+) -> pd.DataFrame:
+    """Return how a model does under each shift, on up to so many images of a fold that are drawn at random.
+
+    Returns
+    -------
+    DataFrame
+        shift, log loss, AUROC, accuracy, sensitivity, specificity; at the temperature and threshold of the run.
+    """
+    chosen = np.sort(np.random.default_rng([seed, 4]).permutation(len(fold))[:images])
+    sick, rows = fold.labels[chosen] == 1, []
+    for shift in SHIFTS:
+        logit = logits(model, fold, chosen, shift, flips) / temperature
+        called = expit(logit) >= threshold
+        of_ranks = [log_loss(logit, fold.labels[chosen]), roc_auc_score(sick, logit)]
+        rows.append([shift, *of_ranks, (called == sick).mean(), called[sick].mean(), (~called[~sick]).mean()])
+    return pd.DataFrame(rows, columns=["shift", "log loss", "AUROC", "accuracy", "sensitivity", "specificity"])

@@ -1,0 +1,130 @@
+"""ImageNet weights of the backbones: where they are published, and how they get into a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from .. import files, paths
+from ..files import sha256_of
+from ..parameters import AnyModel, Resnet50v2, UsageError
+
+if TYPE_CHECKING:
+    import keras
+
+KERNELS = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
+# Folder, file and checksum (MD5; SHA-256 where it is longer) of weights without their classifier, as keras.applications names them.
+PUBLISHED = {
+    "ResNet50": ("resnet", f"resnet50{KERNELS}", "4d473c1dd8becc155b73f8504c6f6626"),
+    "ResNet101": ("resnet", f"resnet101{KERNELS}", "88cf7a10940856eca736dc7b7e228a21"),
+    "ResNet152": ("resnet", f"resnet152{KERNELS}", "ee4c566cf9a93f14d82f913c2dc6dd0c"),
+    "ResNet50V2": ("resnet", f"resnet50v2{KERNELS}", "fac2f116257151a9d068a22e544a4917"),
+    "ResNet101V2": ("resnet", f"resnet101v2{KERNELS}", "c0ed64b8031c3730f411d2eb4eea35b5"),
+    "ResNet152V2": ("resnet", f"resnet152v2{KERNELS}", "ed17cf2e0169df9d443503ef94b23b33"),
+    "DenseNet121": ("densenet", f"densenet121{KERNELS}", "30ee3e1110167f948a6b9946edeeb738"),
+    "DenseNet169": ("densenet", f"densenet169{KERNELS}", "b8c4d4c20dd625c148057b9ff1c1176b"),
+    "DenseNet201": ("densenet", f"densenet201{KERNELS}", "c13680b51ded0fb44dff2d8f86ac8bb1"),
+    "VGG16": ("vgg16", f"vgg16{KERNELS}", "6d6bbae143d832006294945121d1f1fc"),
+    "VGG19": ("vgg19", f"vgg19{KERNELS}", "253f8cb515780f3b799900260a226db6"),
+    "Xception": ("xception", f"xception{KERNELS}", "b0042744bf5b25fce3cb969f33bebb97"),
+    "InceptionV3": ("inception_v3", f"inception_v3{KERNELS}", "bcbd6486424b2319ff4ef7d526e38f63"),
+    "InceptionResNetV2": ("inception_resnet_v2", f"inception_resnet_v2{KERNELS}", "d19885ff4a710c122648d3b5c3b684e4"),
+    "EfficientNetV2B0": ("efficientnet_v2", "efficientnetv2-b0_notop.h5", "893217f2bb855e2983157299931e43ff"),
+    "EfficientNetV2B1": ("efficientnet_v2", "efficientnetv2-b1_notop.h5", "0e80663031ca32d657f9caa404b6ec37"),
+    "EfficientNetV2B2": ("efficientnet_v2", "efficientnetv2-b2_notop.h5", "1dfe2e7a5d45b6632553a8961ea609eb"),
+    "EfficientNetV2B3": ("efficientnet_v2", "efficientnetv2-b3_notop.h5", "f6abf7b5849ac99a89b50dd3fd532856"),
+    "EfficientNetV2S": ("efficientnet_v2", "efficientnetv2-s_notop.h5", "af0682fb74e8c54910f2d4393339c070"),
+    "ConvNeXtTiny": ("convnext", "convnext_tiny_notop.h5", "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"),
+}
+HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of each file in that format
+MEGABYTES = 300  # of room that the largest of them needs
+
+
+def backbone_of(model: keras.Model) -> keras.Model:
+    """Return the network of keras.applications inside a model."""
+    return next(layer for layer in model.layers if hasattr(layer, "layers"))
+
+
+class Start(NamedTuple):
+    """What a training starts from: a file of weights, or None for random ones, and what the report calls it."""
+
+    file: Path | None
+    origin: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file, or ``random``."""
+        return sha256_of(self.file) if self.file else "random"
+
+
+def find(settings: AnyModel) -> Start:
+    """Return what `settings` asks a training to start from.
+
+    Parameters
+    ----------
+    settings : AnyModel
+        A model's section of the parameters; one without ``weights`` has random ones.
+
+    Raises
+    ------
+    UsageError
+        Weights that were named cannot be had.
+    """
+    if not isinstance(settings, Resnet50v2) or settings.weights == "none":
+        return Start(None, "random")
+    if settings.weights_file:
+        return Start(settings.weights_file, settings.weights)
+    try:
+        return Start(fetch(settings.backbone, settings.weights_address), "imagenet")
+    except UsageError as error:
+        if settings.weights == "imagenet":
+            raise
+        return Start(None, f"random, as ImageNet weights cannot be had here ({error})")
+
+
+def fetch(backbone: str, address: str) -> Path:
+    """Return the file of a backbone's ImageNet weights, downloading it where it is not in the cache.
+
+    Raises
+    ------
+    UsageError
+        No file with a checksum is published for it, or it cannot be downloaded.
+    """
+    if backbone not in PUBLISHED:
+        raise UsageError(
+            f"no ImageNet weights with a checksum are known for {backbone}; save some to a file and set resnet50v2.weights to it"
+        )
+    folder, name, checksum = PUBLISHED[backbone]
+    return files.fetch(f"{address.rstrip('/')}/{folder}/{name}", checksum, paths.cache_folder() / "weights" / name, MEGABYTES)
+
+
+def put(network: keras.Model, backbone: str, file: Path) -> None:
+    """Load a file of weights into a backbone; raises UsageError where it is damaged or of another architecture."""
+    check_file(file)
+    try:
+        network.load_weights(file)
+    except (ValueError, OSError, KeyError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UsageError(
+            f"resnet50v2.weights {file}: does not fit {backbone} ({reason}); give weights of that architecture, without its classifier"
+        ) from None
+
+
+def check_file(file: Path) -> None:
+    """Raise UsageError where a file is not one of weights: known at once, without building a network."""
+    if not file.is_file():
+        raise UsageError(f"resnet50v2.weights {file}: there is no such file; give auto, imagenet, none or a weights file")
+    with file.open("rb") as content:
+        is_hdf5 = content.read(len(HDF5)) == HDF5
+    if not (is_hdf5 and file.suffix == ".h5"):
+        raise UsageError(f"resnet50v2.weights {file}: not a weights file (HDF5, its name ending in .h5); save one by model.save_weights")
+
+
+def check(settings: Resnet50v2) -> None:
+    """Raise UsageError where the file of weights that was named does not fit, before anything else is done."""
+    import keras
+
+    assert settings.weights_file
+    side = settings.image_size
+    network = getattr(keras.applications, settings.backbone)(include_top=False, weights=None, input_shape=(side, side, 3))
+    put(network, settings.backbone, settings.weights_file)

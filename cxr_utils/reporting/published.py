@@ -1,0 +1,78 @@
+"""What others reported on this data set, counts and scores with their protocol, and how a run's data stands to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..data.sources import COUNTS
+
+TEST_IMAGES = sum(COUNTS["test"].values())
+
+# As the original project counted them: one hidden .DS_Store per folder went in as an image.
+ORIGINAL_COUNTS = {
+    "train": {"NORMAL": 1342, "PNEUMONIA": 3876},
+    "val": {"NORMAL": 9, "PNEUMONIA": 9},
+    "test": {"NORMAL": 234, "PNEUMONIA": 390},
+}
+
+
+MEDMNIST = "doi:10.1038/s41597-022-01721-8"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score on the published test images; None where it is not given here."""
+
+    who: str
+    accuracy: float
+    auroc: float | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    note: str = ""
+    val_accuracy: float | None = None
+    loss: str | None = None
+    source: str = ""
+
+
+ORIGINAL = {
+    "baseline_cnn": Score(
+        "original project, baseline CNN", 0.625, note="390 of 624: it answered PNEUMONIA for every image", val_accuracy=0.5, loss="19 to 30"
+    ),
+    "resnet50v2": Score("original project, ResNet50V2", 0.915, note="ImageNet weights; chosen on 16 validation images"),
+}
+
+OTHERS = (
+    Score("Kermany et al. 2018, Inception V3", 0.928, 0.968, 0.932, 0.901, "ImageNet weights", source="doi:10.1016/j.cell.2018.02.010"),
+    Score("MedMNIST v2, ResNet-50", 0.884, 0.962, note="PneumoniaMNIST, 28 px enlarged to 224, from scratch", source=MEDMNIST),
+    Score("MedMNIST v2, Google AutoML Vision", 0.946, 0.991, note="PneumoniaMNIST, 28 px", source=MEDMNIST),
+    Score("Keras example, X-rays with TPUs", 0.814, note="small CNN at 180 px", source="keras.io, xray_classification_with_tpus"),
+    Score("Rajaraman et al. 2018, VGG16", 0.962, 0.993, note="ImageNet weights, cropped to the lungs", source="doi:10.3390/app8101715"),
+    Score("ConvNeXtV2-Tiny, fine-tuned", 0.960, note="ImageNet weights; a published model whose protocol is not known here"),
+)
+
+STANDINGS = {
+    "synthetic": "SYNTHETIC data: every image was drawn by this project's phantom; no score of this run says anything about real X-rays.",
+    "published": "Its train folder holds as many images of each class as the published set's, so this counts as that set, whole or in "
+    "part. The children were one to five years old and at one hospital; physicians labelled the films by looking at them, with no "
+    "laboratory result.",
+    "medmnist": "PneumoniaMNIST: the published images, cropped to the centre and scaled by MedMNIST, with its own train and validation; "
+    "patients are not known, so the split and every interval are by image.",
+    "own": "These are not the images of the published set; what others reported on that set is not comparable.",
+}
+NOT_COMPARABLE = {
+    "synthetic": "Reported on real X-rays, not comparable: the scores of this run are on SYNTHETIC images.",
+    "medmnist": "Only the rows of MedMNIST are on these images; the others are on the published ones, uncropped and larger.",
+    "own": "Reported on the published set, not comparable: the scores of this run are on other images.",
+}
+
+
+def standing(kind: str, counts: dict[str, dict[str, int]]) -> str:
+    """Return how a data set of a kind of source stands to the published one: ``synthetic``, ``published``, ``medmnist`` or ``own``.
+
+    It is the published one where as many training images of each class are there, and no more test images; a part
+    of those may be missing, which the sentences then say.
+    """
+    if kind in ("phantom", "medmnist"):
+        return {"phantom": "synthetic", "medmnist": "medmnist"}[kind]
+    part = all(counts.get("test", {}).get(label, 0) <= images for label, images in COUNTS["test"].items())
+    return "published" if part and counts.get("train") == COUNTS["train"] else "own"
