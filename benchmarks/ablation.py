@@ -21,9 +21,17 @@ VARIANTS = {
     "no rims of other images": ["augmentation.rim=0"],
     "no stretch": ["augmentation.stretch=0"],
     "no blur, sharpening": ["augmentation.sharpness=0"],
-    "no change of exposure": ["augmentation.brightness=0", "augmentation.contrast=0", "augmentation.gamma=0"],
+    "no change of exposure": [
+        "augmentation.brightness=0",
+        "augmentation.contrast=0",
+        "augmentation.gamma=0",
+    ],
     "no noise": ["augmentation.noise=0"],
-    "no move, turn, zoom": ["augmentation.shift=0", "augmentation.rotation=0", "augmentation.zoom=0"],
+    "no move, turn, zoom": [
+        "augmentation.shift=0",
+        "augmentation.rotation=0",
+        "augmentation.zoom=0",
+    ],
     "no average of weights": ["baseline_cnn.average=0"],
     "not standardised": ["baseline_cnn.standardise=false"],
     "label smoothing 0.1": ["baseline_cnn.label_smoothing=0.1"],
@@ -37,7 +45,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", help="a folder in the Kaggle layout, or phantom")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--set", action="append", default=[], help="override one parameter of all variants")
+    parser.add_argument(
+        "--set", action="append", default=[], help="override one parameter of all variants"
+    )
     parser.add_argument("--csv", type=Path, help="file that the rows are added to")
     asked = parser.parse_args()
     source = str(Path(asked.source).resolve()) if os.path.lexists(asked.source) else asked.source
@@ -60,9 +70,15 @@ def measure(variant: str, source: str, overrides: list[str]) -> list[dict]:
     data = dataset.open_data(chosen, chosen.baseline_cnn.image_size)
     trained = training.fit(chosen.baseline_cnn, chosen.augmentation, chosen.seed, data.folds)
     fold, rows = data.folds["validation"], []
-    for name, flips in [(variant, chosen.evaluation.test_time_flips)] + [(NO_FLIPS, False)] * (variant == "recipe"):
-        temperature = calibration.fit_temperature(robustness.mixed_logits(trained.model, fold, flips), fold.labels)
-        table = robustness.table(trained.model, fold, temperature, 0.5, chosen.seed, len(fold), flips).set_index("shift")
+    for name, flips in [(variant, chosen.evaluation.test_time_flips)] + [(NO_FLIPS, False)] * (
+        variant == "recipe"
+    ):
+        temperature = calibration.fit_temperature(
+            robustness.mixed_logits(trained.model, fold, flips), fold.labels
+        )
+        table = robustness.table(
+            trained.model, fold, temperature, 0.5, chosen.seed, len(fold), flips
+        ).set_index("shift")
         rows.append(
             {
                 "variant": name,

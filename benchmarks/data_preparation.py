@@ -97,7 +97,13 @@ def load_with_keras(root: Path, size: int) -> None:
     for split in ("train", "val", "test"):
         if (root / split).is_dir():
             loader = keras.utils.image_dataset_from_directory
-            for _ in loader(root / split, image_size=(size, size), color_mode="grayscale", batch_size=32, verbose=False):
+            for _ in loader(
+                root / split,
+                image_size=(size, size),
+                color_mode="grayscale",
+                batch_size=32,
+                verbose=False,
+            ):
                 pass
 
 
@@ -105,7 +111,9 @@ def report(seconds: dict[str, float], count: int) -> None:
     """Print seconds and ratios."""
     print(f"{count} files, {os.cpu_count()} cores")
     for name, value in seconds.items():
-        print(f"  {name:<58} {value:7.2f} s  {count / value:8.0f} files/s  {value / seconds[OURS]:5.2f} of this project's time")
+        print(
+            f"  {name:<58} {value:7.2f} s  {count / value:8.0f} files/s  {value / seconds[OURS]:5.2f} of this project's time"
+        )
 
 
 if __name__ == "__main__":

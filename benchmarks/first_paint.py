@@ -24,7 +24,9 @@ PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
 def main() -> None:
     """Print the medians of the first contentful paint of each page, and their ratios to an empty page's."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
@@ -32,7 +34,10 @@ def main() -> None:
         empty = Path(folder) / "empty.html"
         empty.write_text(EMPTY, encoding="utf-8")
         pages = [empty, *sorted(asked.run.resolve().glob("*.html"))]
-        browser = driver.chromium.launch(executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"), args=["--no-sandbox"])
+        browser = driver.chromium.launch(
+            executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
+            args=["--no-sandbox"],
+        )
         paint(browser, empty)
         times = {page: [] for page in pages}
         for _ in range(asked.rounds):
@@ -41,10 +46,19 @@ def main() -> None:
         browser.close()
         limit = statistics.median(times[empty])
         rows = [
-            [page.name, page.stat().st_size / 1e6, statistics.median(found), statistics.median(found) / limit]
+            [
+                page.name,
+                page.stat().st_size / 1e6,
+                statistics.median(found),
+                statistics.median(found) / limit,
+            ]
             for page, found in times.items()
         ]
-    print(pd.DataFrame(rows, columns=["page", "MB", "first paint (ms)", "of an empty page"]).round(2).to_string(index=False))
+    print(
+        pd.DataFrame(rows, columns=["page", "MB", "first paint (ms)", "of an empty page"])
+        .round(2)
+        .to_string(index=False)
+    )
 
 
 def paint(browser: Browser, file: Path) -> float:

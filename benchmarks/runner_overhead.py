@@ -43,7 +43,9 @@ print(inside)
 
 def main() -> None:
     """Print the medians of both, their difference and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     rows = []
@@ -54,7 +56,9 @@ def main() -> None:
             found = {way: way(Path(folder), f"run{number}") for way in (first, then)}
             rows.append([*found[whole], *found[alone], whole(Path(folder), f"run{number}")[0]])
     runner, inside, bare, inside_bare, idle = map(statistics.median, zip(*rows, strict=True))
-    print(f"the runner, with reports, record and checks: {runner:.1f} s, {inside:.1f} s of it in the notebooks")
+    print(
+        f"the runner, with reports, record and checks: {runner:.1f} s, {inside:.1f} s of it in the notebooks"
+    )
     print(f"the bare notebooks: {bare:.1f} s, {inside_bare:.1f} s of it in the notebooks")
     print(f"overhead of the whole: {runner - bare:.1f} s, {runner / bare:.2f} times as long")
     print(f"overhead outside the notebooks: {runner - inside - (bare - inside_bare):.1f} s")
@@ -63,7 +67,18 @@ def main() -> None:
 
 def whole(folder: Path, name: str) -> tuple[float, float]:
     """Return the seconds of ``run_all.py smoke``, and those of its notebooks."""
-    seconds, _ = _timed([str(paths.ROOT / "run_all.py"), "smoke", "--data", "phantom", "--out", str(folder), "--run", name])
+    seconds, _ = _timed(
+        [
+            str(paths.ROOT / "run_all.py"),
+            "smoke",
+            "--data",
+            "phantom",
+            "--out",
+            str(folder),
+            "--run",
+            name,
+        ]
+    )
     steps = json.loads((folder / name / "run.json").read_text(encoding="utf-8"))["steps"]
     return seconds, sum(step["seconds"] for step in steps.values())
 
@@ -74,14 +89,24 @@ def alone(folder: Path, name: str) -> tuple[float, float]:
     paths.RunFolder(target).make()
     steps = json.loads((folder / "warm" / "run.json").read_text(encoding="utf-8"))["steps"]
     values = {step: steps[step]["parameters"] | {"run_dir": str(target)} for step in STEPS}
-    seconds, said = _timed(["-c", BARE, json.dumps({"steps": values, "target": str(target), "notebooks": str(paths.NOTEBOOKS)})])
+    seconds, said = _timed(
+        [
+            "-c",
+            BARE,
+            json.dumps({"steps": values, "target": str(target), "notebooks": str(paths.NOTEBOOKS)}),
+        ]
+    )
     return seconds, float(said.splitlines()[-1])
 
 
 def _timed(arguments: list[str]) -> tuple[float, str]:
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, *arguments], check=True, capture_output=True, text=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+        [sys.executable, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     return time.perf_counter() - started, done.stdout
 

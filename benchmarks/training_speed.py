@@ -43,26 +43,52 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--whole", action="store_true", help="time whole epochs of both models with their validation")
-    parser.add_argument("--head", metavar="WEIGHTS", help="time the head stage from this file of weights, or none for random ones")
+    parser.add_argument(
+        "--whole",
+        action="store_true",
+        help="time whole epochs of both models with their validation",
+    )
+    parser.add_argument(
+        "--head",
+        metavar="WEIGHTS",
+        help="time the head stage from this file of weights, or none for random ones",
+    )
     parser.add_argument("--way", choices=(*WAYS, "head"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.way:
-        print(json.dumps(measure_epoch(asked) if asked.whole else measure_head(asked) if asked.head else measure(asked)))
+        print(
+            json.dumps(
+                measure_epoch(asked)
+                if asked.whole
+                else measure_head(asked)
+                if asked.head
+                else measure(asked)
+            )
+        )
     elif asked.whole:
         compare_whole()
     elif asked.head:
         found = _in_own_process("head", sys.argv[1:])
-        print(f"head: {found['features']:.1f} s for all features once, then {found['epoch']:.2f} s an epoch")
+        print(
+            f"head: {found['features']:.1f} s for all features once, then {found['epoch']:.2f} s an epoch"
+        )
         slower = found["loop"] / found["epoch"]
-        print(f"with the frozen backbone in the loop an epoch takes {found['loop']:.1f} s, {slower:.0f} times as long")
+        print(
+            f"with the frozen backbone in the loop an epoch takes {found['loop']:.1f} s, {slower:.0f} times as long"
+        )
     else:
         compare_ways(asked)
 
 
 def _in_own_process(way: str, arguments: list[str]) -> dict[str, float]:
     command = [sys.executable, __file__, *arguments, "--way", way]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"})
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -92,7 +118,9 @@ def compare_ways(asked: argparse.Namespace) -> None:
     for way, title in WAYS.items():
         rate = statistics.median(entry["rate"] for entry in found[way])
         memory = max(entry["megabytes"] for entry in found[way])
-        print(f"  {title:<56} {rate:7.1f} images/s  {rate / limit:5.2f} of the limit  {memory:6.0f} MB at most")
+        print(
+            f"  {title:<56} {rate:7.1f} images/s  {rate / limit:5.2f} of the limit  {memory:6.0f} MB at most"
+        )
 
 
 def _asked_for(asked: argparse.Namespace):
@@ -101,7 +129,11 @@ def _asked_for(asked: argparse.Namespace):
 
     source = str(Path(asked.source).resolve()) if os.path.lexists(asked.source) else asked.source
     # From random weights in the same arithmetic for all, whatever this machine could have.
-    chosen = parameters.load("default", ["resnet50v2.weights=none", f"{asked.model}.precision=float32", *asked.set], source)
+    chosen = parameters.load(
+        "default",
+        ["resnet50v2.weights=none", f"{asked.model}.precision=float32", *asked.set],
+        source,
+    )
     return chosen, getattr(chosen, asked.model), sources.fetch(chosen.data).root
 
 
@@ -110,7 +142,10 @@ def measure(asked: argparse.Namespace) -> dict[str, float]:
     chosen, settings, root = _asked_for(asked)
     feed = {"limit": _limit, "ours": _ours, "generator": _generator, "dataset": _dataset}[asked.way]
     seconds = feed(chosen, settings, root, asked.steps)
-    return {"rate": asked.steps * settings.batch_size / seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {
+        "rate": asked.steps * settings.batch_size / seconds,
+        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
 
 
 def measure_epoch(asked: argparse.Namespace) -> dict[str, float]:
@@ -122,16 +157,30 @@ def measure_epoch(asked: argparse.Namespace) -> dict[str, float]:
     started = time.perf_counter()
     if asked.way == "ours":
         data = dataset.open_data(chosen, settings.image_size)
-        trained = training.fit(settings.model_copy(update={"epochs": 1}), chosen.augmentation, chosen.seed, data.folds)
+        trained = training.fit(
+            settings.model_copy(update={"epochs": 1}), chosen.augmentation, chosen.seed, data.folds
+        )
         epoch = float(trained.history["seconds"].iloc[0])
     else:
-        feed, network = _generated(chosen, settings, root, 0.15, "training"), networks.build(settings)
+        feed, network = (
+            _generated(chosen, settings, root, 0.15, "training"),
+            networks.build(settings),
+        )
         _compiled(network, settings)
         before = time.perf_counter()
         plain = chosen.model_copy(update={"augmentation": _no_changes(chosen.augmentation)})
-        network.fit(feed, validation_data=_generated(plain, settings, root, 0.15, "validation"), epochs=1, verbose=0)
+        network.fit(
+            feed,
+            validation_data=_generated(plain, settings, root, 0.15, "validation"),
+            epochs=1,
+            verbose=0,
+        )
         epoch = time.perf_counter() - before
-    return {"ready": time.perf_counter() - started - epoch, "epoch": epoch, "epochs": settings.epochs}
+    return {
+        "ready": time.perf_counter() - started - epoch,
+        "epoch": epoch,
+        "epochs": settings.epochs,
+    }
 
 
 def measure_head(asked: argparse.Namespace) -> dict[str, float]:
@@ -145,13 +194,22 @@ def measure_head(asked: argparse.Namespace) -> dict[str, float]:
 
     chosen, _, _ = _asked_for(asked)
     settings = chosen.resnet50v2
-    data, model = dataset.open_data(chosen, settings.image_size), networks.build(settings, transfer=True)
+    data, model = (
+        dataset.open_data(chosen, settings.image_size),
+        networks.build(settings, transfer=True),
+    )
     if asked.head != "none":
-        weights.put(weights.backbone_of(model), settings.backbone, paths.from_root(Path(asked.head).resolve()))
+        weights.put(
+            weights.backbone_of(model),
+            settings.backbone,
+            paths.from_root(Path(asked.head).resolve()),
+        )
     train, loss = data.folds["train"], gradient.Loss()
     found = transfer.train_head(model, settings, train, data.folds["validation"], loss, chosen.seed)
     weights.backbone_of(model).trainable = False
-    adamw = optimizer.AdamW([weight.value for weight in model.trainable_variables], settings.weight_decay)
+    adamw = optimizer.AdamW(
+        [weight.value for weight in model.trainable_variables], settings.weight_decay
+    )
 
     @tf.function(autograph=False)
     def step(pixels, labels, rate, _, number):
@@ -177,16 +235,25 @@ def _limit(chosen, settings, root, steps) -> float:
     from cxr_utils.models import networks, optimizer
 
     network = networks.build(settings)
-    adamw = optimizer.AdamW([variable.value for variable in network.trainable_variables], settings.weight_decay)
+    adamw = optimizer.AdamW(
+        [variable.value for variable in network.trainable_variables], settings.weight_decay
+    )
     images = tf.constant(
-        np.random.default_rng(0).uniform(size=(settings.batch_size, settings.image_size, settings.image_size, 1)), tf.float32
+        np.random.default_rng(0).uniform(
+            size=(settings.batch_size, settings.image_size, settings.image_size, 1)
+        ),
+        tf.float32,
     )
     labels, rate = tf.constant(np.arange(settings.batch_size) % 2, tf.float32), tf.constant(1e-3)
 
     @tf.function(autograph=False)
     def step():
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, network(images, training=True)[:, 0]))
+            loss = tf.reduce_mean(
+                tf.nn.sigmoid_cross_entropy_with_logits(
+                    labels, network(images, training=True)[:, 0]
+                )
+            )
         adamw.apply(tape.gradient(loss, adamw.variables), rate, tf.constant(0.0))
         return loss
 
@@ -201,9 +268,14 @@ def _ours(chosen, settings, root, steps) -> float:
     from cxr_utils.models import gradient, networks, optimizer
 
     tf.config.experimental.enable_op_determinism()
-    data = dataset.open_data(chosen.model_copy(update={"data": chosen.data.model_copy(update={"source": str(root)})}), settings.image_size)
+    data = dataset.open_data(
+        chosen.model_copy(update={"data": chosen.data.model_copy(update={"source": str(root)})}),
+        settings.image_size,
+    )
     network = networks.build(settings)
-    adamw = optimizer.AdamW([variable.value for variable in network.trainable_variables], settings.weight_decay)
+    adamw = optimizer.AdamW(
+        [variable.value for variable in network.trainable_variables], settings.weight_decay
+    )
     step = gradient.training_step(network, adamw, chosen.augmentation)
     train, rates = data.folds["train"], np.full(steps, 1e-3, np.float32)
     whole = len(train) // settings.batch_size
@@ -272,7 +344,11 @@ def _dataset(chosen, settings, root, steps) -> float:
             images = layer(images, training=True) if layer is not layered[0] else layer(images)
         return images, labels
 
-    return _fitted(settings, loaded.map(change, num_parallel_calls=tf.data.AUTOTUNE).repeat().prefetch(tf.data.AUTOTUNE), steps)
+    return _fitted(
+        settings,
+        loaded.map(change, num_parallel_calls=tf.data.AUTOTUNE).repeat().prefetch(tf.data.AUTOTUNE),
+        steps,
+    )
 
 
 def _fitted(settings, feed, steps) -> float:
@@ -290,7 +366,10 @@ def _fitted(settings, feed, steps) -> float:
 def _compiled(network, settings) -> None:
     import keras
 
-    network.compile(keras.optimizers.AdamW(1e-3, weight_decay=settings.weight_decay), keras.losses.BinaryCrossentropy(from_logits=True))
+    network.compile(
+        keras.optimizers.AdamW(1e-3, weight_decay=settings.weight_decay),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+    )
 
 
 def _timed(step, steps) -> float:

@@ -46,7 +46,9 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup, or in the background
             signal.signal(number, _stop)
-    logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback on the terminal
+    logging.raiseExceptions = (
+        False  # a log that cannot be written is no reason for a traceback on the terminal
+    )
     tqdm.monitor_interval = 0  # its thread would keep workers from being forked
     for name in ("CXR_CACHE", "CXR_DATA"):  # kernels work in another folder
         if os.environ.get(name):
@@ -61,7 +63,10 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         log.exception("standard output is closed")
         if sys.stdout:  # or Python would fail once more as it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print("stopped, as nobody reads the output any more; the same command goes on", file=sys.stderr)
+        print(
+            "stopped, as nobody reads the output any more; the same command goes on",
+            file=sys.stderr,
+        )
         return FAILED
     except UsageError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
@@ -74,16 +79,24 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         return TERMINATED
     except Exception as error:
         log.exception("unexpected")
-        print(f"error: {type(error).__name__}: {one_line(error)[:300]}; {_remedy(error)}", file=sys.stderr)
+        print(
+            f"error: {type(error).__name__}: {one_line(error)[:300]}; {_remedy(error)}",
+            file=sys.stderr,
+        )
         return FAILED
 
 
 def _remedy(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return "make room on that disk, and the same command resumes the run"
-    logs = [handler.baseFilename for handler in log.handlers if isinstance(handler, logging.FileHandler)]
+    logs = [
+        handler.baseFilename for handler in log.handlers if isinstance(handler, logging.FileHandler)
+    ]
     remedies = [f"the traceback is in {file}" for file in logs]
-    if not logs or (isinstance(error, OSError) and str(error.filename or "").startswith(str(paths.cache_folder()))):
+    if not logs or (
+        isinstance(error, OSError)
+        and str(error.filename or "").startswith(str(paths.cache_folder()))
+    ):
         remedies.insert(0, f"the cache is {paths.cache_folder()}, which $CXR_CACHE can move")
     return ", ".join(remedies)
 
@@ -101,21 +114,40 @@ def run_all(arguments: Sequence[str]) -> int:
     record = _recorded(asked) if asked.repeat else None
     where = _source(asked.data)
     named = asked.profile or "default"
-    run_params = repetition.params_of(record, asked.repeat, where) if record else parameters.load(named, asked.set, where)
+    run_params = (
+        repetition.params_of(record, asked.repeat, where)
+        if record
+        else parameters.load(named, asked.set, where)
+    )
     reports = Path(asked.out).expanduser().resolve() if asked.out else paths.REPORTS
     folder = paths.RunFolder(reports / _run_name(asked, record))
     if record and folder.record.resolve() == asked.repeat.resolve():
-        raise UsageError(f"--run {folder.name}: is the run that would be repeated; give another name")
+        raise UsageError(
+            f"--run {folder.name}: is the run that would be repeated; give another name"
+        )
     chosen = tuple(record.done) if record else _steps(asked)
     source = sources.plan(run_params.data)
     profile = record.profile if record else Path(named).stem
-    run = Run(folder, profile, run_params, source, None, read_json(folder.record), tuple(arguments), minutes=asked.time_limit)
+    run = Run(
+        folder,
+        profile,
+        run_params,
+        source,
+        None,
+        read_json(folder.record),
+        tuple(arguments),
+        minutes=asked.time_limit,
+    )
     if asked.list or asked.dry_run:
-        run.manifest = read_manifest(source.root, _squares(run_params)) if source.root.is_dir() else None
+        run.manifest = (
+            read_manifest(source.root, _squares(run_params)) if source.root.is_dir() else None
+        )
         steps.check_data(run)
         _print_decisions(run, validity.decide(run, chosen, asked.force))
         return DONE
-    steps.check_data(run)  # what can be known without the data, before a folder is made or anything fetched
+    steps.check_data(
+        run
+    )  # what can be known without the data, before a folder is made or anything fetched
     with alone_in(folder) as run.temporary:
         run.record = read_json(folder.record)  # another run may have ended since
         _log_to(folder)
@@ -125,7 +157,9 @@ def run_all(arguments: Sequence[str]) -> int:
         decisions = validity.decide(run, chosen, asked.force)
         code = _work(run, decisions, asked.force)
         if record and not any(decision.action == "run" for decision in decisions):
-            print(f"run {folder.name} was there already and is compared as it is; --force repeats it once more")
+            print(
+                f"run {folder.name} was there already and is compared as it is; --force repeats it once more"
+            )
     return _compare(run, record, asked.repeat) if record and code == DONE else code
 
 
@@ -151,7 +185,9 @@ def _log_to(folder: paths.RunFolder) -> None:
 
 def _recorded(asked: argparse.Namespace) -> repetition.Record:
     if asked.profile or asked.set or asked.only or asked.start:
-        raise UsageError("--repeat takes parameters and steps from the record; leave PROFILE, --set, --only and --from out")
+        raise UsageError(
+            "--repeat takes parameters and steps from the record; leave PROFILE, --set, --only and --from out"
+        )
     return repetition.read_record(asked.repeat)
 
 
@@ -166,29 +202,68 @@ def _compare(run: Run, record: repetition.Record, file: Path) -> int:
     compared, differing = repetition.compare(original, run.folder)
     for line in differing[:10]:
         print(f"differs: {line}")
-    print(f"{compared - len(differing)} of {compared} figures and predictions are equal to those of {original.root}")
+    print(
+        f"{compared - len(differing)} of {compared} figures and predictions are equal to those of {original.root}"
+    )
     return FAILED if differing else DONE
 
 
 def _squares(run_params: parameters.Params) -> list[Square]:
     """What the notebooks will ask for, to be decoded in one pass; the kernels then only read."""
-    sizes = {dataset.OVERVIEW_SIZE, *(getattr(run_params, model).image_size for model in parameters.MODELS)}
+    sizes = {
+        dataset.OVERVIEW_SIZE,
+        *(getattr(run_params, model).image_size for model in parameters.MODELS),
+    }
     return [Square(size, run_params.data.fit) for size in sorted(sizes)]
 
 
 def _run_parser() -> argparse.ArgumentParser:
-    parser = _Parser("run_all.py", description="Run the notebooks 01 to 04 in sequence, resuming what is still valid.")
-    parser.add_argument("profile", nargs="?", help="a file in params/ by its stem, or a path (default: default)")
-    parser.add_argument("--data", metavar="SOURCE", help=f"{', '.join(sources.NAMES)}, or a folder in the Kaggle layout")
-    parser.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help="override one parameter (repeatable)")
+    parser = _Parser(
+        "run_all.py",
+        description="Run the notebooks 01 to 04 in sequence, resuming what is still valid.",
+    )
+    parser.add_argument(
+        "profile", nargs="?", help="a file in params/ by its stem, or a path (default: default)"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help=f"{', '.join(sources.NAMES)}, or a folder in the Kaggle layout",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        default=[],
+        help="override one parameter (repeatable)",
+    )
     parser.add_argument("--only", metavar="STEP", help="run this step alone")
-    parser.add_argument("--from", metavar="STEP", dest="start", help="run this step and those after it")
-    parser.add_argument("--force", action="store_true", help="run, and train, also what is still valid")
+    parser.add_argument(
+        "--from", metavar="STEP", dest="start", help="run this step and those after it"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="run, and train, also what is still valid"
+    )
     parser.add_argument("--list", action="store_true", help="list the steps and their state")
-    parser.add_argument("--dry-run", action="store_true", help="say what would run and why, and stop")
-    parser.add_argument("--repeat", metavar="RUN.JSON", type=Path, help="repeat the run that this file records, and compare the scores")
-    parser.add_argument("--time-limit", metavar="MINUTES", type=_minutes, default=1440.0, help="of each step (default: 1440; 0: none)")
-    parser.add_argument("--run", metavar="NAME", help="name of the run (default: the profile's stem)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would run and why, and stop"
+    )
+    parser.add_argument(
+        "--repeat",
+        metavar="RUN.JSON",
+        type=Path,
+        help="repeat the run that this file records, and compare the scores",
+    )
+    parser.add_argument(
+        "--time-limit",
+        metavar="MINUTES",
+        type=_minutes,
+        default=1440.0,
+        help="of each step (default: 1440; 0: none)",
+    )
+    parser.add_argument(
+        "--run", metavar="NAME", help="name of the run (default: the profile's stem)"
+    )
     parser.add_argument("--out", metavar="DIR", help="folder of all runs (default: reports)")
     return parser
 
@@ -211,7 +286,9 @@ def _run_name(asked: argparse.Namespace, record: repetition.Record | None) -> st
     usual = f"{record.run}-repeated" if record else Path(asked.profile or "default").stem
     name = asked.run if asked.run is not None else usual
     if not name or name.startswith(".") or "/" in name or os.sep in name or not name.isprintable():
-        raise UsageError(f"--run {name!r}: a plain folder name is needed, without slashes, line breaks or a leading dot")
+        raise UsageError(
+            f"--run {name!r}: a plain folder name is needed, without slashes, line breaks or a leading dot"
+        )
     return name
 
 
@@ -228,7 +305,9 @@ def _step(name: str | None) -> str | None:
     found = [step for step in STEPS if step.startswith(name)]
     if len(found) == 1:
         return found[0]
-    raise UsageError(f"step {name!r} is unknown{parameters.nearest(name, STEPS)}; the steps are {', '.join(STEPS)}")
+    raise UsageError(
+        f"step {name!r} is unknown{parameters.nearest(name, STEPS)}; the steps are {', '.join(STEPS)}"
+    )
 
 
 def _print_decisions(run: Run, decisions: Sequence[validity.Decision]) -> None:
@@ -240,7 +319,10 @@ def _print_decisions(run: Run, decisions: Sequence[validity.Decision]) -> None:
 def _print_run(run: Run) -> None:
     drawn = " (SYNTHETIC)" if run.source.synthetic else ""
     there = "" if run.manifest else ", not on disk yet"
-    print(f"run {run.folder.name}: profile {run.profile}, data {run.source.kind}{drawn}{there}", flush=True)
+    print(
+        f"run {run.folder.name}: profile {run.profile}, data {run.source.kind}{drawn}{there}",
+        flush=True,
+    )
 
 
 def _work(run: Run, decisions: Sequence[validity.Decision], force: bool) -> int:
@@ -261,7 +343,9 @@ def _work(run: Run, decisions: Sequence[validity.Decision], force: bool) -> int:
     return FAILED if problems else DONE
 
 
-def _print_summary(run: Run, decisions: Sequence[validity.Decision], problems: Sequence[str]) -> None:
+def _print_summary(
+    run: Run, decisions: Sequence[validity.Decision], problems: Sequence[str]
+) -> None:
     kept = [decision.step for decision in decisions if decision.action == "keep"]
     if kept:
         print(f"still valid: {', '.join(kept)}")
@@ -273,16 +357,28 @@ def _print_summary(run: Run, decisions: Sequence[validity.Decision], problems: S
         print(f"error: {one_line(problem)}; more in {run.folder.log}", file=sys.stderr)
     print(f"open {run.folder.index}", flush=True)
     if run.source.synthetic:
-        print(f"SYNTHETIC data: these scores say nothing about real X-rays. For the real set: {sources.REAL_RUN} ({sources.REAL_RUN_COST})")
+        print(
+            f"SYNTHETIC data: these scores say nothing about real X-rays. For the real set: {sources.REAL_RUN} ({sources.REAL_RUN_COST})"
+        )
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run ``python -m cxr_utils``: ``data SOURCE`` fetches, verifies and describes a data set; ``parameters`` prints their reference."""
     parser = _Parser("python -m cxr_utils", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    data = commands.add_parser("data", help="fetch or make a data set, verify it, print what it holds")
-    data.add_argument("source", help=f"{', '.join(sources.NAMES)}, or a folder in the Kaggle layout")
-    data.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help="override one parameter (repeatable)")
+    data = commands.add_parser(
+        "data", help="fetch or make a data set, verify it, print what it holds"
+    )
+    data.add_argument(
+        "source", help=f"{', '.join(sources.NAMES)}, or a folder in the Kaggle layout"
+    )
+    data.add_argument(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        default=[],
+        help="override one parameter (repeatable)",
+    )
     commands.add_parser("parameters", help="print the reference of all parameters, in Markdown")
     asked = parser.parse_args(arguments)
     if asked.command == "parameters":

@@ -11,7 +11,9 @@ from .data.splits import breakdown
 
 def one_line(said: object) -> str:
     """Text that may hold names of files, for a terminal: what would break the line or act on the terminal is escaped."""
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(str(said).split()))
+    return "".join(
+        sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(str(said).split())
+    )
 
 
 def show(data: dataset.XRays) -> None:
@@ -21,8 +23,13 @@ def show(data: dataset.XRays) -> None:
 
     standing = published.standing(data.source.kind, data.manifest.counts())
     audited = audit.audit(data)
-    print(f"{data.source.kind}{' (SYNTHETIC)' if data.source.synthetic else ''}: {data.manifest.root}")
-    for sentence in (published.STANDINGS[standing], *data_findings.against_published(data, standing)):
+    print(
+        f"{data.source.kind}{' (SYNTHETIC)' if data.source.synthetic else ''}: {data.manifest.root}"
+    )
+    for sentence in (
+        published.STANDINGS[standing],
+        *data_findings.against_published(data, standing),
+    ):
         _print_wrapped(sentence)
     for name, value in data_findings.origin(data, standing).items():
         _print_wrapped(f"{name}: {value}")

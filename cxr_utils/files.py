@@ -32,7 +32,9 @@ def exclusive(part: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
-        print(f"waiting for another process that holds {lock.lock_file}", file=sys.stderr, flush=True)
+        print(
+            f"waiting for another process that holds {lock.lock_file}", file=sys.stderr, flush=True
+        )
         lock.acquire()
     try:
         yield
@@ -133,13 +135,18 @@ def fetch(url: str, checksum: str, target: Path, megabytes: int, progress: bool 
             check_room(target.parent, megabytes)
             _retrieve(url, checksum, part / target.name, progress)
             (part / target.name).replace(target)
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
             host = url.split("/")[2]
             if not isinstance(error, OSError):
                 reason = "what came is not that file (its checksum differs)"
             else:  # the disk says in words what is wrong; of the network its kind says enough
                 reason = one_line(error) if error.errno else type(error).__name__
-            raise UsageError(f"{host} did not deliver {target.name}: {reason}; check the network and the disk and run again") from None
+            raise UsageError(
+                f"{host} did not deliver {target.name}: {reason}; check the network and the disk and run again"
+            ) from None
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return target
@@ -147,7 +154,9 @@ def fetch(url: str, checksum: str, target: Path, megabytes: int, progress: bool 
 
 def _retrieve(url: str, checksum: str, part: Path, progress: bool) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tqdm would like notebook widgets, which a report cannot show
+        warnings.simplefilter(
+            "ignore"
+        )  # tqdm would like notebook widgets, which a report cannot show
         import pooch
     pooch.utils.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=progress)

@@ -109,7 +109,14 @@ class RunFolder:
 
     def results(self) -> list[Path]:
         """All that is there and tells of the data: scores, predictions, figures and reports, but not the models."""
-        kinds = ("metrics.json", "predictions/*.csv", "floors/*.csv", "figures/*.png", "executed/*.ipynb", "[0-9][0-9]_*.html")
+        kinds = (
+            "metrics.json",
+            "predictions/*.csv",
+            "floors/*.csv",
+            "figures/*.png",
+            "executed/*.ipynb",
+            "[0-9][0-9]_*.html",
+        )
         return [file for kind in kinds for file in self.root.glob(kind)]
 
     def figure(self, name: str) -> Path:

@@ -21,11 +21,22 @@ MANY = 8  # choices that are counted, not listed
 def reference() -> str:
     """Return every parameter with its default, what it may be, and its meaning, as Markdown."""
     schema = Params.model_json_schema()
-    sections = {name: schema["$defs"][field["$ref"].split("/")[-1]] for name, field in schema["properties"].items() if "$ref" in field}
+    sections = {
+        name: schema["$defs"][field["$ref"].split("/")[-1]]
+        for name, field in schema["properties"].items()
+        if "$ref" in field
+    }
     single = {name: field for name, field in schema["properties"].items() if "$ref" not in field}
     lines = [HEADER, "## At the top", "", *_table("", single), ""]
     for name, section in sections.items():
-        lines += [f"## `{name}`", "", section["description"].splitlines()[0], "", *_table(f"{name}.", section["properties"]), ""]
+        lines += [
+            f"## `{name}`",
+            "",
+            section["description"].splitlines()[0],
+            "",
+            *_table(f"{name}.", section["properties"]),
+            "",
+        ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -44,5 +55,14 @@ def _shown(value: Any) -> str:
 def _allowed(field: dict[str, Any]) -> str:
     if "enum" in field:
         choices = [f"`{choice}`" for choice in field["enum"]]
-        return ", ".join(choices) if len(choices) < MANY else f"one of {len(choices)} names of `keras.applications`"
-    return ", ".join([TYPES[field["type"]], *(f"{sign} {field[bound]}" for bound, sign in BOUNDS.items() if bound in field)])
+        return (
+            ", ".join(choices)
+            if len(choices) < MANY
+            else f"one of {len(choices)} names of `keras.applications`"
+        )
+    return ", ".join(
+        [
+            TYPES[field["type"]],
+            *(f"{sign} {field[bound]}" for bound, sign in BOUNDS.items() if bound in field),
+        ]
+    )

@@ -43,14 +43,19 @@ ALL_RUNS = ' <a href="../index.html">All runs in this folder</a>.'
 
 def main() -> int:
     """Copy one run; returns 2 where it must not be shown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["results", "example-report"])
     parser.add_argument("run", type=Path, help="folder of a finished run")
     asked = parser.parse_args()
     run, target = paths.RunFolder(asked.run.resolve()), DOCS / asked.what
     synthetic = json.loads(run.record.read_text(encoding="utf-8"))["data"]["synthetic"]
     if synthetic != (asked.what == "example-report"):
-        print(f"error: {asked.what} is for {'real' if synthetic else 'SYNTHETIC'} data; give another run", file=sys.stderr)
+        print(
+            f"error: {asked.what} is for {'real' if synthetic else 'SYNTHETIC'} data; give another run",
+            file=sys.stderr,
+        )
         return 2
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
@@ -63,7 +68,9 @@ def publish_results(run: paths.RunFolder, target: Path) -> None:
     shutil.copytree(run.root / "predictions", target / "predictions")
     shutil.copytree(run.root / "floors", target / "floors")
     shutil.copy(run.metrics, target)
-    (target / "run.json").write_text(_without_paths(run.record.read_text(encoding="utf-8"), run), encoding="utf-8")
+    (target / "run.json").write_text(
+        _without_paths(run.record.read_text(encoding="utf-8"), run), encoding="utf-8"
+    )
     (target / "models").mkdir()
     (target / "figures").mkdir()
     for model in MODELS:
@@ -72,14 +79,18 @@ def publish_results(run: paths.RunFolder, target: Path) -> None:
         shutil.copy(run.figure(name), target / "figures")
     (target / "README.md").write_text(page(paths.RunFolder(target)), encoding="utf-8")
     readme = paths.ROOT / "README.md"
-    readme.write_text(update_readme(paths.RunFolder(target), readme.read_text(encoding="utf-8")), encoding="utf-8")
+    readme.write_text(
+        update_readme(paths.RunFolder(target), readme.read_text(encoding="utf-8")), encoding="utf-8"
+    )
 
 
 def publish_example(run: paths.RunFolder, target: Path) -> None:
     """Copy the HTML reports of a run on the SYNTHETIC phantom, and what they link to."""
     for file in (*sorted(run.root.glob("*.html")), run.record, run.log, run.metrics):
         text = file.read_text(encoding="utf-8")
-        (target / file.name).write_text(_without_paths(text, run).replace(ALL_RUNS, ""), encoding="utf-8")
+        (target / file.name).write_text(
+            _without_paths(text, run).replace(ALL_RUNS, ""), encoding="utf-8"
+        )
 
     picture(target / "index.html", DOCS / "report.png")
 
@@ -89,8 +100,13 @@ def picture(page: Path, target: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"), args=["--no-sandbox"])
-        shown = browser.new_context(viewport={"width": 1000, "height": 1250}, offline=True).new_page()
+        browser = driver.chromium.launch(
+            executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
+            args=["--no-sandbox"],
+        )
+        shown = browser.new_context(
+            viewport={"width": 1000, "height": 1250}, offline=True
+        ).new_page()
         shown.goto(page.resolve().as_uri())
         shown.screenshot(path=target)
         browser.close()
@@ -102,8 +118,17 @@ def _without_paths(text: str, run: paths.RunFolder) -> str:
     """Name the folders of the data, of the run and of the project by what they are, not by where they lay."""
     record = json.loads(run.record.read_text(encoding="utf-8"))
     data = Path(record["data"]["root"])
-    named = {str(run.root): f"reports/{run.name}", str(data): data.name, str(paths.ROOT): ".", str(paths.cache_folder()): "cache"}
-    named |= {word: data.name for word in record["command"] if "/" in word and Path(word).name == data.name}
+    named = {
+        str(run.root): f"reports/{run.name}",
+        str(data): data.name,
+        str(paths.ROOT): ".",
+        str(paths.cache_folder()): "cache",
+    }
+    named |= {
+        word: data.name
+        for word in record["command"]
+        if "/" in word and Path(word).name == data.name
+    }
     for place in sorted(named, key=len, reverse=True):
         text = text.replace(place, named[place])
     return text
@@ -111,10 +136,15 @@ def _without_paths(text: str, run: paths.RunFolder) -> str:
 
 def page(run: paths.RunFolder) -> str:
     """Return the page of published results, every number from the files beside it."""
-    known, record = json.loads(run.metrics.read_text(encoding="utf-8")), json.loads(run.record.read_text(encoding="utf-8"))
+    known, record = (
+        json.loads(run.metrics.read_text(encoding="utf-8")),
+        json.loads(run.record.read_text(encoding="utf-8")),
+    )
     models, floors = known["models"], known["floors"]
     frames = {model: results.read_predictions(model, run) for model in MODELS}
-    gaps = comparison.differences(comparison.pair(frames, models), known["bootstrap"]["resamples"], known["bootstrap"]["seed"])
+    gaps = comparison.differences(
+        comparison.pair(frames, models), known["bootstrap"]["resamples"], known["bootstrap"]["seed"]
+    )
     width, height = known["data"]["median_size"]
     whole, scored = published.TEST_IMAGES, models[MODELS[0]]["test"]["n"]
     tested = record["versions"]
@@ -151,7 +181,11 @@ def page(run: paths.RunFolder) -> str:
         "",
         *(
             f"![{_alt(name, models)}](figures/{name}.png)"
-            for name in ("comparison", *(f"confusion_matrix_{model}_test" for model in MODELS), "decision_curve")
+            for name in (
+                "comparison",
+                *(f"confusion_matrix_{model}_test" for model in MODELS),
+                "decision_curve",
+            )
         ),
         "",
         "## How it was made",
@@ -207,16 +241,32 @@ def _beside(run: paths.RunFolder) -> pd.DataFrame:
     for model in MODELS:
         original, test = published.ORIGINAL[model], models[model]["test"]
         rows.append([original.who, f"{original.accuracy:.3f}", "–", "–", "–", original.note])
-        start = "from random weights" if model == MODELS[0] or _from_random(run) else "from ImageNet weights"
-        rows.append([f"**this run, {MODEL_NAMES[model]}**", *(findings.with_interval(test, score) for score in SHOWN), start])
+        start = (
+            "from random weights"
+            if model == MODELS[0] or _from_random(run)
+            else "from ImageNet weights"
+        )
+        rows.append(
+            [
+                f"**this run, {MODEL_NAMES[model]}**",
+                *(findings.with_interval(test, score) for score in SHOWN),
+                start,
+            ]
+        )
     for other in published.OTHERS:
         values = (getattr(other, score) for score in SHOWN)
         source = (
-            f"[{other.source}](https://doi.org/{other.source.removeprefix('doi:')})" if other.source.startswith("doi:") else other.source
+            f"[{other.source}](https://doi.org/{other.source.removeprefix('doi:')})"
+            if other.source.startswith("doi:")
+            else other.source
         )
         said = ", ".join(filter(None, (other.note, source)))
-        rows.append([other.who, *("–" if value is None else f"{value:.3f}" for value in values), said])
-    return pd.DataFrame(rows, columns=["who", "accuracy", "AUROC", "sensitivity", "specificity", "protocol"])
+        rows.append(
+            [other.who, *("–" if value is None else f"{value:.3f}" for value in values), said]
+        )
+    return pd.DataFrame(
+        rows, columns=["who", "accuracy", "AUROC", "sensitivity", "specificity", "protocol"]
+    )
 
 
 def _markdown(table: pd.DataFrame, index: bool = False) -> str:
@@ -229,9 +279,10 @@ def _alt(name: str, models: dict[str, Any]) -> str:
     for model in MODELS:
         if model in name:
             return f"Confusion matrix of {MODEL_NAMES[model]} on test: {findings.matrix_in_words(models[model]['test'])}"
-    return {"comparison": "Test scores of both models with their 95 % intervals.", "decision_curve": "Net benefit on test of both models."}[
-        name
-    ]
+    return {
+        "comparison": "Test scores of both models with their 95 % intervals.",
+        "decision_curve": "Net benefit on test of both models.",
+    }[name]
 
 
 if __name__ == "__main__":

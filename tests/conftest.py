@@ -21,18 +21,29 @@ from cxr_utils.data import sources
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # A few cases, the same each time, unless --hypothesis-profile=many asks for more.
-settings.register_profile("few", max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-settings.register_profile("many", parent=settings.get_profile("few"), max_examples=300, derandomize=False, print_blob=True)
+settings.register_profile(
+    "few", max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
+)
+settings.register_profile(
+    "many", parent=settings.get_profile("few"), max_examples=300, derandomize=False, print_blob=True
+)
 settings.load_profile("few")
 
 
 def pytest_terminal_summary(terminalreporter):
     """Say how many faults were tried, and how many of them runs survived."""
-    reports = [report for group in terminalreporter.stats.values() for report in group if getattr(report, "when", "") == "call"]
+    reports = [
+        report
+        for group in terminalreporter.stats.values()
+        for report in group
+        if getattr(report, "when", "") == "call"
+    ]
     done = Counter(name for report in reports for name, _ in report.user_properties)
     if done["fault tried"]:
         late = done["fault too late"]
-        terminalreporter.write_line(f"faults tried: {done['fault tried'] - late}, survived: {done['fault survived']}; {late} came too late")
+        terminalreporter.write_line(
+            f"faults tried: {done['fault tried'] - late}, survived: {done['fault survived']}; {late} came too late"
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -82,7 +93,14 @@ def run_all():
 
     def call(*arguments, **environment):
         command = [sys.executable, str(paths.ROOT / "run_all.py"), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, timeout=900, check=False)
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=os.environ | environment,
+            timeout=900,
+            check=False,
+        )
 
     return call
 
@@ -108,7 +126,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             body = b"<html>please sign in</html>"
         if self.server.fault == "wrong":
             body = bytes([body[0] ^ 1]) + body[1:]
-        start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if "Range" in self.headers else 0
+        start = (
+            int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            if "Range" in self.headers
+            else 0
+        )
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body) - start))
         self.send_header("Accept-Ranges", "bytes")

@@ -109,7 +109,9 @@ def as_filed(manifest: Manifest, names: Sequence[str]) -> list[np.ndarray]:
 
 def squares(manifest: Manifest, names: Sequence[str], square: Square) -> np.ndarray:
     """Return some images made square, past the cache; uint8, shape (n, size, size)."""
-    return np.stack([decoding.decode((manifest.root / name).read_bytes(), square) for name in names])
+    return np.stack(
+        [decoding.decode((manifest.root / name).read_bytes(), square) for name in names]
+    )
 
 
 @dataclass(frozen=True)
@@ -177,5 +179,7 @@ def open_data(params: Params, size: int, progress: bool = False) -> XRays:
         rows = np.flatnonzero(files["fold"] == fold)
         if len(rows):
             part = files.iloc[rows].reset_index(drop=True)
-            folds[fold] = Fold(Pixels(stored, rows), (part["label"] == "PNEUMONIA").to_numpy(np.int64), part)
+            folds[fold] = Fold(
+                Pixels(stored, rows), (part["label"] == "PNEUMONIA").to_numpy(np.int64), part
+            )
     return XRays(source, manifest, files, stored, folds, params.data.fit)

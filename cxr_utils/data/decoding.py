@@ -70,7 +70,9 @@ def read(content: bytes, squares: Sequence[Square]) -> Picture:
         if width * height > MOST_PIXELS:
             raise ValueError(f"too large: {width} x {height} px")
         first = np.asarray(fitted(upright(image, squares[0].size), squares[0]))
-    return Picture(width, height, mode, [first, *(decode(content, square) for square in squares[1:])])
+    return Picture(
+        width, height, mode, [first, *(decode(content, square) for square in squares[1:])]
+    )
 
 
 def decode(content: bytes, square: Square) -> np.ndarray:
@@ -110,7 +112,9 @@ def to_grey(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.clip(np.asarray(image), 0, 2**31 - 1).astype(np.int32)
-        return Image.fromarray((values >> max(int(values.max()).bit_length() - 8, 0)).astype(np.uint8))
+        return Image.fromarray(
+            (values >> max(int(values.max()).bit_length() - 8, 0)).astype(np.uint8)
+        )
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layers = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layers.size, (0, 0, 0, 255)), layers)
@@ -130,16 +134,26 @@ def fitted(image: Image.Image, square: Square) -> Image.Image:
 def standardised(pictures: np.ndarray) -> np.ndarray:
     """Return images less their mean and over their spread; float32, of the shape given, (n, height, width)."""
     grey = np.asarray(pictures, np.float32)
-    return (grey - grey.mean((1, 2), keepdims=True)) / np.maximum(grey.std((1, 2), keepdims=True), 1)
+    return (grey - grey.mean((1, 2), keepdims=True)) / np.maximum(
+        grey.std((1, 2), keepdims=True), 1
+    )
 
 
-def in_parallel(function: Callable[[Any], Any], items: Sequence[Any], title: str, progress: bool = False) -> Iterator[Any]:
+def in_parallel(
+    function: Callable[[Any], Any], items: Sequence[Any], title: str, progress: bool = False
+) -> Iterator[Any]:
     """Apply a function to each item, a worker for each core, and yield the results in order."""
     pool = _workers()
     try:
         with _signals_held():  # until the workers run, who leave them to the parent
             results = pool.map(function, items, chunksize=CHUNK)
-        yield from tqdm(results, title, len(items), unit=" files", disable=not (progress and sys.stderr.isatty()))
+        yield from tqdm(
+            results,
+            title,
+            len(items),
+            unit=" files",
+            disable=not (progress and sys.stderr.isatty()),
+        )
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -151,7 +165,9 @@ def _workers() -> Executor:
     faster than one, and two processes are. Forking is safe while no other thread may hold a lock.
     """
     if sys.platform == "linux" and threading.active_count() == 1:
-        return ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("fork"), _start_worker)
+        return ProcessPoolExecutor(
+            os.cpu_count(), multiprocessing.get_context("fork"), _start_worker
+        )
     return ThreadPoolExecutor(os.cpu_count())
 
 
@@ -215,7 +231,11 @@ class Store:
         with self.part.open("r+b") as file:
             for place, index in enumerate(used):
                 if place != index:
-                    os.pwrite(file.fileno(), os.pread(file.fileno(), self.bytes, index * self.bytes), place * self.bytes)
+                    os.pwrite(
+                        file.fileno(),
+                        os.pread(file.fileno(), self.bytes, index * self.bytes),
+                        place * self.bytes,
+                    )
             file.truncate(len(used) * self.bytes)
             os.fsync(file.fileno())
         self.part.replace(cached_at(digest, self.square))
@@ -231,7 +251,9 @@ def sweep() -> None:
         left.unlink()
 
 
-def store(digest: str, square: Square, files: Sequence[tuple[Path, str]], progress: bool = False) -> None:
+def store(
+    digest: str, square: Square, files: Sequence[tuple[Path, str]], progress: bool = False
+) -> None:
     """Decode files, given with their SHA-256, into the cache of the data with this digest.
 
     Raises
@@ -242,7 +264,9 @@ def store(digest: str, square: Square, files: Sequence[tuple[Path, str]], progre
     sweep()
     squares = Store(square, len(files))
     try:
-        for _ in in_parallel(partial(_decode_file, squares), list(enumerate(files)), "decoding", progress):
+        for _ in in_parallel(
+            partial(_decode_file, squares), list(enumerate(files)), "decoding", progress
+        ):
             pass
         squares.keep(digest, range(len(files)))
     finally:
@@ -264,4 +288,7 @@ def _folder() -> Path:
 def cached_at(digest: str, square: Square) -> Path:
     """Return where the squares of the data with this digest lie, whether or not they have been decoded."""
     decoder = f"{digest} {PIL.__version__} {sha256_of(Path(__file__))}"
-    return _folder() / f"{hashlib.sha256(decoder.encode()).hexdigest()[:32]}-{square.fit}-{square.size}.u8"
+    return (
+        _folder()
+        / f"{hashlib.sha256(decoder.encode()).hexdigest()[:32]}-{square.fit}-{square.size}.u8"
+    )

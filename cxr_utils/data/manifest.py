@@ -29,7 +29,19 @@ IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 MOST_BYTES = 200_000_000  # of a file
 MOST_UNUSABLE = 0.05  # of the files; up to two are always passed over
 NO_IMAGE = ("hidden file", "folder", f"not one of {', '.join(IMAGE_SUFFIXES)}")
-COLUMNS = ["path", "split", "label", "subtype", "patient", "width", "height", "mode", "bytes", "sha256", "problem"]
+COLUMNS = [
+    "path",
+    "split",
+    "label",
+    "subtype",
+    "patient",
+    "width",
+    "height",
+    "mode",
+    "bytes",
+    "sha256",
+    "problem",
+]
 TEXT_COLUMNS = ["path", "split", "label", "subtype", "patient", "mode", "sha256", "problem"]
 
 _PNEUMONIA_NAMES = re.compile(r"(?P<patient>person\d+_(?P<subtype>bacteria|virus))_\d+")
@@ -63,7 +75,10 @@ class Manifest:
         """Usable files per published folder, before our validation split is carved."""
         table = self.files.groupby(["split", "label"]).size()
         splits = [split for split in FOLDS if split in set(self.files["split"])]
-        return {split: {label: int(table.get((split, label), 0)) for label in LABELS} for split in splits}
+        return {
+            split: {label: int(table.get((split, label), 0)) for label in LABELS}
+            for split in splits
+        }
 
 
 def parse_name(stem: str, label: str) -> tuple[str, str]:
@@ -103,7 +118,9 @@ def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = F
     """
     check_layout(root)
     found = {_state(root, name): name for name in _walk(root)}
-    code = PIL.__version__ + "".join(sha256_of(Path(file)) for file in (__file__, decoding.__file__))
+    code = PIL.__version__ + "".join(
+        sha256_of(Path(file)) for file in (__file__, decoding.__file__)
+    )
     key = hashlib.sha256(f"{root.resolve()} {code}".encode(errors="surrogateescape"))
     cached = paths.cache_folder() / "manifests" / f"{key.hexdigest()[:32]}.csv"
     with exclusive("pixels"):
@@ -127,23 +144,50 @@ def _cached_table(cached: Path) -> pd.DataFrame:
     """Return the rows of the last time, by the state of their files."""
     nothing = pd.DataFrame(columns=COLUMNS)
     try:
-        table = pd.read_csv(cached, keep_default_na=False, dtype=dict.fromkeys(("state", *TEXT_COLUMNS), str)).set_index("state")
-    except (FileNotFoundError, KeyError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError):
+        table = pd.read_csv(
+            cached, keep_default_na=False, dtype=dict.fromkeys(("state", *TEXT_COLUMNS), str)
+        ).set_index("state")
+    except (
+        FileNotFoundError,
+        KeyError,
+        UnicodeDecodeError,
+        pd.errors.EmptyDataError,
+        pd.errors.ParserError,
+    ):
         return nothing
     return table if list(table) == COLUMNS and table.index.is_unique else nothing
 
 
 def _read_files(
-    root: Path, found: dict[str, str], known: pd.DataFrame, squares: Sequence[Square], cached: Path, progress: bool
+    root: Path,
+    found: dict[str, str],
+    known: pd.DataFrame,
+    squares: Sequence[Square],
+    cached: Path,
+    progress: bool,
 ) -> Manifest:
     """Inspect each file that is not known as it is now; where none is known, decode them in the same pass."""
     decoding.sweep()
-    unknown = [(index, name) for index, (state, name) in enumerate(found.items()) if state not in known.index]
-    stores = [decoding.Store(square, len(found)) for square in squares] if len(unknown) == len(found) else []
+    unknown = [
+        (index, name)
+        for index, (state, name) in enumerate(found.items())
+        if state not in known.index
+    ]
+    stores = (
+        [decoding.Store(square, len(found)) for square in squares]
+        if len(unknown) == len(found)
+        else []
+    )
     try:
-        rows = decoding.in_parallel(partial(_inspect, root, stores), unknown, "reading the images", progress)
+        rows = decoding.in_parallel(
+            partial(_inspect, root, stores), unknown, "reading the images", progress
+        )
         states = list(found)
-        read = pd.DataFrame(list(rows), columns=COLUMNS, index=pd.Index([states[index] for index, _ in unknown], name="state"))
+        read = pd.DataFrame(
+            list(rows),
+            columns=COLUMNS,
+            index=pd.Index([states[index] for index, _ in unknown], name="state"),
+        )
         table = (pd.concat([known, read]) if len(known) else read).loc[states]
         manifest = _checked(root, table)
         for squares_of in stores:
@@ -168,7 +212,9 @@ def _checked(root: Path, table: pd.DataFrame) -> Manifest:
         )
     for split, label in _folders(root):
         if not ((files["split"] == split) & (files["label"] == label)).any():
-            raise UsageError(f"data {root}: no usable image in {split}/{label}; put its images there")
+            raise UsageError(
+                f"data {root}: no usable image in {split}/{label}; put its images there"
+            )
     lines = files["path"] + "\0" + files["sha256"] + "\n"
     digest = hashlib.sha256("".join(lines).encode()).hexdigest()
     return Manifest(root, files, left_out, digest)
@@ -180,10 +226,21 @@ def check_layout(root: Path) -> None:
         raise UsageError(
             f"data {root}: there is no such folder; give a folder in the Kaggle layout or one of auto, kaggle, medmnist, phantom"
         )
-    splits = ["train", "test", *(split for split in ("validation", "val") if (root / split).is_dir())]
-    missing = [f"{split}/{label}" for split in splits for label in LABELS if not (root / split / label).is_dir()]
+    splits = [
+        "train",
+        "test",
+        *(split for split in ("validation", "val") if (root / split).is_dir()),
+    ]
+    missing = [
+        f"{split}/{label}"
+        for split in splits
+        for label in LABELS
+        if not (root / split / label).is_dir()
+    ]
     if missing:
-        raise UsageError(f"data {root}: {missing[0]} is missing; the layout is train|val|test / NORMAL|PNEUMONIA / *.jpeg")
+        raise UsageError(
+            f"data {root}: {missing[0]} is missing; the layout is train|val|test / NORMAL|PNEUMONIA / *.jpeg"
+        )
 
 
 def _folders(root: Path) -> list[tuple[str, str]]:
@@ -197,7 +254,9 @@ def _walk(root: Path) -> Iterator[str]:
         try:
             names = sorted(entry.name for entry in os.scandir(folder))
         except OSError as error:
-            raise UsageError(f"data {folder}: cannot be read ({error.strerror}); give yourself access to it") from None
+            raise UsageError(
+                f"data {folder}: cannot be read ({error.strerror}); give yourself access to it"
+            ) from None
         yield from (f"{split}/{label}/{name}" for name in names)
 
 
@@ -217,16 +276,29 @@ def _inspect(root: Path, stores: Sequence[decoding.Store], item: tuple[int, str]
     except PermissionError:
         return [*row, *unusable, "cannot be read (permission denied)"]
     except OSError as error:  # of the disk or the network, and perhaps not of the next moment: not a property of the data
-        raise UsageError(f"data {path}: cannot be read now ({error.strerror}); check the disk and run again") from None
+        raise UsageError(
+            f"data {path}: cannot be read now ({error.strerror}); check the disk and run again"
+        ) from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large images and odd metadata; we judge by the outcome
+            warnings.simplefilter(
+                "ignore"
+            )  # Pillow warns of large images and odd metadata; we judge by the outcome
             picture = decoding.read(content, [store.square for store in stores] or [Square(1)])
-    except Exception as error:  # Pillow's decoders raise many kinds; whatever it is, the file is unusable
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise many kinds; whatever it is, the file is unusable
         return [*row, *unusable, f"not a readable image ({_one_line(error)})"]
     for store, decoded in zip(stores, picture.squares, strict=False):
         store.put(index, decoded)
-    about = [picture.width, picture.height, picture.mode, len(content), hashlib.sha256(content).hexdigest(), ""]
+    about = [
+        picture.width,
+        picture.height,
+        picture.mode,
+        len(content),
+        hashlib.sha256(content).hexdigest(),
+        "",
+    ]
     return row + about
 
 

@@ -31,7 +31,11 @@ PNEUMONIA_SHARE = {"train": 3875 / 5216, "val": 0.5, "test": 390 / 624}
 BACTERIAL_SHARE = {"train": 2530 / 3875, "val": 1.0, "test": 242 / 390}
 VAL_IMAGES = 16
 TEST_SHARE = 0.25
-MORE_IMAGES = {"normal": 0.12, "bacteria": 0.5, "virus": 0.4}  # chance that a patient has one more image
+MORE_IMAGES = {
+    "normal": 0.12,
+    "bacteria": 0.5,
+    "virus": 0.4,
+}  # chance that a patient has one more image
 MOST_IMAGES = 8
 WIDEST = 1.35  # width over height
 
@@ -131,7 +135,9 @@ def draw_set(root: Path, images: int, size: int, seed: int, progress: bool = Fal
         (root / folder).mkdir(parents=True, exist_ok=True)
         (root / "masks" / folder).mkdir(parents=True, exist_ok=True)
 
-    for _ in in_parallel(partial(_save, root, size, seed), plan, "drawing the SYNTHETIC phantom", progress):
+    for _ in in_parallel(
+        partial(_save, root, size, seed), plan, "drawing the SYNTHETIC phantom", progress
+    ):
         pass
     about = {"synthetic": True, "images": images, "size": size, "seed": seed}
     write_atomically(root / MARKER, json.dumps(about))
@@ -141,7 +147,9 @@ def _save(root: Path, size: int, seed: int, radiograph: Radiograph) -> None:
     pixels, mask, quality = draw(radiograph, size, seed)
     Image.fromarray(pixels).save(root / radiograph.path, "JPEG", quality=quality, comment=COMMENT)
     if radiograph.kind != "normal":
-        Image.fromarray(mask * np.uint8(255)).save((root / "masks" / radiograph.path).with_suffix(".png"))
+        Image.fromarray(mask * np.uint8(255)).save(
+            (root / "masks" / radiograph.path).with_suffix(".png")
+        )
 
 
 def plan_set(images: int, seed: int) -> list[Radiograph]:
@@ -150,10 +158,18 @@ def plan_set(images: int, seed: int) -> list[Radiograph]:
     plan: list[Radiograph] = []
     patient = 0
     numbers = dict.fromkeys(MORE_IMAGES, 0)
-    for split, total in (("train", images), ("val", VAL_IMAGES), ("test", round(images * TEST_SHARE))):
+    for split, total in (
+        ("train", images),
+        ("val", VAL_IMAGES),
+        ("test", round(images * TEST_SHARE)),
+    ):
         pneumonia = round(total * PNEUMONIA_SHARE[split])
         bacterial = round(pneumonia * BACTERIAL_SHARE[split])
-        for kind, wanted in (("normal", total - pneumonia), ("bacteria", bacterial), ("virus", pneumonia - bacterial)):
+        for kind, wanted in (
+            ("normal", total - pneumonia),
+            ("bacteria", bacterial),
+            ("virus", pneumonia - bacterial),
+        ):
             done = 0
             while done < wanted:
                 patient += 1
@@ -205,7 +221,9 @@ def draw(radiograph: Radiograph, size: int, seed: int) -> tuple[np.ndarray, np.n
 def _grid(height: int, width: int, view: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Coordinates with the thorax at about -1..1 in both, turned, shifted and scaled by the pose."""
     aspect = width / height
-    across = np.linspace(-1.1 * aspect / 1.15, 1.1 * aspect / 1.15, width, dtype=np.float32)[None, :]
+    across = np.linspace(-1.1 * aspect / 1.15, 1.1 * aspect / 1.15, width, dtype=np.float32)[
+        None, :
+    ]
     down = np.linspace(-1.1, 1.1, height, dtype=np.float32)[:, None]
     angle = np.float32(np.radians(view.normal(0, 2.5)))
     zoom = np.float32(view.uniform(0.92, 1.08))
@@ -227,11 +245,15 @@ def _bump(value: np.ndarray, width: float) -> np.ndarray:
 def _cloud(shape: tuple[int, int], cells: int, rng: np.random.Generator) -> np.ndarray:
     """Smooth random field of about unit spread with features of 1/cells of the height."""
     # As many numbers for every image, so that a patient's anatomy does not depend on the film's aspect.
-    coarse = rng.standard_normal((cells + 1, round(cells * WIDEST) + 1), np.float32)[:, : round(cells * shape[1] / shape[0]) + 1]
+    coarse = rng.standard_normal((cells + 1, round(cells * WIDEST) + 1), np.float32)[
+        :, : round(cells * shape[1] / shape[0]) + 1
+    ]
     return np.asarray(Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC))
 
 
-def _thorax(x: np.ndarray, y: np.ndarray, body: np.random.Generator, view: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _thorax(
+    x: np.ndarray, y: np.ndarray, body: np.random.Generator, view: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Attenuation of a healthy thorax, and the lungs (0..1)."""
     broad, breath = body.uniform(0.92, 1.08), view.uniform(-0.06, 0.06)
     sides = np.abs(x)
@@ -244,11 +266,15 @@ def _thorax(x: np.ndarray, y: np.ndarray, body: np.random.Generator, view: np.ra
         lung = _edge(np.abs(across) ** 2.4 + np.abs(along) ** 2.6 - 1, 0.07)
         dome = 0.48 + breath + 0.05 * side - 0.13 * _bump(x - centre, 0.36)
         lungs += lung * _edge(y - dome, 0.02)
-    field = trunk * np.float32(0.62 + body.uniform(-0.04, 0.04)) - lungs * np.float32(0.42 + body.uniform(-0.05, 0.05))
+    field = trunk * np.float32(0.62 + body.uniform(-0.04, 0.04)) - lungs * np.float32(
+        0.42 + body.uniform(-0.05, 0.05)
+    )
     return field + _inner_organs(x, y, lungs, body) + _bones(x, y, trunk, body), lungs
 
 
-def _inner_organs(x: np.ndarray, y: np.ndarray, lungs: np.ndarray, body: np.random.Generator) -> np.ndarray:
+def _inner_organs(
+    x: np.ndarray, y: np.ndarray, lungs: np.ndarray, body: np.random.Generator
+) -> np.ndarray:
     """Heart, hilar vessels and the soft shadows of a normal chest."""
     size = body.uniform(0.85, 1.15)
     heart = _edge(((x - 0.12) / (0.34 * size)) ** 2 + ((y - 0.2) / (0.32 * size)) ** 2 - 1, 0.1)
@@ -258,21 +284,31 @@ def _inner_organs(x: np.ndarray, y: np.ndarray, lungs: np.ndarray, body: np.rand
     return heart * lungs * np.float32(0.34) + heart * np.float32(0.06) + vessels + shadows
 
 
-def _bones(x: np.ndarray, y: np.ndarray, trunk: np.ndarray, body: np.random.Generator) -> np.ndarray:
+def _bones(
+    x: np.ndarray, y: np.ndarray, trunk: np.ndarray, body: np.random.Generator
+) -> np.ndarray:
     """Ribs, clavicles and spine."""
     sides = np.abs(x)
     spacing, slope, dense = body.uniform(0.19, 0.23), body.uniform(0.3, 0.5), body.uniform(0.8, 1.2)
     phase = (y - slope * sides + 0.35 * sides**2 + body.uniform(0, 0.2)) / spacing
-    ribs = _bump(phase - np.round(phase), 0.17) * _edge(0.12 - sides, 0.03) * _edge(sides - 0.9, 0.04)
+    ribs = (
+        _bump(phase - np.round(phase), 0.17) * _edge(0.12 - sides, 0.03) * _edge(sides - 0.9, 0.04)
+    )
     ribs *= _edge(np.abs(y + 0.12) - 0.8, 0.05)
-    clavicles = _bump(y + 0.82 - 0.22 * sides, 0.035) * _edge(0.1 - sides, 0.02) * _edge(sides - 0.75, 0.03)
+    clavicles = (
+        _bump(y + 0.82 - 0.22 * sides, 0.035) * _edge(0.1 - sides, 0.02) * _edge(sides - 0.75, 0.03)
+    )
     vertebrae = 1 + 0.18 * np.sin(y * np.float32(2 * np.pi / 0.16) + body.uniform(0, 6))
     spine = _bump(x, 0.11) * vertebrae
     return trunk * (ribs * 0.1 + clavicles * 0.13 + spine * 0.15) * np.float32(dense)
 
 
 def _consolidation(
-    x: np.ndarray, y: np.ndarray, lungs: np.ndarray, body: np.random.Generator, view: np.random.Generator
+    x: np.ndarray,
+    y: np.ndarray,
+    lungs: np.ndarray,
+    body: np.random.Generator,
+    view: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One or two ragged, dense patches within the lungs (bacterial)."""
     ragged = _cloud(x.shape, 9, view) * np.float32(0.3)
@@ -281,7 +317,9 @@ def _consolidation(
         side = body.choice((-1, 1))
         centre_x, centre_y = side * body.uniform(0.34, 0.6), body.uniform(-0.5, 0.3)
         radius = body.uniform(0.15, 0.27)
-        distance = np.hypot(x - centre_x, (y - centre_y) * body.uniform(0.8, 1.2)) / np.float32(radius)
+        distance = np.hypot(x - centre_x, (y - centre_y) * body.uniform(0.8, 1.2)) / np.float32(
+            radius
+        )
         shape = np.maximum(shape, _edge(distance + ragged - 1, 0.14))
     shape *= lungs
     strength = body.uniform(0.13, 0.3) * view.uniform(0.85, 1.15)
@@ -289,10 +327,16 @@ def _consolidation(
 
 
 def _interstitial(
-    x: np.ndarray, y: np.ndarray, lungs: np.ndarray, body: np.random.Generator, view: np.random.Generator
+    x: np.ndarray,
+    y: np.ndarray,
+    lungs: np.ndarray,
+    body: np.random.Generator,
+    view: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fine lines and haze in both lungs, densest around the hila (viral)."""
-    where = lungs * (0.45 + 0.55 * _bump(np.abs(x) - 0.3, 0.3) * _bump(y - body.uniform(-0.2, 0.15), 0.5))
+    where = lungs * (
+        0.45 + 0.55 * _bump(np.abs(x) - 0.3, 0.3) * _bump(y - body.uniform(-0.2, 0.15), 0.5)
+    )
     lines = _bump(_cloud(x.shape, 17, view), 0.35) + _bump(_cloud(x.shape, 11, body), 0.35)
     haze = np.float32(0.35) + np.float32(0.2) * _cloud(x.shape, 5, body)
     strength = body.uniform(0.09, 0.18) * view.uniform(0.85, 1.15)
@@ -303,8 +347,13 @@ def _expose(field: np.ndarray, view: np.random.Generator) -> np.ndarray:
     """Film or detector: blur, noise, exposure and contrast, widely varied; uint8, white is dense."""
     noise = view.standard_normal(field.shape, np.float32) * np.float32(view.uniform(0.008, 0.04))
     grain = Image.fromarray(field + noise).resize(
-        [max(16, round(side * view.uniform(0.6, 1.0))) for side in field.shape[::-1]], Image.Resampling.BILINEAR
+        [max(16, round(side * view.uniform(0.6, 1.0))) for side in field.shape[::-1]],
+        Image.Resampling.BILINEAR,
     )
     field = np.asarray(grain.resize(field.shape[::-1], Image.Resampling.BICUBIC))
-    field = np.clip(field * np.float32(view.uniform(0.9, 1.4)) + np.float32(view.uniform(-0.08, 0.14)), 0, 1)
-    return (field ** np.float32(view.uniform(0.7, 1.4)) * np.float32(view.uniform(215, 255))).astype(np.uint8)
+    field = np.clip(
+        field * np.float32(view.uniform(0.9, 1.4)) + np.float32(view.uniform(-0.08, 0.14)), 0, 1
+    )
+    return (
+        field ** np.float32(view.uniform(0.7, 1.4)) * np.float32(view.uniform(215, 255))
+    ).astype(np.uint8)

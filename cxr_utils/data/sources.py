@@ -42,7 +42,11 @@ MEDMNIST_MD5 = {
     128: "05b46931834c231683c68f40c47b2971",
     224: "d6a3c71de1b945ea11211b03746c1fe1",
 }
-MEDMNIST_SPLITS = {"train": "train", "val": "validation", "test": "test"}  # its val has 524 images and is a true validation split
+MEDMNIST_SPLITS = {
+    "train": "train",
+    "val": "validation",
+    "test": "test",
+}  # its val has 524 images and is a true validation split
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,14 @@ class Origin:
 
 
 ORIGINS = {
-    "kaggle": Origin("paultimothymooney/chest-xray-pneumonia", "2", "the server's MD5 and the counts", COUNTS, "CC BY 4.0", CITATION),
+    "kaggle": Origin(
+        "paultimothymooney/chest-xray-pneumonia",
+        "2",
+        "the server's MD5 and the counts",
+        COUNTS,
+        "CC BY 4.0",
+        CITATION,
+    ),
     "medmnist": Origin(
         "https://zenodo.org/records/10519652/files/",
         "10519652",
@@ -85,10 +96,25 @@ ORIGINS = {
             "test": {"NORMAL": 234, "PNEUMONIA": 390},
         },
         "CC BY 4.0",
-        "Yang et al.: MedMNIST v2. Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8; " + CITATION,
+        "Yang et al.: MedMNIST v2. Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8; "
+        + CITATION,
     ),
-    "folder": Origin("your own, in the Kaggle layout", "by its digest", "every file is decoded", None, "its owner's", "its owner's"),
-    "phantom": Origin("drawn by this project: SYNTHETIC", "by its seed", "drawn anew for each version", None, "MIT", "this project"),
+    "folder": Origin(
+        "your own, in the Kaggle layout",
+        "by its digest",
+        "every file is decoded",
+        None,
+        "its owner's",
+        "its owner's",
+    ),
+    "phantom": Origin(
+        "drawn by this project: SYNTHETIC",
+        "by its seed",
+        "drawn anew for each version",
+        None,
+        "MIT",
+        "this project",
+    ),
 }
 NAMES = ("auto", "kaggle", "medmnist", "phantom")
 
@@ -141,9 +167,14 @@ def plan(data: Data) -> Source:
     if name == "kaggle":
         return Source("kaggle", kaggle_root())
     if name == "medmnist":
-        return Source("medmnist", paths.cache_folder() / "medmnist" / f"{ORIGINS[name].version}-{data.medmnist_size}")
+        return Source(
+            "medmnist",
+            paths.cache_folder() / "medmnist" / f"{ORIGINS[name].version}-{data.medmnist_size}",
+        )
     if "/" not in name and os.sep not in name and not paths.from_root(name).exists():
-        raise UsageError(f"data.source {name!r}: neither a folder nor one of {', '.join(NAMES)}{nearest(name, NAMES)}")
+        raise UsageError(
+            f"data.source {name!r}: neither a folder nor one of {', '.join(NAMES)}{nearest(name, NAMES)}"
+        )
     return _folder(paths.from_root(name))
 
 
@@ -167,7 +198,10 @@ def fetch(data: Data, progress: bool = False) -> Source:
 
 def name_of(source: Source, data: Data) -> str:
     """Return what a notebook is to be given as its ``source``: a kind that stands for this very folder, or the folder."""
-    known = source.kind != "folder" and plan(data.model_copy(update={"source": source.kind})).root == source.root
+    known = (
+        source.kind != "folder"
+        and plan(data.model_copy(update={"source": source.kind})).root == source.root
+    )
     return source.kind if known else str(source.root.resolve())
 
 
@@ -191,7 +225,9 @@ def _fetch_kaggle(target: Path) -> None:
         import kagglehub
         import requests
     except ImportError:
-        raise UsageError("data kaggle: kagglehub is not installed; run: pip install 'cxr-utils[kaggle]'") from None
+        raise UsageError(
+            "data kaggle: kagglehub is not installed; run: pip install 'cxr-utils[kaggle]'"
+        ) from None
     unpacked = target.parent / "kagglehub"
     with exclusive("downloads"):
         if _verified(target):
@@ -213,7 +249,9 @@ def _fetch_kaggle(target: Path) -> None:
         except Exception as error:  # kagglehub and zipfile raise many kinds; whatever it is, what came is of no use
             shutil.rmtree(unpacked, ignore_errors=True)
             reason = str(error) if isinstance(error, UsageError) else files.one_line(error)
-            raise UsageError(f"data kaggle: what came cannot be used and was removed ({reason}); run again") from None
+            raise UsageError(
+                f"data kaggle: what came cannot be used and was removed ({reason}); run again"
+            ) from None
         shutil.rmtree(unpacked, ignore_errors=True)
 
 
@@ -244,8 +282,15 @@ def find_root(folder: Path) -> Path:
         for candidate in level:
             if (candidate / "train").is_dir() and (candidate / "test").is_dir():
                 return candidate
-        level = sorted(child for parent in level for child in parent.iterdir() if child.is_dir() and child.name != "__MACOSX")
-    raise UsageError(f"data {folder}: no train and test folders in it or two levels down; fetch it again")
+        level = sorted(
+            child
+            for parent in level
+            for child in parent.iterdir()
+            if child.is_dir() and child.name != "__MACOSX"
+        )
+    raise UsageError(
+        f"data {folder}: no train and test folders in it or two levels down; fetch it again"
+    )
 
 
 def _take_over(root: Path, target: Path) -> None:
@@ -261,31 +306,54 @@ def _take_over(root: Path, target: Path) -> None:
 def _check_counts(root: Path, kind: str) -> None:
     for split, labels in (ORIGINS[kind].counts or {}).items():
         for label, expected in labels.items():
-            found = sum(file.suffix in IMAGE_SUFFIXES for file in (root / split / label).glob("[!.]*"))
+            found = sum(
+                file.suffix in IMAGE_SUFFIXES for file in (root / split / label).glob("[!.]*")
+            )
             if found != expected:
-                raise UsageError(f"data {kind}: {split}/{label} holds {found} images instead of {expected}; fetch it again")
+                raise UsageError(
+                    f"data {kind}: {split}/{label} holds {found} images instead of {expected}; fetch it again"
+                )
 
 
 def _fetch_medmnist(target: Path, size: int, progress: bool) -> None:
     """Download PneumoniaMNIST and unpack its arrays into the Kaggle layout, as PNG files."""
     origin = ORIGINS["medmnist"]
-    megabytes = 2 * sum(sum(labels.values()) for labels in (origin.counts or {}).values()) * size**2 // 10**6 + 50
+    megabytes = (
+        2
+        * sum(sum(labels.values()) for labels in (origin.counts or {}).values())
+        * size**2
+        // 10**6
+        + 50
+    )
     name = "pneumoniamnist.npz" if size == 28 else f"pneumoniamnist_{size}.npz"
     with exclusive("downloads"):
         if _verified(target):
             return
-        file = files.fetch(f"{origin.address}{name}?download=1", MEDMNIST_MD5[size], target.parent / name, megabytes, progress)
+        file = files.fetch(
+            f"{origin.address}{name}?download=1",
+            MEDMNIST_MD5[size],
+            target.parent / name,
+            megabytes,
+            progress,
+        )
         part = target.with_name(".unpacked")
         shutil.rmtree(part, ignore_errors=True)
         try:
             with np.load(file) as arrays:
                 for theirs, split in MEDMNIST_SPLITS.items():
-                    _unpack(arrays[f"{theirs}_images"], arrays[f"{theirs}_labels"], part / split, progress)
+                    _unpack(
+                        arrays[f"{theirs}_images"],
+                        arrays[f"{theirs}_labels"],
+                        part / split,
+                        progress,
+                    )
             _check_counts(part, "medmnist")
             (part / "verified").touch()
             part.replace(target)
         except OSError as error:
-            raise UsageError(f"data medmnist: cannot be unpacked ({files.one_line(error)}); check the disk and run again") from None
+            raise UsageError(
+                f"data medmnist: cannot be unpacked ({files.one_line(error)}); check the disk and run again"
+            ) from None
         finally:
             shutil.rmtree(part, ignore_errors=True)
         file.unlink()
@@ -295,5 +363,9 @@ def _unpack(pictures: np.ndarray, answers: np.ndarray, folder: Path, progress: b
     for label in LABELS:
         (folder / label).mkdir(parents=True)
     rows = zip(pictures, answers[:, 0], strict=True)
-    for number, (picture, answer) in enumerate(tqdm(rows, folder.name, len(pictures), disable=None if progress else True, unit="image")):
-        Image.fromarray(picture).save(folder / LABELS[int(answer)] / f"medmnist-{folder.name}-{number:04d}.png")
+    for number, (picture, answer) in enumerate(
+        tqdm(rows, folder.name, len(pictures), disable=None if progress else True, unit="image")
+    ):
+        Image.fromarray(picture).save(
+            folder / LABELS[int(answer)] / f"medmnist-{folder.name}-{number:04d}.png"
+        )

@@ -12,7 +12,9 @@ import pandas as pd
 from ..parameters import Data, UsageError
 from .manifest import FOLDS, LABELS
 
-MOST_UNNAMED = 0.9  # share of files whose names tell no patient, from which on patients count as unknown
+MOST_UNNAMED = (
+    0.9  # share of files whose names tell no patient, from which on patients count as unknown
+)
 
 
 def split_folds(files: pd.DataFrame, data: Data, seed: int) -> pd.DataFrame:
@@ -69,7 +71,9 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
         return files
     train = files[files["split"] == "train"]
     train = train.assign(number=[_number(patient) for patient in train["patient"]])
-    strata = train.groupby("number").agg(stratum=("subtype", lambda kinds: "+".join(sorted(set(kinds)))), images=("path", "size"))
+    strata = train.groupby("number").agg(
+        stratum=("subtype", lambda kinds: "+".join(sorted(set(kinds)))), images=("path", "size")
+    )
     rng = np.random.default_rng([seed, 1])
     chosen: list[str] = []
     for _, stratum in strata.groupby("stratum"):
@@ -89,7 +93,9 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
 
 def patients_known(files: pd.DataFrame) -> bool:
     """Tell whether file names tell patients: they do not where nearly every file would be a patient of its own name."""
-    return (files["patient"] == files["path"].map(lambda path: PurePosixPath(path).stem)).mean() <= MOST_UNNAMED
+    return (
+        files["patient"] == files["path"].map(lambda path: PurePosixPath(path).stem)
+    ).mean() <= MOST_UNNAMED
 
 
 def reused_numbers(files: pd.DataFrame) -> pd.Series:
@@ -98,7 +104,12 @@ def reused_numbers(files: pd.DataFrame) -> pd.Series:
     ``person1_bacteria`` and ``person1_virus`` are not known to be one child, nor known to be two.
     """
     number = files["patient"].str.extract(r"^(person\d+)_", expand=False)
-    found = files.assign(number=number).dropna(subset="number").groupby("number")[["patient", "fold"]].nunique()
+    found = (
+        files.assign(number=number)
+        .dropna(subset="number")
+        .groupby("number")[["patient", "fold"]]
+        .nunique()
+    )
     return number.where(number.isin(found.index[(found["patient"] > 1) & (found["fold"] > 1)]))
 
 
@@ -113,7 +124,11 @@ def breakdown(files: pd.DataFrame, by: str) -> pd.DataFrame:
     """Return images and patients by ``fold`` (or published ``split``), class and subtype."""
     named = {"images": ("path", "size"), "patients": ("patient", "nunique")}
     table = files.groupby([by, "label", "subtype"], sort=False).agg(**named)
-    return table.sort_index(level=by, sort_remaining=False, key=lambda names: names.map({fold: rank for rank, fold in enumerate(FOLDS)}))
+    return table.sort_index(
+        level=by,
+        sort_remaining=False,
+        key=lambda names: names.map({fold: rank for rank, fold in enumerate(FOLDS)}),
+    )
 
 
 def _assert_split(files: pd.DataFrame) -> None:

@@ -69,8 +69,18 @@ def audit(data: XRays) -> list[Finding]:
     looks = shortcuts.traits(data)
     return [
         _left_out(data.manifest),
-        _duplicates("exact duplicates", "are identical to the byte", _groups(len(exact), _chains(exact)), data.files),
-        _duplicates("near duplicates", "show the same film, saved again (cropped and mirrored ones are not looked for)", near, data.files),
+        _duplicates(
+            "exact duplicates",
+            "are identical to the byte",
+            _groups(len(exact), _chains(exact)),
+            data.files,
+        ),
+        _duplicates(
+            "near duplicates",
+            "show the same film, saved again (cropped and mirrored ones are not looked for)",
+            near,
+            data.files,
+        ),
         _twins(same, data.files),
         _patients(data.files),
         _numbers(data.files, data.source.synthetic),
@@ -83,13 +93,18 @@ def audit(data: XRays) -> list[Finding]:
 
 def _left_out(manifest: Manifest) -> Finding:
     problems = manifest.left_out["problem"]
-    named = tuple(f"{path}: {problem}" for path, problem in zip(manifest.left_out["path"], problems, strict=True))
+    named = tuple(
+        f"{path}: {problem}"
+        for path, problem in zip(manifest.left_out["path"], problems, strict=True)
+    )
     damaged = int((~problems.isin(NO_IMAGE)).sum())
     says = f"{len(named)} files were left out, {damaged} of them damaged or unreadable."
     if not named:
         return Finding("usable files", "fine", says)
     if damaged:
-        return Finding("usable files", "warning", says, "fetch the damaged ones again, or delete them", named)
+        return Finding(
+            "usable files", "warning", says, "fetch the damaged ones again, or delete them", named
+        )
     return Finding("usable files", "note", says, "delete them, if they should not be there", named)
 
 
@@ -110,7 +125,9 @@ def near_pairs(stored: np.ndarray, content: np.ndarray) -> np.ndarray:
     -------
     ndarray of int, shape (pairs, 2)
     """
-    hashes = np.array([imagehash.phash(Image.fromarray(picture), HASH_SIDE).hash.ravel() for picture in stored])
+    hashes = np.array(
+        [imagehash.phash(Image.fromarray(picture), HASH_SIDE).hash.ravel() for picture in stored]
+    )
     signs = hashes.astype(np.float32) * 2 - 1
     pairs = [np.empty((0, 2), np.int64)]
     for start in range(0, len(signs), BLOCK):
@@ -140,16 +157,27 @@ def _groups(count: int, pairs: np.ndarray) -> list[np.ndarray]:
 def _duplicates(check: str, what: str, groups: list[np.ndarray], files: pd.DataFrame) -> Finding:
     fold, path = files["fold"].to_numpy(), files["path"].to_numpy()
     across = [rows for rows in groups if len(set(fold[rows])) > 1]
-    tested = sum("test" in fold[rows] and bool({"train", "validation"} & set(fold[rows])) for rows in across)
+    tested = sum(
+        "test" in fold[rows] and bool({"train", "validation"} & set(fold[rows])) for rows in across
+    )
     says = f"Groups of files that {what}: {len(groups)}; across our folds: {len(across)}; across train and test: {tested}."
-    named = tuple(" = ".join(path[rows]) for rows in across + [rows for rows in groups if len(set(fold[rows])) == 1])
+    named = tuple(
+        " = ".join(path[rows])
+        for rows in across + [rows for rows in groups if len(set(fold[rows])) == 1]
+    )
     if across:
         remedy = "keep one of each group; " + (
-            "a model has seen what it is tested on" if tested else "validation is easier than it should be"
+            "a model has seen what it is tested on"
+            if tested
+            else "validation is easier than it should be"
         )
         return Finding(check, "warning", says, remedy, named)
     return Finding(
-        check, "note" if groups else "fine", says, "keep or delete them; kept, their patients weigh a little more" if groups else "", named
+        check,
+        "note" if groups else "fine",
+        says,
+        "keep or delete them; kept, their patients weigh a little more" if groups else "",
+        named,
     )
 
 
@@ -174,12 +202,23 @@ def _patients(files: pd.DataFrame) -> Finding:
     ours = sum({"train", "validation"} <= set(fold) for fold in across)
     says = f"{len(across)} of {len(folds)} patients are in several folds, {ours} of them across our split, as far as file names tell."
     if across.empty and not patients_known(files):
-        remedy = "name files as the published set does, or read every score and interval as one by image"
-        return Finding("patients across folds", "note", "Patients cannot be told from these file names.", remedy)
+        remedy = (
+            "name files as the published set does, or read every score and interval as one by image"
+        )
+        return Finding(
+            "patients across folds",
+            "note",
+            "Patients cannot be told from these file names.",
+            remedy,
+        )
     if across.empty:
         return Finding("patients across folds", "fine", says)
-    named = tuple(" = ".join(files.loc[files["patient"] == patient, "path"]) for patient in across.index)
-    return Finding("patients across folds", "warning", says, "move each patient's files to one folder", named)
+    named = tuple(
+        " = ".join(files.loc[files["patient"] == patient, "path"]) for patient in across.index
+    )
+    return Finding(
+        "patients across folds", "warning", says, "move each patient's files to one folder", named
+    )
 
 
 def _numbers(files: pd.DataFrame, synthetic: bool) -> Finding:
@@ -187,44 +226,76 @@ def _numbers(files: pd.DataFrame, synthetic: bool) -> Finding:
     several = files.assign(number=reused_numbers(files)).dropna(subset="number")
     says = f"{several['number'].nunique()} person numbers stand in several folds under different kinds of pneumonia"
     if several.empty or synthetic:
-        return Finding("reused patient numbers", "fine", f"{says}{'; they were drawn as different children' if synthetic else ''}.")
-    tested, sick = several[several["split"] == "test"], files[(files["split"] == "test") & (files["label"] == LABELS[1])]
+        return Finding(
+            "reused patient numbers",
+            "fine",
+            f"{says}{'; they were drawn as different children' if synthetic else ''}.",
+        )
+    tested, sick = (
+        several[several["split"] == "test"],
+        files[(files["split"] == "test") & (files["label"] == LABELS[1])],
+    )
     says += (
         f" ({tested['number'].nunique()} of them in test, with {len(tested)} of its {len(sick)} PNEUMONIA images); we count them as "
         "different children. If they are the same, test scores are too good."
     )
-    return Finding("reused patient numbers", "note", says, "names cannot tell; reports 2 and 3 score test once more without them")
+    return Finding(
+        "reused patient numbers",
+        "note",
+        says,
+        "names cannot tell; reports 2 and 3 score test once more without them",
+    )
 
 
 def _metadata(looks: pd.DataFrame, files: pd.DataFrame) -> Finding:
     reach = shortcuts.metadata_floor(looks, files)
     says = f"A classifier on size, aspect, colour mode, bytes and sharpness alone reaches {reach}."
     says += " A model that does not clearly exceed this has shown nothing."
-    return _reached("metadata floor", reach, says, "vary sharpness and noise in augmentation; compare every AUROC with it")
+    return _reached(
+        "metadata floor",
+        reach,
+        says,
+        "vary sharpness and noise in augmentation; compare every AUROC with it",
+    )
 
 
 def _rim(data: XRays) -> Finding:
     reach = shortcuts.rim(data)
     says = f"A linear model on the outer eighth of each side, where there is hardly any lung, reaches {reach}."
-    return _reached("rim of the picture", reach, says, "move and stretch pictures in augmentation; compare every AUROC with it")
+    return _reached(
+        "rim of the picture",
+        reach,
+        says,
+        "move and stretch pictures in augmentation; compare every AUROC with it",
+    )
 
 
 def _reached(check: str, reach: shortcuts.Reach, says: str, remedy: str) -> Finding:
     if np.isnan(reach.seen):
         return Finding(
-            check, "note", "There are too few patients to tell.", f"{shortcuts.LEAST_PATIENTS} of each class in train are needed"
+            check,
+            "note",
+            "There are too few patients to tell.",
+            f"{shortcuts.LEAST_PATIENTS} of each class in train are needed",
         )
     return _judged(check, max(reach.seen, reach.low), says, remedy)
 
 
 def _single_traits(looks: pd.DataFrame, files: pd.DataFrame) -> Finding:
     areas = shortcuts.trait_aurocs(looks, files)
-    named = [f"{name} {max(area, 1 - area):.3f} ({'higher' if area > 0.5 else 'lower'} in PNEUMONIA)" for name, area in areas.items()]
+    named = [
+        f"{name} {max(area, 1 - area):.3f} ({'higher' if area > 0.5 else 'lower'} in PNEUMONIA)"
+        for name, area in areas.items()
+    ]
     first = next(iter(areas.values()))
     says = f"AUROC of one number alone on the training patients, in the direction that separates, best first: {', '.join(named[:3])}."
-    remedy = "standardise or vary in augmentation what they stand for; compare every AUROC with them"
+    remedy = (
+        "standardise or vary in augmentation what they stand for; compare every AUROC with them"
+    )
     sick = files.loc[shortcuts.of_training_patients(files), "label"] == LABELS[1]
-    surely = max(first, 1 - first) - 1.96 * shortcuts.auroc_error(max(first, 1 - first), int(sick.sum()), int((~sick).sum()))
+    surely = max(first, 1 - first) - 1.96 * shortcuts.auroc_error(
+        max(first, 1 - first), int(sick.sum()), int((~sick).sum())
+    )
     return _judged("single traits", surely, says, remedy)
 
 

@@ -7,7 +7,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 from sklearn.metrics import roc_curve
 
-TEMPERATURES = (0.25, 20.0)  # under the first, scores of usual logits run into 1.0 and lose their order
+TEMPERATURES = (
+    0.25,
+    20.0,
+)  # under the first, scores of usual logits run into 1.0 and lose their order
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -41,7 +44,9 @@ def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
     return expit(logits / temperature)
 
 
-def thresholds(labels: np.ndarray, scores: np.ndarray, target_sensitivity: float) -> dict[str, float]:
+def thresholds(
+    labels: np.ndarray, scores: np.ndarray, target_sensitivity: float
+) -> dict[str, float]:
     """Fix the operating points on validation scores.
 
     Parameters

@@ -20,7 +20,12 @@ SHOWN_AS = (
 
 
 def evaluate(
-    frame: pd.DataFrame, thresholds: dict[str, float], operating_point: str, resamples: int, seed: int, temperature: float = 1.0
+    frame: pd.DataFrame,
+    thresholds: dict[str, float],
+    operating_point: str,
+    resamples: int,
+    seed: int,
+    temperature: float = 1.0,
 ) -> dict[str, Any]:
     """Score the predictions of one split.
 
@@ -57,13 +62,17 @@ def evaluate(
         "patients": len(set(patients)),
         **found,
         "operating_point": operating_point,
-        "operating_points": {name: _operating_point(labels, scores, cut, weights) for name, cut in thresholds.items()},
+        "operating_points": {
+            name: _operating_point(labels, scores, cut, weights) for name, cut in thresholds.items()
+        },
         "ci95": {name: _interval(found[name], sampled[name]) for name in intervals.INTERVALS},
         "wilson95": intervals.wilson_rates(chosen["confusion_matrix"]),
         "delong95": {"auroc": area.interval_of_share if area else None},
         "temperature": temperature,
         "uncalibrated": {name: before[name] for name in ("loss", "brier", "ece")},
-        "subtypes": _by_subtype(frame["subtype"].to_numpy(), labels, scores, chosen["threshold"], weights),
+        "subtypes": _by_subtype(
+            frame["subtype"].to_numpy(), labels, scores, chosen["threshold"], weights
+        ),
     }
 
 
@@ -86,7 +95,11 @@ def best_interval(entry: dict[str, Any], score: str) -> list[float] | None:
     """
     found, other = entry["ci95"].get(score), entry.get("wilson95", {}).get(score)
     if other:
-        right, whole = (entry["right"], entry["n"]) if score == "rate" else metrics.shares(entry["confusion_matrix"])[score]
+        right, whole = (
+            (entry["right"], entry["n"])
+            if score == "rate"
+            else metrics.shares(entry["confusion_matrix"])[score]
+        )
         return other if whole < FEW or min(right, whole - right) < FEW_EITHER_WAY else found
     return found if found and entry["n"] >= FEW and found[0] < found[1] else None
 
@@ -96,14 +109,27 @@ def _interval(value: float | None, sampled: np.ndarray) -> list[float] | None:
     return None if value is None else intervals.interval(sampled)
 
 
-def _operating_point(labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray) -> dict[str, Any]:
+def _operating_point(
+    labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray
+) -> dict[str, Any]:
     sampled = intervals.weighted_rates(labels, scores, threshold, weights)
     found = metrics.rates(labels, scores, threshold)
     bounds = {name: _interval(found[name], values) for name, values in sampled.items()}
-    return {"n": len(labels), **found, "ci95": bounds, "wilson95": intervals.wilson_rates(found["confusion_matrix"])}
+    return {
+        "n": len(labels),
+        **found,
+        "ci95": bounds,
+        "wilson95": intervals.wilson_rates(found["confusion_matrix"]),
+    }
 
 
-def _by_subtype(subtypes: np.ndarray, labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray) -> dict[str, Any]:
+def _by_subtype(
+    subtypes: np.ndarray,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    threshold: float,
+    weights: np.ndarray,
+) -> dict[str, Any]:
     """For each subtype the images that were called rightly and, for those of PNEUMONIA, the AUROC against all NORMAL."""
     right = (scores >= threshold) == (labels == 1)
     entries = {}
@@ -113,10 +139,19 @@ def _by_subtype(subtypes: np.ndarray, labels: np.ndarray, scores: np.ndarray, th
         against = rows | (labels == 0)
         with np.errstate(invalid="ignore"):
             shares = weights[:, rows] @ right[rows].astype(float) / weights[:, rows].sum(axis=1)
-        entry: dict[str, Any] = {"n": int(rows.sum()), "right": int(right[rows].sum()), "rate": float(right[rows].mean())}
-        entry |= {"ci95": {"rate": intervals.interval(shares)}, "wilson95": {"rate": intervals.wilson(entry["right"], entry["n"])}}
+        entry: dict[str, Any] = {
+            "n": int(rows.sum()),
+            "right": int(right[rows].sum()),
+            "rate": float(right[rows].mean()),
+        }
+        entry |= {
+            "ci95": {"rate": intervals.interval(shares)},
+            "wilson95": {"rate": intervals.wilson(entry["right"], entry["n"])},
+        }
         if sick and (labels == 0).any():
-            areas = intervals.weighted_areas(labels[against] == 1, scores[against], weights[:, against])
+            areas = intervals.weighted_areas(
+                labels[against] == 1, scores[against], weights[:, against]
+            )
             entry["auroc"] = metrics.of_scores(labels[against], scores[against])["auroc"]
             entry["ci95"]["auroc"] = intervals.interval(areas["auroc"])
         entries[subtype] = entry

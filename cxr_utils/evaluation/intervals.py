@@ -10,7 +10,18 @@ from scipy.stats import binomtest, norm
 
 from . import metrics
 
-INTERVALS = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1", "auroc", "auprc", "loss", "brier")
+INTERVALS = (
+    "accuracy",
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "f1",
+    "auroc",
+    "auprc",
+    "loss",
+    "brier",
+)
 QUANTILES = (0.025, 0.975)
 
 
@@ -32,7 +43,9 @@ def interval(values: np.ndarray) -> list[float] | None:
     return np.quantile(values, QUANTILES).tolist() if len(values) else None
 
 
-def weighted_scores(labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray) -> dict[str, np.ndarray]:
+def weighted_scores(
+    labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray
+) -> dict[str, np.ndarray]:
     """Scores of many resamples at once.
 
     Parameters
@@ -58,11 +71,19 @@ def weighted_scores(labels: np.ndarray, scores: np.ndarray, threshold: float, we
     }
 
 
-def weighted_rates(labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray) -> dict[str, np.ndarray]:
+def weighted_rates(
+    labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray
+) -> dict[str, np.ndarray]:
     """Rates at a threshold of many resamples at once; see `weighted_scores`."""
     positive, called = labels == 1, scores >= threshold
     tp, fp, fn, tn = (
-        weights @ cell.astype(float) for cell in (positive & called, ~positive & called, positive & ~called, ~(positive | called))
+        weights @ cell.astype(float)
+        for cell in (
+            positive & called,
+            ~positive & called,
+            positive & ~called,
+            ~(positive | called),
+        )
     )
     with np.errstate(invalid="ignore"):
         return {
@@ -75,7 +96,9 @@ def weighted_rates(labels: np.ndarray, scores: np.ndarray, threshold: float, wei
         }
 
 
-def weighted_areas(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+def weighted_areas(
+    positive: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
     """Area under the ROC curve (ties count half) and average precision of many resamples at once; see `weighted_scores`."""
     order = np.argsort(-scores, kind="stable")
     last_of_tie = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
@@ -85,7 +108,9 @@ def weighted_areas(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray
     hits_before = np.pad(hits[:, :-1], ((0, 0), (1, 0)))
     alarms_before = np.pad(alarms[:, :-1], ((0, 0), (1, 0)))
     with np.errstate(invalid="ignore", divide="ignore"):
-        area = ((alarms - alarms_before) * (hits + hits_before) / 2).sum(axis=1) / (hits[:, -1] * alarms[:, -1])
+        area = ((alarms - alarms_before) * (hits + hits_before) / 2).sum(axis=1) / (
+            hits[:, -1] * alarms[:, -1]
+        )
         precision = np.where(hits + alarms > 0, hits / (hits + alarms), 0)
         average_precision = ((hits - hits_before) * precision).sum(axis=1) / hits[:, -1]
     one_class = (hits[:, -1] == 0) | (alarms[:, -1] == 0)
@@ -144,10 +169,16 @@ class Estimate:
     @property
     def p(self) -> float:
         """Two-sided p of a truth of 0."""
-        return float(2 * norm.sf(abs(self.value) / self.error)) if self.error else float(self.value == 0)
+        return (
+            float(2 * norm.sf(abs(self.value) / self.error))
+            if self.error
+            else float(self.value == 0)
+        )
 
 
-def delong(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, less: np.ndarray | None = None) -> Estimate | None:
+def delong(
+    labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, less: np.ndarray | None = None
+) -> Estimate | None:
     """Return an AUROC, or the difference of two, with its error where patients have several images.
 
     DeLong et al. 1988 (doi:10.2307/2531595) as Obuchowski 1997 (doi:10.2307/2533958) made it hold for
@@ -180,7 +211,11 @@ def delong(labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, less: n
         sums[kind] = values, clusters / (clusters - 1), rows.sum()
     (sick, of_sick, m), (well, of_well, n) = sums.values()
     both = len(set(groups)) / (len(set(groups)) - 1)
-    variance = of_sick * (sick @ sick) / m**2 + of_well * (well @ well) / n**2 + 2 * both * (sick @ well) / (m * n)
+    variance = (
+        of_sick * (sick @ sick) / m**2
+        + of_well * (well @ well) / n**2
+        + 2 * both * (sick @ well) / (m * n)
+    )
     return Estimate(area, float(np.sqrt(max(variance, 0.0))))
 
 

@@ -60,19 +60,35 @@ def score_model(
     """
     labels = data.folds[data.chosen_on].labels
     # Sixteen images may be told apart without error, and then any temperature would make a model surer of itself.
-    temperature = calibration.fit_temperature(stressed, labels) if data.chosen_on == "validation" else 1.0
+    temperature = (
+        calibration.fit_temperature(stressed, labels) if data.chosen_on == "validation" else 1.0
+    )
     scores = {fold: calibration.calibrated(logit, temperature) for fold, logit in logits.items()}
-    points = calibration.thresholds(labels, calibration.calibrated(stressed, temperature), params.evaluation.target_sensitivity)
+    points = calibration.thresholds(
+        labels, calibration.calibrated(stressed, temperature), params.evaluation.target_sensitivity
+    )
     frames = [data.folds[fold].files.assign(split=fold, score=scores[fold]) for fold in scores]
     predictions = pd.concat(frames, ignore_index=True)[COLUMNS]
-    origin = {"source": data.source.kind, "synthetic": data.source.synthetic, "manifest": data.manifest.digest}
-    card = card | _how_to_use(Square(getattr(params, name).image_size, params.data.fit), temperature, points, params) | origin
+    origin = {
+        "source": data.source.kind,
+        "synthetic": data.source.synthetic,
+        "manifest": data.manifest.digest,
+    }
+    card = (
+        card
+        | _how_to_use(
+            Square(getattr(params, name).image_size, params.data.fit), temperature, points, params
+        )
+        | origin
+    )
     write_atomically(run.predictions(name), predictions.to_csv(index=False))
     write_atomically(run.model_card(name), json.dumps(card, indent=1))
     return predictions
 
 
-def _how_to_use(square: Square, temperature: float, points: dict[str, float], params: Params) -> dict[str, Any]:
+def _how_to_use(
+    square: Square, temperature: float, points: dict[str, float], params: Params
+) -> dict[str, Any]:
     size, fit = square
     logit = f"logit of PNEUMONIA{MIRRORED if params.evaluation.test_time_flips else ''}"
     return {
@@ -98,9 +114,20 @@ def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder)
     dict
         Split -> scores, as in ``metrics.json``.
     """
-    predictions, card, settings = read_predictions(name, run), read_card(name, run), params.evaluation
+    predictions, card, settings = (
+        read_predictions(name, run),
+        read_card(name, run),
+        params.evaluation,
+    )
     entry = {
-        split: evaluate(part, card["thresholds"], settings.operating_point, settings.resamples, params.seed, card["temperature"])
+        split: evaluate(
+            part,
+            card["thresholds"],
+            settings.operating_point,
+            settings.resamples,
+            params.seed,
+            card["temperature"],
+        )
         for split, part in predictions.groupby("split", sort=False)
     }
     about = {
@@ -123,7 +150,9 @@ def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder)
         for splits in (entry, *floors.values()):
             for scores in splits.values():
                 scores["patients"] = None
-    write_atomically(run.metrics, json.dumps({**about, "models": models, "floors": floors}, indent=1))
+    write_atomically(
+        run.metrics, json.dumps({**about, "models": models, "floors": floors}, indent=1)
+    )
     return entry
 
 
@@ -138,7 +167,9 @@ def score_floors(data: XRays, run: paths.RunFolder) -> None:
     always = np.full(len(data.files), data.folds["train"].labels.mean())
     answers = {
         "always_pneumonia": always,
-        "metadata": shortcuts.metadata_scores(shortcuts.traits(replace(data, stored=stored)), data.files),
+        "metadata": shortcuts.metadata_scores(
+            shortcuts.traits(replace(data, stored=stored)), data.files
+        ),
     }
     rows = (data.files["fold"] != "train").to_numpy()
     for name, scores in answers.items():
@@ -164,10 +195,16 @@ def evaluate_floors(chosen_on: str, params: Params, run: paths.RunFolder) -> dic
             point = {"half": 0.0}
             if name == "metadata":
                 chosen = answers[answers["split"] == chosen_on]
-                cuts = calibration.thresholds(labels_of(chosen), chosen["score"].to_numpy(), params.evaluation.target_sensitivity)
+                cuts = calibration.thresholds(
+                    labels_of(chosen),
+                    chosen["score"].to_numpy(),
+                    params.evaluation.target_sensitivity,
+                )
                 point = {"youden": cuts["youden"]}
             found[name] = {
-                split: evaluate(part, point, next(iter(point)), params.evaluation.resamples, params.seed)
+                split: evaluate(
+                    part, point, next(iter(point)), params.evaluation.resamples, params.seed
+                )
                 for split, part in answers.groupby("split", sort=False)
             }
     return found

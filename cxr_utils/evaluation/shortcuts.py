@@ -41,16 +41,34 @@ def traits(data: XRays) -> pd.DataFrame:
         Laplacian).
     """
     files = data.files
-    looks = np.concatenate([_looks(data.stored[start : start + BLOCK]) for start in range(0, len(files), BLOCK)])
+    looks = np.concatenate(
+        [_looks(data.stored[start : start + BLOCK]) for start in range(0, len(files), BLOCK)]
+    )
     table = files[["width", "height", "mode"]].assign(aspect=files["width"] / files["height"])
     table["bytes a pixel"] = files["bytes"] / (files["width"] * files["height"])
-    return table.assign(brightness=looks[:, 0], contrast=looks[:, 1], sharpness=looks[:, 2], black=looks[:, 3])
+    return table.assign(
+        brightness=looks[:, 0], contrast=looks[:, 1], sharpness=looks[:, 2], black=looks[:, 3]
+    )
 
 
 def _looks(pictures: np.ndarray) -> np.ndarray:
     grey = np.asarray(pictures, np.float32)
-    edges = 4 * grey[:, 1:-1, 1:-1] - grey[:, :-2, 1:-1] - grey[:, 2:, 1:-1] - grey[:, 1:-1, :-2] - grey[:, 1:-1, 2:]
-    return np.stack([grey.mean((1, 2)), grey.std((1, 2)), np.log(edges.std((1, 2)) + 1e-3), (grey < BLACK).mean((1, 2))], axis=1)
+    edges = (
+        4 * grey[:, 1:-1, 1:-1]
+        - grey[:, :-2, 1:-1]
+        - grey[:, 2:, 1:-1]
+        - grey[:, 1:-1, :-2]
+        - grey[:, 1:-1, 2:]
+    )
+    return np.stack(
+        [
+            grey.mean((1, 2)),
+            grey.std((1, 2)),
+            np.log(edges.std((1, 2)) + 1e-3),
+            (grey < BLACK).mean((1, 2)),
+        ],
+        axis=1,
+    )
 
 
 @dataclass(frozen=True)
@@ -96,7 +114,9 @@ def metadata_scores(looks: pd.DataFrame, files: pd.DataFrame) -> np.ndarray | No
 def _metadata(looks: pd.DataFrame, files: pd.DataFrame) -> tuple[np.ndarray, BaseEstimator]:
     features = looks[METADATA].join(pd.get_dummies(looks["mode"]).astype(float))
     leaf = int(np.clip(len(files) // 40, 2, 20))
-    return features.to_numpy(np.float64), HistGradientBoostingClassifier(max_iter=50, min_samples_leaf=leaf, random_state=0)
+    return features.to_numpy(np.float64), HistGradientBoostingClassifier(
+        max_iter=50, min_samples_leaf=leaf, random_state=0
+    )
 
 
 def rim(data: XRays) -> Reach:
@@ -107,7 +127,11 @@ def rim(data: XRays) -> Reach:
     rows = []
     for start in range(0, len(data.files), BLOCK):
         grey = np.asarray(data.stored[start : start + BLOCK], np.float32)
-        coarse = grey[:, : side * RIM_SIZE, : side * RIM_SIZE].reshape(len(grey), RIM_SIZE, side, RIM_SIZE, side).mean((2, 4))
+        coarse = (
+            grey[:, : side * RIM_SIZE, : side * RIM_SIZE]
+            .reshape(len(grey), RIM_SIZE, side, RIM_SIZE, side)
+            .mean((2, 4))
+        )
         rows.append(standardised(coarse)[:, outer])
     return _reach(_linear(0.001), np.concatenate(rows), data.files)
 
@@ -118,12 +142,21 @@ def _reach(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> R
         return Reach(np.nan, np.nan, np.nan, np.nan)
     labels = (files["label"] == LABELS[1]).to_numpy()
     train, test = of_training_patients(files).to_numpy(), (files["split"] == "test").to_numpy()
-    found = intervals.delong(labels[test].astype(int), scores[test], files["patient"].to_numpy()[test])
+    found = intervals.delong(
+        labels[test].astype(int), scores[test], files["patient"].to_numpy()[test]
+    )
     low, high = (found.interval_of_share if found else None) or (np.nan, np.nan)
-    return Reach(float(roc_auc_score(labels[train], scores[train])), float(roc_auc_score(labels[test], scores[test])), low, high)
+    return Reach(
+        float(roc_auc_score(labels[train], scores[train])),
+        float(roc_auc_score(labels[test], scores[test])),
+        low,
+        high,
+    )
 
 
-def _all_unseen(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> np.ndarray | None:
+def _all_unseen(
+    model: BaseEstimator, features: np.ndarray, files: pd.DataFrame
+) -> np.ndarray | None:
     """Scores of training images by cross-validation over patients, and of the others by a model of all training images."""
     labels, patients = (files["label"] == LABELS[1]).to_numpy(), files["patient"].to_numpy()
     train = of_training_patients(files).to_numpy()
@@ -132,14 +165,18 @@ def _all_unseen(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame)
     scores = np.empty(len(files))
     scores[train] = _unseen(model, features[train], labels[train], patients[train])
     with threadpool_limits(1):
-        scores[~train] = model.fit(features[train], labels[train]).predict_proba(features[~train])[:, 1]
+        scores[~train] = model.fit(features[train], labels[train]).predict_proba(features[~train])[
+            :, 1
+        ]
     return scores
 
 
 def auroc_error(area: float, positives: int, negatives: int) -> float:
     """Return the standard error of an AUROC (Hanley and McNeil 1982, Radiology 143:29)."""
     one, two = area / (2 - area), 2 * area**2 / (1 + area)
-    variance = area * (1 - area) + (positives - 1) * (one - area**2) + (negatives - 1) * (two - area**2)
+    variance = (
+        area * (1 - area) + (positives - 1) * (one - area**2) + (negatives - 1) * (two - area**2)
+    )
     return float(np.sqrt(variance / (positives * negatives)))
 
 
@@ -151,7 +188,10 @@ def of_training_patients(files: pd.DataFrame) -> pd.Series:
 def trait_aurocs(looks: pd.DataFrame, files: pd.DataFrame) -> dict[str, float]:
     """Return the AUROC of each trait alone on the training patients, under 0.5 where PNEUMONIA has less of it, best first."""
     train = of_training_patients(files)
-    areas = {name: float(roc_auc_score(files.loc[train, "label"] == LABELS[1], looks.loc[train, name])) for name in TRAITS}
+    areas = {
+        name: float(roc_auc_score(files.loc[train, "label"] == LABELS[1], looks.loc[train, name]))
+        for name in TRAITS
+    }
     return dict(sorted(areas.items(), key=lambda entry: -abs(entry[1] - 0.5)))
 
 
@@ -174,8 +214,12 @@ def fit_leaks(data: XRays, seed: int) -> pd.DataFrame:
     rows = []
     if aspect.max() - aspect.min() >= LEAST_SPREAD and _enough(wide, chosen["patient"].to_numpy()):
         for fit in ("squash", "crop", "pad"):
-            pictures = squares(data.manifest, chosen["path"], Square(LEAK_SIZE, fit)).reshape(len(chosen), -1)
-            guess = _unseen(_linear(0.01), pictures.astype(np.float32), wide, chosen["patient"].to_numpy())
+            pictures = squares(data.manifest, chosen["path"], Square(LEAK_SIZE, fit)).reshape(
+                len(chosen), -1
+            )
+            guess = _unseen(
+                _linear(0.01), pictures.astype(np.float32), wide, chosen["patient"].to_numpy()
+            )
             rows.append([fit, roc_auc_score(wide, guess)])
     return pd.DataFrame(rows, columns=["fit", "AUROC"])
 
@@ -189,11 +233,17 @@ def _enough(labels: np.ndarray, patients: np.ndarray) -> bool:
     return min(len(set(patients[labels == label])) for label in (False, True)) >= LEAST_PATIENTS
 
 
-def _unseen(model: BaseEstimator, features: np.ndarray, labels: np.ndarray, patients: np.ndarray) -> np.ndarray:
+def _unseen(
+    model: BaseEstimator, features: np.ndarray, labels: np.ndarray, patients: np.ndarray
+) -> np.ndarray:
     """Scores of each row by a model that has not seen its patient."""
-    with threadpool_limits(1):  # on a busy machine more threads wait for each other twenty times as long
+    with threadpool_limits(
+        1
+    ):  # on a busy machine more threads wait for each other twenty times as long
         folds = StratifiedGroupKFold(FOLDS_OF_PATIENTS)
-        return cross_val_predict(model, features, labels, groups=patients, cv=folds, method="predict_proba")[:, 1]
+        return cross_val_predict(
+            model, features, labels, groups=patients, cv=folds, method="predict_proba"
+        )[:, 1]
 
 
 def class_means(fold: Fold) -> dict[str, np.ndarray]:
@@ -203,7 +253,10 @@ def class_means(fold: Fold) -> dict[str, np.ndarray]:
         pictures, labels = fold.pixels[start : start + BLOCK], fold.labels[start : start + BLOCK]
         for number, label in enumerate(LABELS):
             totals[label] += pictures[labels == number].sum(0, dtype=np.float64)
-    means = {label: total / (fold.labels == number).sum() for number, (label, total) in enumerate(totals.items())}
+    means = {
+        label: total / (fold.labels == number).sum()
+        for number, (label, total) in enumerate(totals.items())
+    }
     return means | {"difference": means[LABELS[1]] - means[LABELS[0]]}
 
 

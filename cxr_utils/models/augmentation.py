@@ -15,7 +15,19 @@ from ..parameters import Augmentation
 # Width on each side of a rim that is taken from another image, as a share of the side.
 RIM = (0.04, 0.22)
 # What is drawn for each image, each in -1..1 and times its strength in `Augmentation`; noise takes the absolute value.
-DRAWS = ("flip", "rotation", "zoom", "stretch", "shift_x", "shift_y", "sharpness", "contrast", "brightness", "gamma", "noise")
+DRAWS = (
+    "flip",
+    "rotation",
+    "zoom",
+    "stretch",
+    "shift_x",
+    "shift_y",
+    "sharpness",
+    "contrast",
+    "brightness",
+    "gamma",
+    "noise",
+)
 
 
 def to_float(pixels: tf.Tensor) -> tf.Tensor:
@@ -45,7 +57,9 @@ def augment(images: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Te
     return _other_rims(changed, settings.rim, seed) if settings.rim else changed
 
 
-def change(images: tf.Tensor, draws: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Tensor:
+def change(
+    images: tf.Tensor, draws: tf.Tensor, settings: Augmentation, seed: tf.Tensor
+) -> tf.Tensor:
     """Change each image of a batch by given amounts.
 
     Parameters
@@ -76,7 +90,9 @@ def change(images: tf.Tensor, draws: tf.Tensor, settings: Augmentation, seed: tf
     )
     changed = _sharpness(moved, amount["sharpness"] * settings.sharpness)
     changed = _exposure(changed, amount, settings)
-    grain = tf.random.stateless_normal(tf.shape(images), tf.convert_to_tensor(seed) + 1) * _each(tf.abs(amount["noise"]) * settings.noise)
+    grain = tf.random.stateless_normal(tf.shape(images), tf.convert_to_tensor(seed) + 1) * _each(
+        tf.abs(amount["noise"]) * settings.noise
+    )
     return tf.clip_by_value(changed + grain, 0.0, 1.0)
 
 
@@ -87,7 +103,9 @@ def _other_rims(images: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
     in training data.
     """
     count, side = tf.shape(images)[0], tf.shape(images)[1]
-    widths = tf.random.stateless_uniform([4, count, 1], tf.convert_to_tensor(seed) + 2, *RIM) * tf.cast(side, tf.float32)
+    widths = tf.random.stateless_uniform(
+        [4, count, 1], tf.convert_to_tensor(seed) + 2, *RIM
+    ) * tf.cast(side, tf.float32)
     chosen = tf.random.stateless_uniform([count, 1, 1], tf.convert_to_tensor(seed) + 3) < share
     last = tf.cast(side, tf.float32)
     place = tf.range(last)[None]
@@ -107,7 +125,9 @@ def _sharpness(images: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
     line = tf.constant([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0
     bordered = tf.pad(images, [[0, 0], [2, 2], [2, 2], [0, 0]], "REFLECT")
     rows = tf.nn.conv2d(bordered, line[:, None, None, None], 1, "VALID")
-    return images + _each(amount) * (tf.nn.conv2d(rows, line[None, :, None, None], 1, "VALID") - images)
+    return images + _each(amount) * (
+        tf.nn.conv2d(rows, line[None, :, None, None], 1, "VALID") - images
+    )
 
 
 def _exposure(images: tf.Tensor, amount: dict[str, tf.Tensor], settings: Augmentation) -> tf.Tensor:

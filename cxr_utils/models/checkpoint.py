@@ -70,8 +70,19 @@ class Progress:
         Arithmetic of the training, noted in the checkpoint.
     """
 
-    def __init__(self, model: keras.Model, variables: list[tf.Variable], checkpoint: Checkpoint | None, precision: str = "float32") -> None:
-        self.model, self.variables, self.checkpoint, self.precision = model, variables, checkpoint, precision
+    def __init__(
+        self,
+        model: keras.Model,
+        variables: list[tf.Variable],
+        checkpoint: Checkpoint | None,
+        precision: str = "float32",
+    ) -> None:
+        self.model, self.variables, self.checkpoint, self.precision = (
+            model,
+            variables,
+            checkpoint,
+            precision,
+        )
         self.kept: list[np.ndarray] = model.get_weights()
         self.rows: list[dict[str, float]] = []
         self.head: dict[str, Any] | None = None
@@ -101,4 +112,6 @@ class Progress:
             self.kept = self.model.get_weights()
         if self.checkpoint:
             arrays = [variable.numpy() for variable in self.variables] + self.kept
-            self.checkpoint.save(arrays, {"rows": self.rows, "head": self.head, "precision": self.precision})
+            self.checkpoint.save(
+                arrays, {"rows": self.rows, "head": self.head, "precision": self.precision}
+            )

@@ -55,7 +55,10 @@ def modules_behind(module: str) -> list[str]:
 
 
 # As they are when a process begins, not when it asks: what is edited while a notebook runs is not what it imported.
-SOURCES = {module: sha256_of(paths.PACKAGE / f"{module}.py") for module in modules_behind("models/training")}
+SOURCES = {
+    module: sha256_of(paths.PACKAGE / f"{module}.py")
+    for module in modules_behind("models/training")
+}
 
 
 def training_key(name: str, params: Params, manifest: str, start: str) -> str:
@@ -99,4 +102,8 @@ def is_trained(name: str, params: Params, manifest: str, run: paths.RunFolder) -
     if asked not in ("auto", "imagenet", "none"):
         start = sha256_of(settings.weights_file)
     same = card.get("training_key") == training_key(name, params, manifest, start)
-    return same and isinstance(card.get("history"), list) and card.get("sha256") == sha256_of(run.model(name))
+    return (
+        same
+        and isinstance(card.get("history"), list)
+        and card.get("sha256") == sha256_of(run.model(name))
+    )

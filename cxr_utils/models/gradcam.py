@@ -16,7 +16,10 @@ from .augmentation import to_float
 from .weights import backbone_of
 
 LEAST_MAP = 6  # a coarser map says little of where
-NO_MAPS = (keras.layers.InputLayer, keras.layers.ZeroPadding2D)  # an image, and a map with a rim of nothing
+NO_MAPS = (
+    keras.layers.InputLayer,
+    keras.layers.ZeroPadding2D,
+)  # an image, and a map with a rim of nothing
 BATCH = 32
 DEALS = 100  # of maps to other cases
 
@@ -51,7 +54,11 @@ def explain(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
 
 def _maps_and_logit(model: keras.Model) -> keras.Model:
     """Return a model that gives the maps of `stage` beside the logit."""
-    inner = backbone_of(model) if any(isinstance(layer, keras.Model) for layer in model.layers) else model
+    inner = (
+        backbone_of(model)
+        if any(isinstance(layer, keras.Model) for layer in model.layers)
+        else model
+    )
     maps = stage(inner).output
     if inner is model:
         return keras.Model(model.input, [maps, model.output])
@@ -68,7 +75,9 @@ def stage(model: keras.Model) -> keras.Operation:
     A layer inside one branch of a residual block would tell a part of the story only; it is taken where a
     network has no other map of that size. Where no map is that large, it is the largest one's.
     """
-    steps = model.operations  # in the order of the graph, so the last that is seen to take a map is the last use of it
+    steps = (
+        model.operations
+    )  # in the order of the graph, so the last that is seen to take a map is the last use of it
     made_by = {id(step.output): place for place, step in enumerate(steps)}
     last_use = list(range(len(steps)))
     for place, step in enumerate(steps):
@@ -137,7 +146,9 @@ def check_on_phantom(model: keras.Model, data: XRays, called: np.ndarray) -> Che
         None where the images come without masks, or none was found.
     """
     test = data.folds["test"]
-    outlined = np.array([phantom.mask_of(data.source.root, name).is_file() for name in test.files["path"]])
+    outlined = np.array(
+        [phantom.mask_of(data.source.root, name).is_file() for name in test.files["path"]]
+    )
     rows = np.flatnonzero((test.files["subtype"] == "bacteria").to_numpy() & outlined & called)
     if not len(rows):
         return None

@@ -87,10 +87,14 @@ def training_step(
         optimizer.apply(gradients, rate, number)
         return found
 
-    return tf.function(_shared(step, strategy) if strategy else step, autograph=False, jit_compile=False)
+    return tf.function(
+        _shared(step, strategy) if strategy else step, autograph=False, jit_compile=False
+    )
 
 
-def _shared(step: Callable[..., tf.Tensor], strategy: tf.distribute.Strategy) -> Callable[..., tf.Tensor]:
+def _shared(
+    step: Callable[..., tf.Tensor], strategy: tf.distribute.Strategy
+) -> Callable[..., tf.Tensor]:
     """Return a step in which each device takes its part of the batch, with a seed of its own."""
 
     def run(pixels, labels, rate, seed, number):
@@ -98,14 +102,24 @@ def _shared(step: Callable[..., tf.Tensor], strategy: tf.distribute.Strategy) ->
             index = tf.distribute.get_replica_context().replica_id_in_sync_group
             images = tf.shape(labels)[0] // strategy.num_replicas_in_sync
             mine = slice(index * images, (index + 1) * images)
-            return step(pixels[mine], labels[mine], rate, seed + tf.stack([0, index * PARTS_APART]), number)
+            return step(
+                pixels[mine], labels[mine], rate, seed + tf.stack([0, index * PARTS_APART]), number
+            )
 
         return strategy.reduce("MEAN", strategy.run(part), axis=None)
 
     return run
 
 
-def run_epoch(step: Callable[..., tf.Tensor], train: Fold, batch_size: int, rates: np.ndarray, seed: int, epoch: int, after=None) -> float:
+def run_epoch(
+    step: Callable[..., tf.Tensor],
+    train: Fold,
+    batch_size: int,
+    rates: np.ndarray,
+    seed: int,
+    epoch: int,
+    after=None,
+) -> float:
     """Run one pass over shuffled full batches and return the mean loss.
 
     Parameters
@@ -132,7 +146,15 @@ def run_epoch(step: Callable[..., tf.Tensor], train: Fold, batch_size: int, rate
         number = epoch * len(rates) + index
         labels = tf.constant(train.labels[rows], tf.float32)
         seeds = tf.constant([seed, number], tf.int32)
-        losses.append(step(tf.constant(train.pixels[rows]), labels, tf.constant(rate), seeds, tf.constant(float(number))))
+        losses.append(
+            step(
+                tf.constant(train.pixels[rows]),
+                labels,
+                tf.constant(rate),
+                seeds,
+                tf.constant(float(number)),
+            )
+        )
         if after:
             after(number)
     return float(np.mean([float(loss) for loss in losses]))

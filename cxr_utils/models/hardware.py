@@ -25,7 +25,9 @@ FLAGS = ("avx512_bf16", "amx_bf16")
 def devices(strategy: str) -> list[str]:
     """Return the devices that share each batch: every GPU for ``auto``, else one of them, or the CPU."""
     found = [device.name for device in tf.config.list_logical_devices("GPU")]
-    return (found if strategy == "auto" else found[:1]) or [tf.config.list_logical_devices("CPU")[0].name]
+    return (found if strategy == "auto" else found[:1]) or [
+        tf.config.list_logical_devices("CPU")[0].name
+    ]
 
 
 def precision(asked: str) -> str:
@@ -34,7 +36,9 @@ def precision(asked: str) -> str:
         return asked
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
-        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        capability = tf.config.experimental.get_device_details(gpus[0]).get(
+            "compute_capability", (0, 0)
+        )
         return "bfloat16" if tuple(capability) >= (8, 0) else "float32"
     return "bfloat16" if _bfloat16_pays() else "float32"
 
@@ -48,7 +52,9 @@ def _bfloat16_pays() -> bool:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return False
-    processor = " ".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+    processor = " ".join(
+        sorted({line for line in lines if line.startswith(("model name", "flags"))})
+    )
     if not any(flag in processor for flag in FLAGS):
         return False
     kept = paths.cache_folder() / "bfloat16.json"
@@ -69,8 +75,13 @@ def _speed_of(kind: tf.DType, repeats: int = 7) -> float:
     def step():
         with tf.GradientTape() as tape:
             tape.watch(images)
-            found = tf.reduce_sum(tf.cast(tf.nn.conv2d(images, tf.cast(kernel, kind), 1, "SAME"), tf.float32))
-        return [tf.reduce_sum(tf.cast(gradient, tf.float32)) for gradient in tape.gradient(found, [kernel, images])]
+            found = tf.reduce_sum(
+                tf.cast(tf.nn.conv2d(images, tf.cast(kernel, kind), 1, "SAME"), tf.float32)
+            )
+        return [
+            tf.reduce_sum(tf.cast(gradient, tf.float32))
+            for gradient in tape.gradient(found, [kernel, images])
+        ]
 
     seconds = []
     for _ in range(repeats + 1):
@@ -97,7 +108,9 @@ def check_memory(network: keras.Model, batch_size: int, used: Sequence[str]) -> 
     """
     if any("GPU" in device for device in used):
         return
-    maps = sum(math.prod(layer.output.shape[1:]) for layer in leaves(network) if hasattr(layer, "kernel"))
+    maps = sum(
+        math.prod(layer.output.shape[1:]) for layer in leaves(network) if hasattr(layer, "kernel")
+    )
     needed = (4 if network.compute_dtype == "float32" else 2) * batch_size * maps
     free = psutil.virtual_memory().available
     if needed > free:

@@ -9,7 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 FIRST_SCALE, STEPS_TO_DOUBLE = 2.0**12, 500  # of the loss in float16
-AVERAGED_EVERY = 4  # steps: often enough for a decay over hundreds of steps, at a quarter of the cost
+AVERAGED_EVERY = (
+    4  # steps: often enough for a decay over hundreds of steps, at a quarter of the cost
+)
 
 
 def learning_rates(peak: float, epochs: int, steps: int, warmup_epochs: float) -> np.ndarray:
@@ -51,7 +53,12 @@ class AdamW:
     BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
     scale = 1.0  # of the loss
 
-    def __init__(self, variables: list[tf.Variable], weight_decay: float, shares: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        variables: list[tf.Variable],
+        weight_decay: float,
+        shares: Sequence[float] | None = None,
+    ) -> None:
         self.variables, self.weight_decay = variables, weight_decay
         self.shares = shares or [1.0] * len(variables)
         self.means = [tf.Variable(tf.zeros(variable.shape)) for variable in variables]
@@ -64,13 +71,24 @@ class AdamW:
 
     def apply(self, gradients: list[tf.Tensor], rate: tf.Tensor, number: tf.Tensor) -> None:
         """Move each weight against its gradient, at a learning rate, in a step of the given number from 0."""
-        powers = {"beta1_power": self.BETA1 ** (number + 1.0), "beta2_power": self.BETA2 ** (number + 1.0)}
+        powers = {
+            "beta1_power": self.BETA1 ** (number + 1.0),
+            "beta2_power": self.BETA2 ** (number + 1.0),
+        }
         constants = {"beta1": self.BETA1, "beta2": self.BETA2, "epsilon": self.EPSILON}
-        for variable, mean, square, gradient, share in zip(self.variables, self.means, self.squares, gradients, self.shares, strict=True):
+        for variable, mean, square, gradient, share in zip(
+            self.variables, self.means, self.squares, gradients, self.shares, strict=True
+        ):
             if self.weight_decay and variable.shape.rank > 1:
                 put(variable, variable * (1.0 - share * rate * self.weight_decay))
             tf.raw_ops.ResourceApplyAdam(
-                var=variable.handle, m=mean.handle, v=square.handle, lr=share * rate, grad=gradient, **powers, **constants
+                var=variable.handle,
+                m=mean.handle,
+                v=square.handle,
+                lr=share * rate,
+                grad=gradient,
+                **powers,
+                **constants,
             )
 
 
@@ -98,7 +116,9 @@ class LossScale:
     def apply(self, gradients: list[tf.Tensor], rate: tf.Tensor, number: tf.Tensor) -> None:
         """Move the weights by gradients of a scaled loss, or leave them where one overflowed."""
         gradients = [gradient / self.scale for gradient in gradients]
-        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+        finite = tf.reduce_all(
+            [tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients]
+        )
 
         def move():
             self.optimizer.apply(gradients, rate, number)
@@ -131,7 +151,9 @@ class Average:
     def follow(self, number: int) -> None:
         """Take in the weights after a step of the given number from 0."""
         if number % AVERAGED_EVERY == 0:
-            self._move(tf.constant(1.0 - min(self.decay, (1 + number) / (10 + number)) ** AVERAGED_EVERY))
+            self._move(
+                tf.constant(1.0 - min(self.decay, (1 + number) / (10 + number)) ** AVERAGED_EVERY)
+            )
 
     @tf.function(autograph=False)
     def _move(self, share: tf.Tensor) -> None:

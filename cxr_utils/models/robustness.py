@@ -25,7 +25,16 @@ from .augmentation import DRAWS, change, to_float
 
 # Fixed, and of the order of the default augmentation's largest changes: as far as it goes (stretch), or up to twice as far.
 STRENGTH = Augmentation(
-    flip=False, rotation=12.0, shift=0.08, zoom=0.2, stretch=0.35, brightness=0.15, contrast=0.3, gamma=0.5, sharpness=1.0, noise=0.05
+    flip=False,
+    rotation=12.0,
+    shift=0.08,
+    zoom=0.2,
+    stretch=0.35,
+    brightness=0.15,
+    contrast=0.3,
+    gamma=0.5,
+    sharpness=1.0,
+    noise=0.05,
 )
 SHIFTS = {
     "as it is": (),
@@ -86,14 +95,18 @@ def with_other_rim(fold: Fold, rows: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(len(fold))
     donors = np.empty(len(fold), np.int64)
     for label in (0, 1):
-        donors[fold.labels == label] = rng.choice(np.flatnonzero(fold.labels != label), int((fold.labels == label).sum()))
+        donors[fold.labels == label] = rng.choice(
+            np.flatnonzero(fold.labels != label), int((fold.labels == label).sum())
+        )
     images, size = fold.pixels[donors[rows]].copy(), fold.pixels.shape[1]
     inner = slice(round(RIM * size), size - round(RIM * size))
     images[:, inner, inner] = fold.pixels[rows][:, inner, inner]
     return images
 
 
-def logits(model: keras.Model, fold: Fold, rows: np.ndarray, shift: str, flips: bool = False) -> np.ndarray:
+def logits(
+    model: keras.Model, fold: Fold, rows: np.ndarray, shift: str, flips: bool = False
+) -> np.ndarray:
     """Return a model's logits of some images of a fold under one shift; float64, shape (len(rows),)."""
     pixels = with_other_rim(fold, rows) if shift == "other rim" else fold.pixels[rows]
     return networks.logits(model, pixels, partial(shifted, shift=shift), flips)
@@ -126,7 +139,13 @@ def log_loss(logit: np.ndarray, labels: np.ndarray) -> float:
 
 
 def table(
-    model: keras.Model, fold: Fold, temperature: float, threshold: float, seed: int, images: int = TABLE_IMAGES, flips: bool = False
+    model: keras.Model,
+    fold: Fold,
+    temperature: float,
+    threshold: float,
+    seed: int,
+    images: int = TABLE_IMAGES,
+    flips: bool = False,
 ) -> pd.DataFrame:
     """Return how a model does under each shift, on up to so many images of a fold that are drawn at random.
 
@@ -141,5 +160,15 @@ def table(
         logit = logits(model, fold, chosen, shift, flips) / temperature
         called = expit(logit) >= threshold
         of_ranks = [log_loss(logit, fold.labels[chosen]), roc_auc_score(sick, logit)]
-        rows.append([shift, *of_ranks, (called == sick).mean(), called[sick].mean(), (~called[~sick]).mean()])
-    return pd.DataFrame(rows, columns=["shift", "log loss", "AUROC", "accuracy", "sensitivity", "specificity"])
+        rows.append(
+            [
+                shift,
+                *of_ranks,
+                (called == sick).mean(),
+                called[sick].mean(),
+                (~called[~sick]).mean(),
+            ]
+        )
+    return pd.DataFrame(
+        rows, columns=["shift", "log loss", "AUROC", "accuracy", "sensitivity", "specificity"]
+    )

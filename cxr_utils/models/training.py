@@ -48,7 +48,9 @@ class Trained:
     card: dict
 
 
-def fit_or_load(name: str, params: Params, digest: str, parts: dict[str, Fold], run: paths.RunFolder) -> Trained:
+def fit_or_load(
+    name: str, params: Params, digest: str, parts: dict[str, Fold], run: paths.RunFolder
+) -> Trained:
     """Train a model, or load it where the same training was done before in this run folder.
 
     Parameters
@@ -79,13 +81,20 @@ def fit_or_load(name: str, params: Params, digest: str, parts: dict[str, Fold], 
     if fingerprint.is_trained(name, params, digest, run):
         card = read_json(card_file)
         print(f"{name}: loaded, trained before with the same data, parameters and code")
-        return Trained(keras.models.load_model(model_file, compile=False, safe_mode=True), pd.DataFrame(card["history"]), card)
+        return Trained(
+            keras.models.load_model(model_file, compile=False, safe_mode=True),
+            pd.DataFrame(card["history"]),
+            card,
+        )
     start = weights.find(getattr(params, name))
     key = fingerprint.training_key(name, params, digest, start.digest)
     card_file.unlink(missing_ok=True)
     checkpoint = Checkpoint(run.checkpoint(name), key)
     trained = fit(getattr(params, name), params.augmentation, params.seed, parts, start, checkpoint)
-    versions = {"python": platform.python_version(), **fingerprint.versions(fingerprint.TRAINING_LIBRARIES)}
+    versions = {
+        "python": platform.python_version(),
+        **fingerprint.versions(fingerprint.TRAINING_LIBRARIES),
+    }
     card = {
         "model": name,
         "training_key": key,
@@ -143,17 +152,29 @@ def fit(
     if settings.precision != "auto":
         return _fit(settings, augmentation, seed, parts, start, checkpoint)
     # A training that has fallen back to float32 and was stopped then goes on in float32.
-    precision = (checkpoint.notes().get("precision") if checkpoint else None) or hardware.precision("auto")
+    precision = (checkpoint.notes().get("precision") if checkpoint else None) or hardware.precision(
+        "auto"
+    )
     fixed = settings.model_copy(update={"precision": precision})
     try:
         return _fit(fixed, augmentation, seed, parts, start, checkpoint)
     except FloatingPointError as error:
         if precision == "float32":
             raise
-        print(f"in {precision} {str(error).split(';')[0]}: the training starts again in float32", flush=True)
+        print(
+            f"in {precision} {str(error).split(';')[0]}: the training starts again in float32",
+            flush=True,
+        )
         if checkpoint:
             checkpoint.discard()
-    trained = _fit(fixed.model_copy(update={"precision": "float32"}), augmentation, seed, parts, start, checkpoint)
+    trained = _fit(
+        fixed.model_copy(update={"precision": "float32"}),
+        augmentation,
+        seed,
+        parts,
+        start,
+        checkpoint,
+    )
     return replace(trained, card=trained.card | {"fell_back_from": precision})
 
 
@@ -168,7 +189,9 @@ def _fit(
     """Train in the precision that `settings` names; see `fit`."""
     train, chosen = parts["train"], parts[chosen_on(parts)]
     if len(train) < settings.batch_size:
-        raise UsageError(f"batch_size = {settings.batch_size}: there are only {len(train)} training images; take a smaller batch")
+        raise UsageError(
+            f"batch_size = {settings.batch_size}: there are only {len(train)} training images; take a smaller batch"
+        )
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
     file, origin = start
@@ -180,7 +203,10 @@ def _fit(
         flush=True,
     )
     if progress.rows:
-        print(f"going on after epoch {len(progress.rows)}, where this training was stopped before", flush=True)
+        print(
+            f"going on after epoch {len(progress.rows)}, where this training was stopped before",
+            flush=True,
+        )
     elif file and isinstance(settings, Resnet50v2) and settings.head_epochs:
         progress.head = transfer.train_head(made.model, settings, train, chosen, made.loss, seed)
         if not math.isfinite(progress.head["validation_loss"]):
@@ -188,7 +214,10 @@ def _fit(
                 f"the loss of the head alone is not finite; take a smaller learning_rate than {settings.learning_rate}"
             )
         made.network.set_weights(made.model.get_weights())
-        print(f"head alone: validation loss {progress.head['validation_loss']:.4f} after {settings.head_epochs} epochs", flush=True)
+        print(
+            f"head alone: validation loss {progress.head['validation_loss']:.4f} after {settings.head_epochs} epochs",
+            flush=True,
+        )
     for epoch in range(len(progress.rows), made.epochs):
         if progress.waited >= settings.patience:
             print(f"stopped: no better epoch for {settings.patience}", flush=True)
@@ -230,13 +259,21 @@ class _Prepared:
     def variables(self) -> list[tf.Variable]:
         """All that changes in training; beside the weights these are the seeds of dropout and what the optimizer keeps."""
         averaged = self.average.state if self.average else []
-        return [variable.value for variable in self.network.variables] + self.optimizer.state + averaged
+        return (
+            [variable.value for variable in self.network.variables]
+            + self.optimizer.state
+            + averaged
+        )
 
 
-def _prepare(settings: AnyModel, augmentation: Augmentation, train: Fold, file: Path | None) -> _Prepared:
+def _prepare(
+    settings: AnyModel, augmentation: Augmentation, train: Fold, file: Path | None
+) -> _Prepared:
     precision, devices = hardware.precision(settings.precision), hardware.devices(settings.strategy)
     if settings.batch_size % len(devices):
-        raise UsageError(f"batch_size = {settings.batch_size}: {len(devices)} devices cannot share it evenly; take a multiple")
+        raise UsageError(
+            f"batch_size = {settings.batch_size}: {len(devices)} devices cannot share it evenly; take a multiple"
+        )
     strategy = tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else None
     steps = len(train) // settings.batch_size
     with strategy.scope() if strategy else contextlib.nullcontext():
@@ -244,10 +281,16 @@ def _prepare(settings: AnyModel, augmentation: Augmentation, train: Fold, file: 
         hardware.check_memory(network, settings.batch_size, devices)
         if file and isinstance(settings, Resnet50v2):
             weights.put(weights.backbone_of(network), settings.backbone, file)
-            epochs, peak, shares = settings.tuning_epochs, settings.tuning_rate, transfer.shares(network, settings.early_rate)
+            epochs, peak, shares = (
+                settings.tuning_epochs,
+                settings.tuning_rate,
+                transfer.shares(network, settings.early_rate),
+            )
         else:
             epochs, peak, shares = settings.epochs, settings.learning_rate, None
-        plain = AdamW([weight.value for weight in network.trainable_variables], settings.weight_decay, shares)
+        plain = AdamW(
+            [weight.value for weight in network.trainable_variables], settings.weight_decay, shares
+        )
         optimizer = LossScale(plain) if precision == "float16" else plain
         loss = Loss.of(settings, train.labels)
         step = training_step(network, optimizer, augmentation, loss, strategy)
@@ -268,25 +311,52 @@ def _prepare(settings: AnyModel, augmentation: Augmentation, train: Fold, file: 
     )
 
 
-def _run_epoch(made: _Prepared, batch_size: int, parts: dict[str, Fold], seed: int, epoch: int) -> dict[str, float]:
+def _run_epoch(
+    made: _Prepared, batch_size: int, parts: dict[str, Fold], seed: int, epoch: int
+) -> dict[str, float]:
     """Train for an epoch, hand the weights (or their average) to the model that is kept, and validate it."""
     started = time.perf_counter()
     rates = made.rates[epoch * made.steps : (epoch + 1) * made.steps]
     try:
-        loss = run_epoch(made.step, parts["train"], batch_size, rates, seed, epoch, made.average.follow if made.average else None)
+        loss = run_epoch(
+            made.step,
+            parts["train"],
+            batch_size,
+            rates,
+            seed,
+            epoch,
+            made.average.follow if made.average else None,
+        )
     except (tf.errors.ResourceExhaustedError, MemoryError):
-        raise UsageError(f"batch_size = {batch_size}: a step does not fit into memory; take a smaller one") from None
+        raise UsageError(
+            f"batch_size = {batch_size}: a step does not fit into memory; take a smaller one"
+        ) from None
     made.model.set_weights(made.average.weights() if made.average else made.network.get_weights())
     found = _validate(made.model, parts)
     if not math.isfinite(loss + sum(found.values())):
-        raise FloatingPointError(f"the loss is {loss} in epoch {epoch + 1}; take a smaller {made.rate_name} than {made.rates.max():g}")
-    return {"epoch": epoch + 1, "loss": loss, **found, "learning_rate": float(rates[-1]), "seconds": time.perf_counter() - started}
+        raise FloatingPointError(
+            f"the loss is {loss} in epoch {epoch + 1}; take a smaller {made.rate_name} than {made.rates.max():g}"
+        )
+    return {
+        "epoch": epoch + 1,
+        "loss": loss,
+        **found,
+        "learning_rate": float(rates[-1]),
+        "seconds": time.perf_counter() - started,
+    }
 
 
 def _report(row: dict[str, float], epochs: int) -> None:
-    losses = [f"{name.replace('_', ' ')} {row[name]:.4f}" for name in ("loss", "validation_loss", "stress_loss") if name in row]
+    losses = [
+        f"{name.replace('_', ' ')} {row[name]:.4f}"
+        for name in ("loss", "validation_loss", "stress_loss")
+        if name in row
+    ]
     accuracy = f"validation accuracy {row['validation_accuracy']:.4f}"
-    print(f"epoch {row['epoch']}/{epochs}: {', '.join(losses)}, {accuracy}, {row['seconds']:.0f} s", flush=True)
+    print(
+        f"epoch {row['epoch']}/{epochs}: {', '.join(losses)}, {accuracy}, {row['seconds']:.0f} s",
+        flush=True,
+    )
 
 
 def _validate(model: keras.Model, parts: dict[str, Fold]) -> dict[str, float]:
@@ -295,10 +365,18 @@ def _validate(model: keras.Model, parts: dict[str, Fold]) -> dict[str, float]:
     found = networks.logits(model, chosen.pixels)
     losses = {"validation_loss": robustness.log_loss(found, chosen.labels)}
     if "validation" in parts:
-        losses["stress_loss"] = robustness.log_loss(robustness.mixed_logits(model, chosen), chosen.labels)
+        losses["stress_loss"] = robustness.log_loss(
+            robustness.mixed_logits(model, chosen), chosen.labels
+        )
     return losses | {"validation_accuracy": float(np.mean((found >= 0) == chosen.labels))}
 
 
-def score_folds(model: keras.Model, folds: dict[str, Fold], flips: bool = False) -> dict[str, np.ndarray]:
+def score_folds(
+    model: keras.Model, folds: dict[str, Fold], flips: bool = False
+) -> dict[str, np.ndarray]:
     """Return the logits of every fold that is scored (all but ``train``), with test-time flips or without."""
-    return {name: networks.logits(model, folds[name].pixels, flips=flips) for name in SCORED_FOLDS if name in folds}
+    return {
+        name: networks.logits(model, folds[name].pixels, flips=flips)
+        for name in SCORED_FOLDS
+        if name in folds
+    }

@@ -27,9 +27,16 @@ def shares(network: keras.Model, early_rate: float) -> list[float]:
     layers see edges and textures that serve X-rays as well (Howard and Ruder 2018, arXiv:1801.06146).
     """
     rising = [layer for layer in backbone_of(network).layers if layer.trainable_variables]
-    depth = {id(weight): index for index, layer in enumerate(rising) for weight in layer.trainable_variables}
+    depth = {
+        id(weight): index
+        for index, layer in enumerate(rising)
+        for weight in layer.trainable_variables
+    }
     last = max(len(rising) - 1, 1)
-    return [early_rate ** (1 - depth[id(weight)] / last) if id(weight) in depth else 1.0 for weight in network.trainable_variables]
+    return [
+        early_rate ** (1 - depth[id(weight)] / last) if id(weight) in depth else 1.0
+        for weight in network.trainable_variables
+    ]
 
 
 def features(model: keras.Model, pixels) -> np.ndarray:
@@ -38,7 +45,9 @@ def features(model: keras.Model, pixels) -> np.ndarray:
     return networks.apply(pooled, pixels)
 
 
-def train_head(model: keras.Model, settings: Resnet50v2, train: Fold, validation: Fold, loss: Loss, seed: int) -> dict[str, Any]:
+def train_head(
+    model: keras.Model, settings: Resnet50v2, train: Fold, validation: Fold, loss: Loss, seed: int
+) -> dict[str, Any]:
     """Train the last layer alone, on the pooled features of the images as they are.
 
     The backbone does not change meanwhile, so that its features are computed once and an epoch takes a
@@ -67,17 +76,29 @@ def train_head(model: keras.Model, settings: Resnet50v2, train: Fold, validation
     computed = time.perf_counter()
     step = head_step(model, settings, loss)
     steps = max(1, len(train) // HEAD_BATCH)
-    rates = learning_rates(settings.learning_rate, settings.head_epochs, steps, settings.warmup_epochs)
+    rates = learning_rates(
+        settings.learning_rate, settings.head_epochs, steps, settings.warmup_epochs
+    )
     for epoch in range(settings.head_epochs):
         order = np.random.default_rng([seed, 5, epoch]).permutation(len(train))
         for index in range(steps):
-            rows, number = order[index * HEAD_BATCH : (index + 1) * HEAD_BATCH], epoch * steps + index
+            rows, number = (
+                order[index * HEAD_BATCH : (index + 1) * HEAD_BATCH],
+                epoch * steps + index,
+            )
             labels = tf.constant(train.labels[rows], tf.float32)
-            step(tf.constant(found[rows]), labels, tf.constant(rates[number]), tf.constant(float(number)))
+            step(
+                tf.constant(found[rows]),
+                labels,
+                tf.constant(rates[number]),
+                tf.constant(float(number)),
+            )
     trained = time.perf_counter()
     return {
         "epochs": settings.head_epochs,
-        "validation_loss": robustness.log_loss(networks.logits(model, validation.pixels), validation.labels),
+        "validation_loss": robustness.log_loss(
+            networks.logits(model, validation.pixels), validation.labels
+        ),
         "features_seconds": computed - started,
         "epoch_seconds": (trained - computed) / max(settings.head_epochs, 1),
     }

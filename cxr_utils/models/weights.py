@@ -28,13 +28,41 @@ PUBLISHED = {
     "VGG19": ("vgg19", f"vgg19{KERNELS}", "253f8cb515780f3b799900260a226db6"),
     "Xception": ("xception", f"xception{KERNELS}", "b0042744bf5b25fce3cb969f33bebb97"),
     "InceptionV3": ("inception_v3", f"inception_v3{KERNELS}", "bcbd6486424b2319ff4ef7d526e38f63"),
-    "InceptionResNetV2": ("inception_resnet_v2", f"inception_resnet_v2{KERNELS}", "d19885ff4a710c122648d3b5c3b684e4"),
-    "EfficientNetV2B0": ("efficientnet_v2", "efficientnetv2-b0_notop.h5", "893217f2bb855e2983157299931e43ff"),
-    "EfficientNetV2B1": ("efficientnet_v2", "efficientnetv2-b1_notop.h5", "0e80663031ca32d657f9caa404b6ec37"),
-    "EfficientNetV2B2": ("efficientnet_v2", "efficientnetv2-b2_notop.h5", "1dfe2e7a5d45b6632553a8961ea609eb"),
-    "EfficientNetV2B3": ("efficientnet_v2", "efficientnetv2-b3_notop.h5", "f6abf7b5849ac99a89b50dd3fd532856"),
-    "EfficientNetV2S": ("efficientnet_v2", "efficientnetv2-s_notop.h5", "af0682fb74e8c54910f2d4393339c070"),
-    "ConvNeXtTiny": ("convnext", "convnext_tiny_notop.h5", "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1"),
+    "InceptionResNetV2": (
+        "inception_resnet_v2",
+        f"inception_resnet_v2{KERNELS}",
+        "d19885ff4a710c122648d3b5c3b684e4",
+    ),
+    "EfficientNetV2B0": (
+        "efficientnet_v2",
+        "efficientnetv2-b0_notop.h5",
+        "893217f2bb855e2983157299931e43ff",
+    ),
+    "EfficientNetV2B1": (
+        "efficientnet_v2",
+        "efficientnetv2-b1_notop.h5",
+        "0e80663031ca32d657f9caa404b6ec37",
+    ),
+    "EfficientNetV2B2": (
+        "efficientnet_v2",
+        "efficientnetv2-b2_notop.h5",
+        "1dfe2e7a5d45b6632553a8961ea609eb",
+    ),
+    "EfficientNetV2B3": (
+        "efficientnet_v2",
+        "efficientnetv2-b3_notop.h5",
+        "f6abf7b5849ac99a89b50dd3fd532856",
+    ),
+    "EfficientNetV2S": (
+        "efficientnet_v2",
+        "efficientnetv2-s_notop.h5",
+        "af0682fb74e8c54910f2d4393339c070",
+    ),
+    "ConvNeXtTiny": (
+        "convnext",
+        "convnext_tiny_notop.h5",
+        "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
+    ),
 }
 HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of each file in that format
 MEGABYTES = 300  # of room that the largest of them needs
@@ -95,7 +123,12 @@ def fetch(backbone: str, address: str) -> Path:
             f"no ImageNet weights with a checksum are known for {backbone}; save some to a file and set resnet50v2.weights to it"
         )
     folder, name, checksum = PUBLISHED[backbone]
-    return files.fetch(f"{address.rstrip('/')}/{folder}/{name}", checksum, paths.cache_folder() / "weights" / name, MEGABYTES)
+    return files.fetch(
+        f"{address.rstrip('/')}/{folder}/{name}",
+        checksum,
+        paths.cache_folder() / "weights" / name,
+        MEGABYTES,
+    )
 
 
 def put(network: keras.Model, backbone: str, file: Path) -> None:
@@ -113,11 +146,15 @@ def put(network: keras.Model, backbone: str, file: Path) -> None:
 def check_file(file: Path) -> None:
     """Raise UsageError where a file is not one of weights: known at once, without building a network."""
     if not file.is_file():
-        raise UsageError(f"resnet50v2.weights {file}: there is no such file; give auto, imagenet, none or a weights file")
+        raise UsageError(
+            f"resnet50v2.weights {file}: there is no such file; give auto, imagenet, none or a weights file"
+        )
     with file.open("rb") as content:
         is_hdf5 = content.read(len(HDF5)) == HDF5
     if not (is_hdf5 and file.suffix == ".h5"):
-        raise UsageError(f"resnet50v2.weights {file}: not a weights file (HDF5, its name ending in .h5); save one by model.save_weights")
+        raise UsageError(
+            f"resnet50v2.weights {file}: not a weights file (HDF5, its name ending in .h5); save one by model.save_weights"
+        )
 
 
 def check(settings: Resnet50v2) -> None:
@@ -126,5 +163,7 @@ def check(settings: Resnet50v2) -> None:
 
     assert settings.weights_file
     side = settings.image_size
-    network = getattr(keras.applications, settings.backbone)(include_top=False, weights=None, input_shape=(side, side, 3))
+    network = getattr(keras.applications, settings.backbone)(
+        include_top=False, weights=None, input_shape=(side, side, 3)
+    )
     put(network, settings.backbone, settings.weights_file)

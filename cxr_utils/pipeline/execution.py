@@ -31,7 +31,9 @@ from ..files import NO_ROOM, part_of, put_in_place
 log = logging.getLogger(__name__)
 
 BAR = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed} gone, {remaining} to go{postfix}"
-EPOCH = 10  # an epoch of training takes about as long as this many cells, for what the bar says remains
+EPOCH = (
+    10  # an epoch of training takes about as long as this many cells, for what the bar says remains
+)
 
 
 class StepFailed(Exception):
@@ -61,13 +63,28 @@ class OwnInterpreterKernelManager(AsyncKernelManager):
     @property
     def kernel_spec(self) -> KernelSpec:
         """A specification that no folder of kernelspecs can change."""
-        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--IPKernelApp.capture_fd_output=False"]
-        return KernelSpec(argv=argv, display_name="Python 3", language="python", env={"TMPDIR": self._temporary})
+        argv = [
+            sys.executable,
+            "-m",
+            "ipykernel_launcher",
+            "-f",
+            "{connection_file}",
+            "--IPKernelApp.capture_fd_output=False",
+        ]
+        return KernelSpec(
+            argv=argv, display_name="Python 3", language="python", env={"TMPDIR": self._temporary}
+        )
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
-        files = [handler.baseFilename for handler in logging.getLogger("cxr_utils").handlers if isinstance(handler, logging.FileHandler)]
+        files = [
+            handler.baseFilename
+            for handler in logging.getLogger("cxr_utils").handlers
+            if isinstance(handler, logging.FileHandler)
+        ]
         with Path(files[0] if files else os.devnull).open("ab") as output:
-            await super()._async_launch_kernel(kernel_cmd, **kw | {"stdout": output, "stderr": output})
+            await super()._async_launch_kernel(
+                kernel_cmd, **kw | {"stdout": output, "stderr": output}
+            )
 
     def kill(self) -> None:
         """End the kernel's process, and what it started, at once; may be called from another thread."""
@@ -102,7 +119,14 @@ class _Watch:
     Whole lines that the notebook prints go to the log and the last one beside the bar; without a terminal they are printed.
     """
 
-    def __init__(self, step: str, bar: tqdm, manager: OwnInterpreterKernelManager, minutes: float, epochs: int) -> None:
+    def __init__(
+        self,
+        step: str,
+        bar: tqdm,
+        manager: OwnInterpreterKernelManager,
+        minutes: float,
+        epochs: int,
+    ) -> None:
         self.step, self.bar, self.manager, self.minutes = step, bar, manager, minutes
         self.rest, self.cell, self.late, self.epochs = "", 0, False, 0
         self._expect(epochs)
@@ -128,7 +152,10 @@ class _Watch:
         """Nothing is held back."""
 
     def _count_epochs(self, line: str) -> None:
-        announced, done = re.search(r", (\d+) epochs? of", line), re.match(r"going on after epoch (\d+)|epoch \d+/", line)
+        announced, done = (
+            re.search(r", (\d+) epochs? of", line),
+            re.match(r"going on after epoch (\d+)|epoch \d+/", line),
+        )
         if announced or ": loaded, trained before" in line:
             self._expect(int(announced[1]) if announced else 0)
         elif done:
@@ -143,8 +170,14 @@ class _Watch:
         if self.late:
             return f"was not done after {self.minutes:g} minutes", "--time-limit gives it more"
         if isinstance(error, CellTimeoutError):
-            return "was cut off, as its output did not arrive", "a machine with less to do is faster"
-        return "lost its kernel, perhaps for too little memory", "a smaller batch_size or image_size needs less"
+            return (
+                "was cut off, as its output did not arrive",
+                "a machine with less to do is faster",
+            )
+        return (
+            "lost its kernel, perhaps for too little memory",
+            "a smaller batch_size or image_size needs less",
+        )
 
     @contextlib.contextmanager
     def look(self) -> Iterator[None]:
@@ -155,7 +188,11 @@ class _Watch:
         def tick() -> None:
             while not over.wait(1):
                 self.bar.refresh()
-                if self.minutes and time.monotonic() - started > 60 * self.minutes and self.manager.has_kernel:
+                if (
+                    self.minutes
+                    and time.monotonic() - started > 60 * self.minutes
+                    and self.manager.has_kernel
+                ):
                     self.late = True
                     self.manager.kill()
                     return
@@ -169,7 +206,9 @@ class _Watch:
             ticking.join()
 
 
-def execute(step: str, parameters: dict[str, Any], target: Path, temporary: Path, minutes: float = 0) -> None:
+def execute(
+    step: str, parameters: dict[str, Any], target: Path, temporary: Path, minutes: float = 0
+) -> None:
     """Run the notebook of a step.
 
     Parameters
@@ -205,10 +244,17 @@ def execute(step: str, parameters: dict[str, Any], target: Path, temporary: Path
         except PapermillExecutionError as error:
             log.error("%s failed\n%s", step, error)
             raise StepFailed(_failing_cell(step, error)) from error
-        except (DeadKernelError, CellTimeoutError, RuntimeError, TimeoutError) as error:  # the last two while a kernel starts
+        except (
+            DeadKernelError,
+            CellTimeoutError,
+            RuntimeError,
+            TimeoutError,
+        ) as error:  # the last two while a kernel starts
             log.exception("%s failed", step)
             broken, remedy = watch.what_ended(error)
-            raise StepFailed(f"{step}: cell {watch.cell + 1} {broken}; {remedy}, and the same command resumes the run") from error
+            raise StepFailed(
+                f"{step}: cell {watch.cell + 1} {broken}; {remedy}, and the same command resumes the run"
+            ) from error
         except BaseException:
             broken = "was interrupted"
             raise
@@ -221,7 +267,13 @@ def execute(step: str, parameters: dict[str, Any], target: Path, temporary: Path
         print(f"{step}: done in {time.perf_counter() - started:.0f} s", flush=True)
 
 
-def _run(step: str, part: Path, parameters: dict[str, Any], manager: OwnInterpreterKernelManager, watch: _Watch) -> None:
+def _run(
+    step: str,
+    part: Path,
+    parameters: dict[str, Any],
+    manager: OwnInterpreterKernelManager,
+    watch: _Watch,
+) -> None:
     papermill.execute_notebook(
         _plain(paths.NOTEBOOKS / f"{step}.ipynb"),
         _plain(part),
@@ -245,8 +297,14 @@ def _keep(part: Path, target: Path, cell: int, broken: str) -> None:
     try:
         notebook = nbformat.read(part, as_version=4)
         if broken:
-            mark = nbformat.v4.new_output("error", ename="Stopped here", evalue=broken, traceback=[f"This cell {broken}."])
-            place = next(number for number, found in enumerate(notebook.cells) if number >= cell and found.cell_type == "code")
+            mark = nbformat.v4.new_output(
+                "error", ename="Stopped here", evalue=broken, traceback=[f"This cell {broken}."]
+            )
+            place = next(
+                number
+                for number, found in enumerate(notebook.cells)
+                if number >= cell and found.cell_type == "code"
+            )
             notebook.cells[place].outputs.append(mark)
             part.write_text(nbformat.writes(notebook), encoding="utf-8")
         put_in_place(part, target)
@@ -268,7 +326,10 @@ def _plain(path: Path) -> str:
 
 
 def _failing_cell(step: str, error: PapermillExecutionError) -> str:
-    first = next((line for line in error.source.splitlines() if line.strip() and not line.startswith("#")), "").strip()
+    first = next(
+        (line for line in error.source.splitlines() if line.strip() and not line.startswith("#")),
+        "",
+    ).strip()
     reason = " ".join(str(error.evalue).split())[:300]
     full = any(f"[Errno {number}]" in reason for number in NO_ROOM)
     remedy = "make room on that disk" if full else "mend that"

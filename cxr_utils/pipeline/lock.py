@@ -20,7 +20,9 @@ from ..files import read_json, write_atomically
 from ..parameters import UsageError
 
 PREFIX = "cxr-"
-LONGEST = 70  # bytes of the name of a folder for sockets, of the 107 that a socket's whole name may have
+LONGEST = (
+    70  # bytes of the name of a folder for sockets, of the 107 that a socket's whole name may have
+)
 
 
 @contextlib.contextmanager
@@ -43,17 +45,23 @@ def alone_in(folder: paths.RunFolder) -> Iterator[Path]:
         The folder cannot be written, or another run is at work in it.
     """
     if len(os.fsencode(tempfile.gettempdir())) + len(PREFIX) + 13 > LONGEST:
-        raise UsageError(f"{tempfile.gettempdir()}: too long a name for sockets to lie there; set TMPDIR to a folder with a shorter one")
+        raise UsageError(
+            f"{tempfile.gettempdir()}: too long a name for sockets to lie there; set TMPDIR to a folder with a shorter one"
+        )
     lock = FileLock(folder.lock)
     try:
         folder.make()
         lock.acquire(timeout=0)
         temporary = _settle_in(folder)
     except Timeout:
-        raise UsageError(f"{folder.root}: {_holder(folder)} is at work there; wait for it or give another --run NAME") from None
+        raise UsageError(
+            f"{folder.root}: {_holder(folder)} is at work there; wait for it or give another --run NAME"
+        ) from None
     except OSError as error:
         lock.release()
-        raise UsageError(f"{folder.root}: cannot be written ({error.strerror}); give another folder with --out") from None
+        raise UsageError(
+            f"{folder.root}: cannot be written ({error.strerror}); give another folder with --out"
+        ) from None
     try:
         temporary.mkdir(mode=0o700)
         yield temporary
@@ -71,7 +79,12 @@ def _settle_in(folder: paths.RunFolder) -> Path:
     left = str(read_json(folder.holder).get("files", ""))
     folder.holder.unlink(missing_ok=True)
     temporary = Path(tempfile.gettempdir()) / f"{PREFIX}{secrets.token_hex(6)}"
-    about = {"process": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M}", "files": str(temporary)}
+    about = {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "since": f"{datetime.now():%Y-%m-%d %H:%M}",
+        "files": str(temporary),
+    }
     write_atomically(folder.holder, json.dumps(about))
     _clean(folder, Path(left))
     return temporary
@@ -81,7 +94,11 @@ def _holder(folder: paths.RunFolder) -> str:
     """Say which run holds the lock; one that has just begun has not said so yet."""
     known = read_json(folder.holder)
     said = {"process", "host", "since"} <= set(known)
-    return f"process {known['process']} on {known['host']}, since {known['since']}," if said else "another run"
+    return (
+        f"process {known['process']} on {known['host']}, since {known['since']},"
+        if said
+        else "another run"
+    )
 
 
 def _clean(folder: paths.RunFolder, left: Path) -> None:

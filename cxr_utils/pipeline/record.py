@@ -41,10 +41,17 @@ def describe(run: Run) -> dict[str, Any]:
             "left_out": len(manifest.left_out) if manifest else None,
         },
         "seed": run.params.seed,
-        "versions": {"python": platform.python_version(), **fingerprint.versions(fingerprint.LIBRARIES)},
+        "versions": {
+            "python": platform.python_version(),
+            **fingerprint.versions(fingerprint.LIBRARIES),
+        },
         "environment": {name: os.environ[name] for name in NUMERIC if name in os.environ},
         "git": _git_revision(),
-        "machine": {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()},
+        "machine": {
+            "system": platform.platform(),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+        },
         "written": now(),
     }
 
@@ -79,4 +86,7 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )

@@ -14,7 +14,11 @@ from ..data.manifest import Manifest
 from ..files import read_json, within
 from ..parameters import MODELS, STEPS, Params, UsageError
 
-CODE = ("notebook", "package", "weights")  # parts of a step's key that are compared; libraries are by name
+CODE = (
+    "notebook",
+    "package",
+    "weights",
+)  # parts of a step's key that are compared; libraries are by name
 ASIDE = ("run",)  # of metrics.json: the name of the run is another one
 
 
@@ -53,7 +57,9 @@ class Record(BaseModel):
     @property
     def done(self) -> dict[str, _Step]:
         """The steps that ran to their end, in order."""
-        return {step: self.steps[step] for step in STEPS if step in self.steps and self.steps[step].key}
+        return {
+            step: self.steps[step] for step in STEPS if step in self.steps and self.steps[step].key
+        }
 
 
 def read_record(file: Path) -> Record:
@@ -62,7 +68,9 @@ def read_record(file: Path) -> Record:
         return Record.model_validate(read_json(file))
     except ValidationError as error:
         missing = ".".join(map(str, error.errors()[0]["loc"]))
-        raise UsageError(f"--repeat {file}: not the run.json of a run ({missing}); give reports/NAME/run.json") from None
+        raise UsageError(
+            f"--repeat {file}: not the run.json of a run ({missing}); give reports/NAME/run.json"
+        ) from None
 
 
 def params_of(record: Record, where: Path, source: str | None = None) -> Params:
@@ -83,23 +91,35 @@ def params_of(record: Record, where: Path, source: str | None = None) -> Params:
         No step was done, they were done with different parameters, or not with such as this version takes.
     """
     if not record.done:
-        raise UsageError(f"--repeat {where}: no step of that run was done; there is nothing to repeat")
+        raise UsageError(
+            f"--repeat {where}: no step of that run was done; there is nothing to repeat"
+        )
     tree: dict[str, Any] = {}
     for step, done in record.done.items():
         try:
-            had = parameters.gather(step, done.parameters).model_dump(include={"seed", *parameters.sections_of(step)})
+            had = parameters.gather(step, done.parameters).model_dump(
+                include={"seed", *parameters.sections_of(step)}
+            )
         except KeyError as error:
-            raise UsageError(f"--repeat {where}: {step} has no parameter {error}; repeat it with the version that wrote it") from None
+            raise UsageError(
+                f"--repeat {where}: {step} has no parameter {error}; repeat it with the version that wrote it"
+            ) from None
         other = [name for name in tree.keys() & had.keys() if tree[name] != had[name]]
         if other:
-            raise UsageError(f"--repeat {where}: its steps had different parameters ({other[0]}); there is no one run to repeat")
+            raise UsageError(
+                f"--repeat {where}: its steps had different parameters ({other[0]}); there is no one run to repeat"
+            )
         tree |= had
         section = had.get(step.partition("_")[2], {})
         if done.came_to:
             section["precision"] = done.came_to.precision.split()[0]
             if section.get("weights") == "auto":
-                section["weights"] = "none" if done.came_to.weights.startswith("random") else done.came_to.weights
-    tree["data"]["source"] = source or (record.data.root if record.data.source == "folder" else record.data.source)
+                section["weights"] = (
+                    "none" if done.came_to.weights.startswith("random") else done.came_to.weights
+                )
+    tree["data"]["source"] = source or (
+        record.data.root if record.data.source == "folder" else record.data.source
+    )
     return parameters.checked(tree, f"--repeat {where}")
 
 
@@ -120,9 +140,20 @@ def changed_surroundings(record: Record, now: Mapping[str, Any]) -> list[str]:
         before = getattr(record, part)
         pairs += [(name, before.get(name), now[part].get(name)) for name in {**before, **now[part]}]
     for step, done in record.done.items():
-        key, known = within(now, "steps", step, "key"), done.key if isinstance(done.key, dict) else {}
-        pairs += [(f"{part} of {step}", known[part][:12], key[part][:12]) for part in known if part in key and part in CODE]
-    return [f"{name}: {before or 'none'} in the record, {after or 'none'} now" for name, before, after in pairs if before != after]
+        key, known = (
+            within(now, "steps", step, "key"),
+            done.key if isinstance(done.key, dict) else {},
+        )
+        pairs += [
+            (f"{part} of {step}", known[part][:12], key[part][:12])
+            for part in known
+            if part in key and part in CODE
+        ]
+    return [
+        f"{name}: {before or 'none'} in the record, {after or 'none'} now"
+        for name, before, after in pairs
+        if before != after
+    ]
 
 
 def compare(original: paths.RunFolder, repeated: paths.RunFolder) -> tuple[int, list[str]]:
@@ -135,15 +166,30 @@ def compare(original: paths.RunFolder, repeated: paths.RunFolder) -> tuple[int, 
     list of str
         One line for each that differs.
     """
-    before, after = ({**read_json(run.metrics), **dict.fromkeys(ASIDE)} for run in (original, repeated))
+    before, after = (
+        {**read_json(run.metrics), **dict.fromkeys(ASIDE)} for run in (original, repeated)
+    )
     pairs = _pairs(dict(_flat(before)), dict(_flat(after)), "metrics.json")
     for model in MODELS:
-        pairs += _pairs(_scores(original.predictions(model)), _scores(repeated.predictions(model)), f"{model}.csv")
-    return len(pairs), [f"{name}: {one!r} in the original, {other!r} in the repetition" for name, one, other in pairs if one != other]
+        pairs += _pairs(
+            _scores(original.predictions(model)),
+            _scores(repeated.predictions(model)),
+            f"{model}.csv",
+        )
+    return len(pairs), [
+        f"{name}: {one!r} in the original, {other!r} in the repetition"
+        for name, one, other in pairs
+        if one != other
+    ]
 
 
-def _pairs(before: Mapping[str, Any], after: Mapping[str, Any], file: str) -> list[tuple[str, Any, Any]]:
-    return [(f"{file} {name}", before.get(name, "nothing"), after.get(name, "nothing")) for name in {**before, **after}]
+def _pairs(
+    before: Mapping[str, Any], after: Mapping[str, Any], file: str
+) -> list[tuple[str, Any, Any]]:
+    return [
+        (f"{file} {name}", before.get(name, "nothing"), after.get(name, "nothing"))
+        for name in {**before, **after}
+    ]
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

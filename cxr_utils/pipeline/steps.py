@@ -31,7 +31,9 @@ def check_data(run: Run) -> None:
         settings = getattr(run.params, model)
         least = LEAST_SIDE.get(getattr(settings, "backbone", ""), 32)
         if settings.image_size < least:
-            raise UsageError(f"{model}.image_size = {settings.image_size}: the backbone takes {least} px and more")
+            raise UsageError(
+                f"{model}.image_size = {settings.image_size}: the backbone takes {least} px and more"
+            )
     if run.manifest is None:
         return
     files = split_folds(run.manifest.files, run.params.data, run.params.seed)
@@ -39,7 +41,9 @@ def check_data(run: Run) -> None:
     for model in MODELS:
         batch = getattr(run.params, model).batch_size
         if batch > training:
-            raise UsageError(f"{model}.batch_size = {batch}: there are only {training} training images; take a smaller batch")
+            raise UsageError(
+                f"{model}.batch_size = {batch}: there are only {training} training images; take a smaller batch"
+            )
 
 
 def check_weights(run: Run, decisions: Sequence[Decision]) -> None:
@@ -49,7 +53,9 @@ def check_weights(run: Run, decisions: Sequence[Decision]) -> None:
     """
     running = [model_of(decision.step) for decision in decisions if decision.action == "run"]
     if "resnet50v2" in running and run.params.resnet50v2.weights_file:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_silence) as other:
+        with ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn"), initializer=_silence
+        ) as other:
             other.submit(weights.check, run.params.resnet50v2).result()
 
 
@@ -93,7 +99,10 @@ def begin(run: Run) -> None:
 
     The page to open first goes until there is one of this run: no kill in between can leave the scores of another.
     """
-    before = (within(run.record, "data").get("manifest"), within(read_json(run.folder.metrics), "data").get("manifest"))
+    before = (
+        within(run.record, "data").get("manifest"),
+        within(read_json(run.folder.metrics), "data").get("manifest"),
+    )
     run.record = {**run.record, **record.describe(run), "problems": None}
     run.folder.index.unlink(missing_ok=True)
     if run.manifest and any(known and known != run.manifest.digest for known in before):
@@ -114,7 +123,11 @@ def publish(run: Run, problems: Sequence[str]) -> None:
 
 def is_published(run: Run) -> bool:
     """Tell whether the page of the run shows what its folder holds, of a run with these parameters and nothing missing."""
-    return run.folder.index.is_file() and run.record.get("problems") == [] and run.record.get("parameters") == run.params.model_dump()
+    return (
+        run.folder.index.is_file()
+        and run.record.get("problems") == []
+        and run.record.get("parameters") == run.params.model_dump()
+    )
 
 
 @contextlib.contextmanager
@@ -161,8 +174,12 @@ def run_step(step: str, run: Run, force: bool) -> None:
     from . import execution
 
     assert run.temporary, "the run's folder is held"
-    values = flat(run.params, step, run.folder.root) | {"source": sources.name_of(run.source, run.params.data)}
-    key = validity.step_key(step, run)  # before the notebook runs: what is edited meanwhile is not what ran
+    values = flat(run.params, step, run.folder.root) | {
+        "source": sources.name_of(run.source, run.params.data)
+    }
+    key = validity.step_key(
+        step, run
+    )  # before the notebook runs: what is edited meanwhile is not what ran
     done: dict[str, Any] = {"started": record.now(), "parameters": values}
     run.record["steps"] = {**within(run.record, "steps"), step: done}
     record.write_record(run)
@@ -196,5 +213,9 @@ def _complete(step: str, run: Run) -> str:
 
 def outdated(run: Run, problems: Sequence[str]) -> list[str]:
     """Return a line for each step, not already among the problems, that is not what the parameters say."""
-    reasons = {step: validity.validity(step, run) for step in STEPS if not any(problem.startswith(step) for problem in problems)}
+    reasons = {
+        step: validity.validity(step, run)
+        for step in STEPS
+        if not any(problem.startswith(step) for problem in problems)
+    }
     return [f"{step}: not run this time; {reason}" for step, reason in reasons.items() if reason]

@@ -73,7 +73,12 @@ def artefacts(step: str, run: Run) -> list[Path]:
     model = model_of(step)
     if model:
         chosen = "val" if run.params.data.validation == "val" else "validation"
-        files += [folder.predictions(model), folder.model(model), folder.model_card(model), folder.metrics]
+        files += [
+            folder.predictions(model),
+            folder.model(model),
+            folder.model_card(model),
+            folder.metrics,
+        ]
         files += [folder.figure(f"confusion_matrix_{model}_{split}") for split in (chosen, "test")]
     return files
 
@@ -89,7 +94,12 @@ def notebook_digest(step: str) -> str:
     file = paths.NOTEBOOKS / f"{step}.ipynb"
     try:  # as plain JSON: nbformat takes a second to import, half of what a run with nothing to do would take
         cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-        return fingerprint.digest_of([[cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])] for cell in cells])
+        return fingerprint.digest_of(
+            [
+                [cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])]
+                for cell in cells
+            ]
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{file}: cannot be read as a notebook ({type(error).__name__}); restore it, or settle the merge that left it so"
@@ -100,7 +110,9 @@ def notebook_digest(step: str) -> str:
 def package_digest() -> str:
     """Return a digest of the package's code and templates, as they are when it is first asked for."""
     files = sorted([*paths.PACKAGE.rglob("*.py"), *paths.TEMPLATES.glob("*.*")])
-    return fingerprint.digest_of([[file.relative_to(paths.PACKAGE).as_posix(), sha256_of(file)] for file in files])
+    return fingerprint.digest_of(
+        [[file.relative_to(paths.PACKAGE).as_posix(), sha256_of(file)] for file in files]
+    )
 
 
 def step_key(step: str, run: Run) -> dict[str, str]:
@@ -108,13 +120,18 @@ def step_key(step: str, run: Run) -> dict[str, str]:
     values = flat(run.params, step, "") | {"source": run.source.kind}
     named = sha256_of(paths.from_root(values.get("weights", "")))
     return {
-        "parameters": fingerprint.digest_of({name: value for name, value in values.items() if name != "run_dir"}),
+        "parameters": fingerprint.digest_of(
+            {name: value for name, value in values.items() if name != "run_dir"}
+        ),
         "data": run.manifest.digest if run.manifest else "",
         "notebook": notebook_digest(step),
         "package": package_digest(),
         "libraries": fingerprint.digest_of(fingerprint.versions(fingerprint.LIBRARIES)),
         **({"weights": named} if named else {}),
-        **{f"predictions of {needed}": sha256_of(run.folder.predictions(str(model_of(needed)))) for needed in NEEDS.get(step, ())},
+        **{
+            f"predictions of {needed}": sha256_of(run.folder.predictions(str(model_of(needed))))
+            for needed in NEEDS.get(step, ())
+        },
     }
 
 
@@ -131,16 +148,26 @@ def validity(step: str, run: Run) -> str:
     key = step_key(step, run)
     other = [part for part in {**key, **done["key"]} if done["key"].get(part) != key.get(part)]
     if other:
-        named = [_changed_values(step, done, run) if part == "parameters" else part for part in other]
+        named = [
+            _changed_values(step, done, run) if part == "parameters" else part for part in other
+        ]
         return f"changed: {', '.join(named)}"
-    spoilt = [name for name, known in within(done, "files").items() if sha256_of(run.folder.root / name) != known]
+    spoilt = [
+        name
+        for name, known in within(done, "files").items()
+        if sha256_of(run.folder.root / name) != known
+    ]
     return f"{spoilt[0]} is not what the step left" if spoilt else ""
 
 
 def _changed_values(step: str, done: dict[str, Any], run: Run) -> str:
     """Name the parameters that are not those of the last time."""
     before, values = within(done, "parameters"), flat(run.params, step, "")
-    names = [name for name in values if name not in ("run_dir", "source") and before.get(name) != values[name]]
+    names = [
+        name
+        for name in values
+        if name not in ("run_dir", "source") and before.get(name) != values[name]
+    ]
     return " and ".join(names) or "parameters"
 
 
@@ -158,7 +185,9 @@ def check_artefacts(step: str, run: Run) -> str:
     model = model_of(step)
     if model and not _scored(model, run):
         return f"{step}: ran to its end but metrics.json does not hold its scores; run it again"
-    if model and read_json(run.folder.model_card(model)).get("sha256") != sha256_of(run.folder.model(model)):
+    if model and read_json(run.folder.model_card(model)).get("sha256") != sha256_of(
+        run.folder.model(model)
+    ):
         return f"{step}: ran to its end but {run.folder.model(model).name} is not the model that was scored; run it again"
     return ""
 
@@ -167,9 +196,15 @@ def _scored(model: str, run: Run) -> bool:
     """Tell whether ``metrics.json`` holds a model's scores of all its predictions, on the data of this run."""
     known = read_json(run.folder.metrics)
     scores = within(known, "models", model)
-    if not scores or run.manifest is None or within(known, "data").get("manifest") != run.manifest.digest:
+    if (
+        not scores
+        or run.manifest is None
+        or within(known, "data").get("manifest") != run.manifest.digest
+    ):
         return False
-    with run.folder.predictions(model).open(encoding="utf-8", errors="replace", newline="") as lines:
+    with run.folder.predictions(model).open(
+        encoding="utf-8", errors="replace", newline=""
+    ) as lines:
         rows = sum(1 for _ in csv.DictReader(lines))
     return sum(split.get("n", 0) for split in scores.values() if isinstance(split, dict)) == rows
 
@@ -224,4 +259,6 @@ def _check_inputs(step: str, asked: Sequence[str], run: Run) -> None:
     for needed in NEEDS.get(step, ()):
         reason = "" if needed in asked else validity(needed, run)
         if reason:
-            raise UsageError(f"{step} needs {needed}: {reason}; repeat the command with --from {needed}")
+            raise UsageError(
+                f"{step} needs {needed}: {reason}; repeat the command with --from {needed}"
+            )

@@ -17,7 +17,9 @@ from ..models.gradcam import Checked
 from .findings import with_interval
 from .names import KIND_NAMES, POINT_NAMES, SCORES, SPLIT_NAMES
 
-SURE = 0.05  # probability of the true class under which an error counts as one the model was sure of
+SURE = (
+    0.05  # probability of the true class under which an error counts as one the model was sure of
+)
 NO_MASKS = (
     "No outlines of what is ill come with these films, so where Grad-CAM points cannot be held against the truth here. In a run on the "
     "phantom, which draws its own outlines, this section does that."
@@ -51,7 +53,9 @@ def about_evidence(checked: Checked | None, name: str, synthetic: bool) -> list[
     if not synthetic:
         return [NO_MASKS]
     if not checked:
-        return [f"{name} calls no outlined bacterial SYNTHETIC image PNEUMONIA, so there is nothing to point at."]
+        return [
+            f"{name} calls no outlined bacterial SYNTHETIC image PNEUMONIA, so there is nothing to point at."
+        ]
     return [
         f"SYNTHETIC images come with the truth. Of {checked.cases} bacterial ones that {name} calls PNEUMONIA, Grad-CAM peaks in the "
         f"consolidation, grown by one cell of the map, in {checked.inside} ({checked.inside / checked.cases:.0%}). A peak at random "
@@ -79,7 +83,10 @@ def telling_cases(part: pd.DataFrame, threshold: float, most: int) -> dict[str, 
 
 def case_titles(cases: pd.DataFrame) -> list[str]:
     """Return a short title of each test image: its true class and its score."""
-    return [f"{KIND_NAMES[row.subtype].replace('PNEUMONIA, ', '')}\nscore {row.score:.3f}" for row in cases.itertuples()]
+    return [
+        f"{KIND_NAMES[row.subtype].replace('PNEUMONIA, ', '')}\nscore {row.score:.3f}"
+        for row in cases.itertuples()
+    ]
 
 
 def about_places(shares: np.ndarray, images: int) -> list[str]:
@@ -96,14 +103,20 @@ def about_places(shares: np.ndarray, images: int) -> list[str]:
 def about_operating_points(splits: dict[str, Any], target: float) -> list[str]:
     """Return what the operating points are, and what each costs on test."""
     test = splits["test"]
-    fixed_on = "shifted copies of the validation images" if chosen_on(splits) == "validation" else SPLIT_NAMES["val"]
+    fixed_on = (
+        "shifted copies of the validation images"
+        if chosen_on(splits) == "validation"
+        else SPLIT_NAMES["val"]
+    )
     sentences = [
         f"Target sensitivity is {target:.0%}, fixed like Youden on {fixed_on}, not on test. Youden weighs a missed PNEUMONIA and a "
         "false alarm alike; a clinic would not."
     ]
     for name, point in test["operating_points"].items():
         (tn, fp), (fn, tp) = point["confusion_matrix"]
-        sentences.append(f"{POINT_NAMES[name]}: {tp} of {tp + fn} PNEUMONIA found, {fp} of {tn + fp} NORMAL called PNEUMONIA.")
+        sentences.append(
+            f"{POINT_NAMES[name]}: {tp} of {tp + fn} PNEUMONIA found, {fp} of {tn + fp} NORMAL called PNEUMONIA."
+        )
     return sentences
 
 
@@ -113,7 +126,10 @@ def about_calibration(part: pd.DataFrame, entry: dict[str, Any]) -> list[str]:
     The slope is that of a logistic regression of the label on the score's logit (Cox 1958): under 1 the scores
     are too extreme.
     """
-    labels, scores = labels_of(part), np.clip(part["score"].to_numpy(), metrics.CLIP, 1 - metrics.CLIP)
+    labels, scores = (
+        labels_of(part),
+        np.clip(part["score"].to_numpy(), metrics.CLIP, 1 - metrics.CLIP),
+    )
     gap = scores.mean() - labels.mean()
     fit = LogisticRegression(C=np.inf, max_iter=1000).fit(logit(scores)[:, None], labels)
     slope, before, after = float(fit.coef_[0, 0]), entry["uncalibrated"]["loss"], entry["loss"]
@@ -131,7 +147,9 @@ def _direction(gap: float) -> str:
     return "nearly right on average" if abs(gap) < 0.02 else f"on average scores are {size}"
 
 
-def beyond_metadata(part: pd.DataFrame, floor: pd.DataFrame, resamples: int, seed: int) -> list[str]:
+def beyond_metadata(
+    part: pd.DataFrame, floor: pd.DataFrame, resamples: int, seed: int
+) -> list[str]:
     """Return how far a model exceeds what metadata alone tells, on the same test patients.
 
     Parameters
@@ -144,10 +162,16 @@ def beyond_metadata(part: pd.DataFrame, floor: pd.DataFrame, resamples: int, see
     floor = floor.set_index("path").loc[part["path"]]
     labels, own, other = labels_of(part), part["score"].to_numpy(), floor["score"].to_numpy()
     weights = intervals.patient_weights(part["patient"].to_numpy(), resamples, seed)
-    areas = [intervals.weighted_areas(labels == 1, scores, weights)["auroc"] for scores in (own, other)]
+    areas = [
+        intervals.weighted_areas(labels == 1, scores, weights)["auroc"] for scores in (own, other)
+    ]
     low, high = intervals.interval(areas[0] - areas[1]) or (np.nan, np.nan)
     found = [float(roc_auc_score(labels, scores)) for scores in (own, other)]
-    clear = "clearly more than the files tell" if low > 0 else "not surely more than the files tell: it has shown nothing"
+    clear = (
+        "clearly more than the files tell"
+        if low > 0
+        else "not surely more than the files tell: it has shown nothing"
+    )
     return [
         f"AUROC is {found[0]:.3f}, that of the files' metadata alone {found[1]:.3f}: {found[0] - found[1]:+.3f} (95 % interval, "
         f"paired, {low:+.3f} to {high:+.3f}), {clear}."
@@ -168,7 +192,9 @@ def without_doubtful(part: pd.DataFrame, files: pd.DataFrame, entry: dict[str, A
     """
     doubtful = reused_numbers(files)[files["fold"] == "test"].notna().to_numpy()
     if not doubtful.any():
-        return ["No patient number of a test image stands in another fold under another kind of pneumonia."]
+        return [
+            "No patient number of a test image stands in another fold under another kind of pneumonia."
+        ]
     rest = part[~doubtful]
     labels, scores = labels_of(rest), rest["score"].to_numpy()
     of, rates = metrics.of_scores(labels, scores), metrics.rates(labels, scores, entry["threshold"])

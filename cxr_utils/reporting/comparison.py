@@ -18,7 +18,18 @@ from . import published
 from .findings import number, with_interval
 from .names import MODEL_NAMES, SCORES, SHOWN, SPLIT_NAMES
 
-COMPARED = ("accuracy", "auroc", "auprc", "sensitivity", "specificity", "ppv", "npv", "f1", "loss", "brier")
+COMPARED = (
+    "accuracy",
+    "auroc",
+    "auprc",
+    "sensitivity",
+    "specificity",
+    "ppv",
+    "npv",
+    "f1",
+    "loss",
+    "brier",
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,10 @@ class Pair:
     @property
     def right(self) -> list[np.ndarray]:
         """Which images each model calls rightly; bool, shape (n,)."""
-        return [(scores >= cut) == (self.labels == 1) for scores, cut in zip(self.scores, self.thresholds, strict=True)]
+        return [
+            (scores >= cut) == (self.labels == 1)
+            for scores, cut in zip(self.scores, self.thresholds, strict=True)
+        ]
 
 
 def pair(predictions: dict[str, pd.DataFrame], models: dict[str, Any]) -> Pair:
@@ -70,7 +84,9 @@ def differences(both: Pair, resamples: int, seed: int) -> pd.DataFrame:
     sampled, found = [], []
     for scores, cut in zip(both.scores, both.thresholds, strict=True):
         sampled.append(intervals.weighted_scores(both.labels, scores, cut, weights))
-        found.append(metrics.of_scores(both.labels, scores) | metrics.rates(both.labels, scores, cut))
+        found.append(
+            metrics.of_scores(both.labels, scores) | metrics.rates(both.labels, scores, cut)
+        )
     rows = []
     for score in COMPARED:
         interval = intervals.interval(sampled[1][score] - sampled[0][score]) or [np.nan, np.nan]
@@ -111,7 +127,12 @@ def agreement(both: Pair) -> pd.DataFrame:
         "both wrong": ~first & ~second,
     }
     rows = [
-        [name, int((rows & (both.labels == 0)).sum()), int((rows & (both.labels == 1)).sum()), int(rows.sum())]
+        [
+            name,
+            int((rows & (both.labels == 0)).sum()),
+            int((rows & (both.labels == 1)).sum()),
+            int(rows.sum()),
+        ]
         for name, rows in kinds.items()
     ]
     return pd.DataFrame(rows, columns=["images", "NORMAL", "PNEUMONIA", "all"])
@@ -141,7 +162,12 @@ def score_intervals(models: dict[str, Any]) -> pd.DataFrame:
     for model, splits in models.items():
         for score in SHOWN:
             rows.append(
-                [MODEL_NAMES[model], SCORES[score], splits["test"][score], *(best_interval(splits["test"], score) or (np.nan, np.nan))]
+                [
+                    MODEL_NAMES[model],
+                    SCORES[score],
+                    splits["test"][score],
+                    *(best_interval(splits["test"], score) or (np.nan, np.nan)),
+                ]
             )
     return pd.DataFrame(rows, columns=["model", "score", "value", "low", "high"])
 
@@ -153,11 +179,16 @@ def conclusion(models: dict[str, Any], gaps: pd.DataFrame) -> list[str]:
     errors = []
     for model, splits in models.items():
         (tn, fp), (fn, tp) = splits["test"]["confusion_matrix"]
-        errors.append(f"{MODEL_NAMES[model]} raises {fp} false alarms on {tn + fp} NORMAL images and misses {fn} of {tp + fn} PNEUMONIA")
+        errors.append(
+            f"{MODEL_NAMES[model]} raises {fp} false alarms on {tn + fp} NORMAL images and misses {fn} of {tp + fn} PNEUMONIA"
+        )
     sentences.append(f"Each at its own threshold, {' and '.join(errors)}.")
     for model, entry in models.items():
         chosen, test = chosen_on(entry), entry["test"]
-        floor, interval = sum(test["confusion_matrix"][1]) / test["n"], best_interval(test, "accuracy")
+        floor, interval = (
+            sum(test["confusion_matrix"][1]) / test["n"],
+            best_interval(test, "accuracy"),
+        )
         learned = interval and interval[0] > floor
         sentences.append(
             f"{MODEL_NAMES[model]}: accuracy {with_interval(test, 'accuracy')} where always answering PNEUMONIA gives "
@@ -178,11 +209,15 @@ def _gap_sentence(score: str, gap: pd.Series) -> str:
         return f"In {score} the two cannot be compared: it is undefined on this test set."
     interval = f"{abs(gap['difference']):.3f} (95 % interval of ResNet50V2 minus baseline: {gap['low']:+.3f} to {gap['high']:+.3f})"
     if gap["low"] <= 0 <= gap["high"]:
-        return f"In {score} the two are {interval} apart: this test set cannot tell which is better."
+        return (
+            f"In {score} the two are {interval} apart: this test set cannot tell which is better."
+        )
     return f"In {score} {_better(gap)}, as trained here, is better by {interval}. One seed each: another one may turn that."
 
 
-def verdict(models: dict[str, Any], floors: dict[str, Any], gaps: pd.DataFrame | None, standing: str) -> list[str]:
+def verdict(
+    models: dict[str, Any], floors: dict[str, Any], gaps: pd.DataFrame | None, standing: str
+) -> list[str]:
     """Return in plain words what the models do on test, which is better, what it is worth, and on what it stands."""
     drawn = "SYNTHETIC " if standing == "synthetic" else ""
     sentences = []
@@ -212,11 +247,17 @@ def _worth(models: dict[str, Any], floors: dict[str, Any], standing: str) -> str
     """What the scores stand above, and for whom they are."""
     test = next(iter(models.values()))["test"]
     share = sum(test["confusion_matrix"][1]) / test["n"]
-    above = f"Without looking at the lungs, always answering PNEUMONIA has an accuracy of {share:.3f}"
+    above = (
+        f"Without looking at the lungs, always answering PNEUMONIA has an accuracy of {share:.3f}"
+    )
     if "metadata" in floors and floors["metadata"]["test"]["auroc"] is not None:
         above += f", and the files' metadata alone give an AUROC of {with_interval(floors['metadata']['test'], 'auroc')}"
     whole = published.TEST_IMAGES
-    part = f" {test['n']} of the {whole} published test images were scored." if standing == "published" and test["n"] != whole else ""
+    part = (
+        f" {test['n']} of the {whole} published test images were scored."
+        if standing == "published" and test["n"] != whole
+        else ""
+    )
     return f"{above}.{part} {'These are drawings, not radiographs.' if standing == 'synthetic' else 'Not for clinical use.'}"
 
 
@@ -226,11 +267,18 @@ def about_decision_curve(predictions: dict[str, pd.DataFrame]) -> list[str]:
     for model, frame in predictions.items():
         part = frame[frame["split"] == "test"]
         labels, scores = labels_of(part), part["score"].to_numpy()
-        own, all_called = metrics.net_benefit(labels, scores, cuts), metrics.net_benefit(labels, np.ones(len(labels)), cuts)
+        own, all_called = (
+            metrics.net_benefit(labels, scores, cuts),
+            metrics.net_benefit(labels, np.ones(len(labels)), cuts),
+        )
         useful = cuts[own > np.maximum(all_called, 0) + 1e-12]
         gain = 100 * (own - np.maximum(all_called, 0))[cuts == 0.2][0]
         reach = f"from {useful[0]:.0%} to {useful[-1]:.0%}" if len(useful) else "nowhere"
-        gaps = ", with gaps" if len(useful) and len(useful) <= round(100 * (useful[-1] - useful[0])) else ""
+        gaps = (
+            ", with gaps"
+            if len(useful) and len(useful) <= round(100 * (useful[-1] - useful[0]))
+            else ""
+        )
         sentences.append(
             f"{MODEL_NAMES[model]} is above both {reach}{gaps}; at 20 % it is worth {gain:+.1f} true positives in 100 images over the "
             "better of both."

@@ -28,17 +28,25 @@ def count_table(manifest: Manifest, standing: str) -> pd.DataFrame:
 
 def origin(data: XRays, standing: str) -> dict[str, str]:
     """Return where the data comes from and under which terms, in the words of the table of sources."""
-    known = vars(data.source.origin) | {"source": data.source.kind, "manifest digest": data.manifest.digest}
+    known = vars(data.source.origin) | {
+        "source": data.source.kind,
+        "manifest digest": data.manifest.digest,
+    }
     if standing == "published" and data.source.kind == "folder":
         theirs = sources.ORIGINS["kaggle"]
-        known |= {"licence": f"{theirs.licence}, if this is a copy of it", "citation": theirs.citation}
+        known |= {
+            "licence": f"{theirs.licence}, if this is a copy of it",
+            "citation": theirs.citation,
+        }
     names = ("source", "address", "version", "manifest digest", "checks", "licence", "citation")
     return {name: known[name] for name in names}
 
 
 def origin_table(data: XRays, standing: str) -> pd.DataFrame:
     """Return `origin` as a table."""
-    return pd.DataFrame([{"": name, "this data": value} for name, value in origin(data, standing).items()])
+    return pd.DataFrame(
+        [{"": name, "this data": value} for name, value in origin(data, standing).items()]
+    )
 
 
 def against_published(data: XRays, standing: str) -> list[str]:
@@ -59,7 +67,9 @@ def about_data(data: XRays, standing: str, audited: list[Finding]) -> list[str]:
         *against_published(data, standing),
     ]
     if standing == "published":
-        sentences.append("Where the original project counted one image more in a folder, it had counted the hidden file .DS_Store.")
+        sentences.append(
+            "Where the original project counted one image more in a folder, it had counted the hidden file .DS_Store."
+        )
     if "val" in counts and standing == "published":
         images = sum(counts["val"].values())
         sentences.append(
@@ -73,13 +83,19 @@ def about_data(data: XRays, standing: str, audited: list[Finding]) -> list[str]:
         "as far as file names tell."
     )
     found = [finding for finding in audited if finding.verdict != "fine"]
-    return sentences + [f"Audit, {finding.verdict}: {finding.check}. {finding.says} Remedy: {finding.remedy}." for finding in found]
+    return sentences + [
+        f"Audit, {finding.verdict}: {finding.check}. {finding.says} Remedy: {finding.remedy}."
+        for finding in found
+    ]
 
 
 def about_children(files: pd.DataFrame) -> list[str]:
     """Return how many children stand behind the test images, which is what counts."""
     test = files[files["split"] == "test"]
-    kinds = ", ".join(f"{KIND_NAMES[kind]} {count}" for kind, count in test.groupby("subtype")["patient"].nunique().items())
+    kinds = ", ".join(
+        f"{KIND_NAMES[kind]} {count}"
+        for kind, count in test.groupby("subtype")["patient"].nunique().items()
+    )
     return [
         f"Images of one child are alike, so what counts is children: the {len(test)} test images are of {test['patient'].nunique()} "
         f"patients by their names ({kinds})."
@@ -95,7 +111,9 @@ def about_sizes(files: pd.DataFrame) -> list[str]:
             "aspect are no longer recorded, though an aspect that was squashed may still show as distortion."
         ]
     means = files.groupby("split", sort=False)[["width", "height"]].mean()
-    sizes = ", ".join(f"{row.width:.0f} x {row.height:.0f} px in {row.Index}" for row in means.itertuples())
+    sizes = ", ".join(
+        f"{row.width:.0f} x {row.height:.0f} px in {row.Index}" for row in means.itertuples()
+    )
     aspect = (files["width"] / files["height"]).groupby(files["label"]).mean()
     return [
         f"The mean size is {sizes}.",

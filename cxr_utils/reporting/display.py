@@ -53,7 +53,10 @@ class Gallery:
         """
         mark = SYNTHETIC_TITLE if self.synthetic else ""
         figure.suptitle(mark + title)
-        options: dict[str, Any] = {"dpi": DPI, "bbox_inches": "tight"}  # tight: a title wider than its axes is not cut
+        options: dict[str, Any] = {
+            "dpi": DPI,
+            "bbox_inches": "tight",
+        }  # tight: a title wider than its axes is not cut
         with replacing(self.run.figure(name)) as part:
             figure.savefig(part, **options)
         kind = "jpeg" if photo else "png"
@@ -62,13 +65,21 @@ class Gallery:
         plt.close(figure)
         # As HTML: JupyterLab shows a picture of its own accord without its alt text.
         data = base64.b64encode(picture.getvalue()).decode()
-        display(HTML(f'<img class="plot" alt="{html.escape(mark + alt, quote=True)}" src="data:image/{kind};base64,{data}">'))
+        display(
+            HTML(
+                f'<img class="plot" alt="{html.escape(mark + alt, quote=True)}" src="data:image/{kind};base64,{data}">'
+            )
+        )
 
 
-def canvas(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.6) -> tuple[Figure, np.ndarray]:
+def canvas(
+    columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.6
+) -> tuple[Figure, np.ndarray]:
     """Return a figure and its axes, as an array of shape (rows, columns); sizes are inches per panel."""
     sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85)
-    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False, layout="constrained"
+    )
     return figure, axes
 
 
@@ -87,7 +98,12 @@ def grid_of_images(rows: dict[str, Sequence[np.ndarray]]) -> Figure:
 
 def class_counts(counts: dict[str, dict[str, int]]) -> Figure:
     """Draw images per class and published folder."""
-    table = pd.DataFrame(counts).T.rename_axis("split").reset_index().melt("split", var_name="class", value_name="images")
+    table = (
+        pd.DataFrame(counts)
+        .T.rename_axis("split")
+        .reset_index()
+        .melt("split", var_name="class", value_name="images")
+    )
     figure, axes = canvas(width=6)
     sns.barplot(table, x="split", y="images", hue="class", hue_order=LABELS, ax=axes[0, 0])
     for bars in axes[0, 0].containers:
@@ -99,7 +115,9 @@ def class_counts(counts: dict[str, dict[str, int]]) -> Figure:
 def image_sizes(files: pd.DataFrame) -> Figure:
     """Draw width against height, and the aspect ratio, by class."""
     figure, axes = canvas(2)
-    sns.scatterplot(files, x="width", y="height", hue="label", hue_order=LABELS, s=12, alpha=0.5, ax=axes[0, 0])
+    sns.scatterplot(
+        files, x="width", y="height", hue="label", hue_order=LABELS, s=12, alpha=0.5, ax=axes[0, 0]
+    )
     axes[0, 0].set(xlabel="width (px)", ylabel="height (px)")
     aspect = files.assign(aspect=files["width"] / files["height"])
     sns.histplot(
@@ -137,8 +155,15 @@ def grey_values(shares: dict[str, np.ndarray]) -> Figure:
     """Draw how often each grey value but black occurs, by class; the share of black stands in the legend."""
     figure, axes = canvas(width=6.4)
     for label, style in zip(LABELS, ("-", "--"), strict=True):
-        axes[0, 0].plot(range(1, 256), 100 * shares[label][1:], style, label=f"{label} (and {shares[label][0]:.1%} black)")
-    axes[0, 0].set(xlabel="grey value, 1 (dark) to 255 (white)", ylabel="share of pixels (%)", ylim=(0, None))
+        axes[0, 0].plot(
+            range(1, 256),
+            100 * shares[label][1:],
+            style,
+            label=f"{label} (and {shares[label][0]:.1%} black)",
+        )
+    axes[0, 0].set(
+        xlabel="grey value, 1 (dark) to 255 (white)", ylabel="share of pixels (%)", ylim=(0, None)
+    )
     axes[0, 0].legend()
     return figure
 
@@ -148,17 +173,28 @@ def standardised(pictures: np.ndarray) -> np.ndarray:
     return np.clip(0.5 + decoding.standardised(pictures) / 5, 0, 1)
 
 
-def show_table(table: pd.DataFrame, index: bool = False, decimals: int = 4, words: bool = False) -> None:
+def show_table(
+    table: pd.DataFrame, index: bool = False, decimals: int = 4, words: bool = False
+) -> None:
     """Display a table with its text escaped and its numbers rounded; one of `words` is set to the left."""
     display(HTML(table_html(table, index, decimals, words)))
 
 
-def table_html(table: pd.DataFrame, index: bool = False, decimals: int = 4, words: bool = False) -> str:
+def table_html(
+    table: pd.DataFrame, index: bool = False, decimals: int = 4, words: bool = False
+) -> str:
     """Return a table as HTML in a frame that scrolls where it is wider than the page, by keyboard too."""
     classes = "words" if words else None
-    inner = table.to_html(index=index, border=0, classes=classes, float_format=lambda value: f"{value:.{decimals}f}")
-    name = html.escape(", ".join(str(part) for part in table.columns.get_level_values(0).unique())[:120], quote=True)
-    return f'<div class="scroll" role="region" tabindex="0" aria-label="Table: {name}">{inner}</div>'
+    inner = table.to_html(
+        index=index, border=0, classes=classes, float_format=lambda value: f"{value:.{decimals}f}"
+    )
+    name = html.escape(
+        ", ".join(str(part) for part in table.columns.get_level_values(0).unique())[:120],
+        quote=True,
+    )
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="Table: {name}">{inner}</div>'
+    )
 
 
 def say(sentences: list[str]) -> None:
@@ -187,5 +223,7 @@ def examples(fold: Fold, count: int, seed: int) -> dict[str, np.ndarray]:
     rows = {}
     for kind in [kind for kind in KIND_NAMES if kind in set(fold.files["subtype"])]:
         found = np.flatnonzero(fold.files["subtype"] == kind)
-        rows[KIND_NAMES[kind]] = fold.pixels[np.sort(rng.choice(found, min(count, len(found)), replace=False))]
+        rows[KIND_NAMES[kind]] = fold.pixels[
+            np.sort(rng.choice(found, min(count, len(found)), replace=False))
+        ]
     return rows

@@ -71,8 +71,15 @@ def curves(predictions: pd.DataFrame, scores: dict[str, Any]) -> Figure:
         labels, entry = labels_of(part), scores[split]
         alarms, hits, _ = sk.roc_curve(labels, part["score"])
         precision, recall, _ = sk.precision_recall_curve(labels, part["score"])
-        (drawn,) = axes[0, 0].plot(alarms, hits, line, label=f"{SPLIT_NAMES[split]}, area {entry['auroc']:.3f}")
-        axes[0, 1].plot(recall[:-1], precision[:-1], line, label=f"{SPLIT_NAMES[split]}, area {entry['auprc']:.3f}")
+        (drawn,) = axes[0, 0].plot(
+            alarms, hits, line, label=f"{SPLIT_NAMES[split]}, area {entry['auroc']:.3f}"
+        )
+        axes[0, 1].plot(
+            recall[:-1],
+            precision[:-1],
+            line,
+            label=f"{SPLIT_NAMES[split]}, area {entry['auprc']:.3f}",
+        )
         for name, point in entry["operating_points"].items():
             look = {"marker": MARKERS[name], "color": drawn.get_color(), "linestyle": "none"}
             axes[0, 0].plot(1 - point["specificity"], point["sensitivity"], **look)
@@ -84,8 +91,19 @@ def curves(predictions: pd.DataFrame, scores: dict[str, Any]) -> Figure:
     for name, marker in MARKERS.items():
         if name in scores["test"]["operating_points"]:
             axes[0, 0].plot([], [], marker, color="grey", label=POINT_NAMES[name])
-    axes[0, 0].set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    axes[0, 1].set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", title="precision and recall", xlim=(-0.02, 1.02))
+    axes[0, 0].set(
+        xlabel="1 - specificity",
+        ylabel="sensitivity",
+        title="ROC",
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+    )
+    axes[0, 1].set(
+        xlabel="sensitivity (recall)",
+        ylabel="PPV (precision)",
+        title="precision and recall",
+        xlim=(-0.02, 1.02),
+    )
     axes[0, 1].set_ylim(top=1.02)
     for axis in axes[0]:
         axis.legend(loc="lower right" if axis is axes[0, 0] else "lower left", fontsize="small")
@@ -104,13 +122,26 @@ def reliability(predictions: pd.DataFrame, scores: dict[str, Any]) -> Figure:
         labels, after = labels_of(part), part["score"].to_numpy()
         before = uncalibrated(after, scores[split]["temperature"])
         axis.plot([0, 1], [0, 1], ":", color="grey", label="as often as the score says")
-        for name, values, line, mark in (("before calibration", before, "--", "o"), ("after", after, "-", "s")):
+        for name, values, line, mark in (
+            ("before calibration", before, "--", "o"),
+            ("after", after, "-", "s"),
+        ):
             found = metrics.reliability(labels, values)
             (drawn,) = axis.plot(found[:, 0], found[:, 1], line, label=name, alpha=0.8)
             axis.scatter(
-                found[:, 0], found[:, 1], s=6 + LARGEST * found[:, 2] / len(labels), marker=mark, color=drawn.get_color(), alpha=0.8
+                found[:, 0],
+                found[:, 1],
+                s=6 + LARGEST * found[:, 2] / len(labels),
+                marker=mark,
+                color=drawn.get_color(),
+                alpha=0.8,
             )
-        axis.set(xlabel="mean score of a bin", ylabel="share of PNEUMONIA", title=SPLIT_NAMES[split], aspect="equal")
+        axis.set(
+            xlabel="mean score of a bin",
+            ylabel="share of PNEUMONIA",
+            title=SPLIT_NAMES[split],
+            aspect="equal",
+        )
     axes[0, 0].legend(loc="upper left", fontsize="small")
     return figure
 
@@ -146,12 +177,24 @@ def decision_curve(predictions: dict[str, pd.DataFrame]) -> Figure:
     for (model, frame), line in zip(predictions.items(), LINES, strict=False):
         part = frame[frame["split"] == "test"]
         labels = labels_of(part)
-        axes[0, 0].plot(metrics.CUTS, metrics.net_benefit(labels, part["score"].to_numpy(), metrics.CUTS), line, label=MODEL_NAMES[model])
+        axes[0, 0].plot(
+            metrics.CUTS,
+            metrics.net_benefit(labels, part["score"].to_numpy(), metrics.CUTS),
+            line,
+            label=MODEL_NAMES[model],
+        )
     axes[0, 0].plot(
-        metrics.CUTS, metrics.net_benefit(labels, np.ones(len(labels)), metrics.CUTS), ":", color="black", label="call all PNEUMONIA"
+        metrics.CUTS,
+        metrics.net_benefit(labels, np.ones(len(labels)), metrics.CUTS),
+        ":",
+        color="black",
+        label="call all PNEUMONIA",
     )
     axes[0, 0].axhline(0, color="grey", linewidth=1, label="call none")
-    axes[0, 0].set(xlabel="probability of PNEUMONIA from which on one would act", ylabel="net benefit (true positives an image)")
+    axes[0, 0].set(
+        xlabel="probability of PNEUMONIA from which on one would act",
+        ylabel="net benefit (true positives an image)",
+    )
     axes[0, 0].set_ylim(-0.1, labels.mean() * 1.1)
     axes[0, 0].legend()
     return figure
@@ -161,9 +204,13 @@ def score_histogram(predictions: pd.DataFrame, threshold: float) -> Figure:
     """Draw the scores of the test images by class, with the threshold."""
     figure, axes = canvas(width=6.4)
     part = predictions[predictions["split"] == "test"]
-    sns.histplot(part, x="score", hue="label", hue_order=LABELS, bins=np.linspace(0, 1, 31), ax=axes[0, 0])
+    sns.histplot(
+        part, x="score", hue="label", hue_order=LABELS, bins=np.linspace(0, 1, 31), ax=axes[0, 0]
+    )
     axes[0, 0].axvline(threshold, color="black", linestyle="--")
-    axes[0, 0].annotate("threshold ", (threshold, 0.92), xycoords=("data", "axes fraction"), ha="right")
+    axes[0, 0].annotate(
+        "threshold ", (threshold, 0.92), xycoords=("data", "axes fraction"), ha="right"
+    )
     axes[0, 0].set(xlabel="score, P(PNEUMONIA)", ylabel="test images")
     return figure
 
@@ -175,8 +222,13 @@ def bars_with_intervals(table: pd.DataFrame) -> Figure:
     for number, model in enumerate(models):
         rows = table[table["model"] == model].set_index("score").loc[names]
         offset = np.arange(len(names)) + (number - (len(models) - 1) / 2) * 0.18
-        span = [np.maximum(rows["value"] - rows["low"], 0), np.maximum(rows["high"] - rows["value"], 0)]
-        axes[0, 0].errorbar(offset, rows["value"], yerr=span, fmt="os"[number % 2], capsize=4, label=model)
+        span = [
+            np.maximum(rows["value"] - rows["low"], 0),
+            np.maximum(rows["high"] - rows["value"], 0),
+        ]
+        axes[0, 0].errorbar(
+            offset, rows["value"], yerr=span, fmt="os"[number % 2], capsize=4, label=model
+        )
     axes[0, 0].set(xticks=range(len(names)), xticklabels=names, ylabel="score on the test split")
     axes[0, 0].legend()
     return figure

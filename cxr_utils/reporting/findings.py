@@ -18,7 +18,10 @@ from . import published
 from .names import FLOOR_NAMES, KIND_NAMES, MODEL_NAMES, POINT_NAMES, SCORES, SHOWN, SPLIT_NAMES
 
 BRIEF = (*SHOWN, "ppv", "npv")
-CRITERIA = {"stress_loss": "log loss on the stress validation", "validation_loss": "log loss on val"}
+CRITERIA = {
+    "stress_loss": "log loss on the stress validation",
+    "validation_loss": "log loss on val",
+}
 
 
 def with_interval(entry: dict[str, Any], score: str) -> str:
@@ -34,7 +37,9 @@ def number(entry: dict[str, Any], score: str) -> str:
     return "undefined" if entry[score] is None else f"{entry[score]:.3f}"
 
 
-def score_table(models: dict[str, Any], floors: dict[str, Any], splits: Sequence[str], brief: bool = False) -> pd.DataFrame:
+def score_table(
+    models: dict[str, Any], floors: dict[str, Any], splits: Sequence[str], brief: bool = False
+) -> pd.DataFrame:
     """Return all scores of all models and floors, a column for each and split.
 
     Parameters
@@ -59,7 +64,9 @@ def score_table(models: dict[str, Any], floors: dict[str, Any], splits: Sequence
                 name = (MODEL_NAMES | FLOOR_NAMES)[name]
                 columns[(name, SPLIT_NAMES[split]) if len(splits) > 1 else name] = rows
     table = pd.DataFrame(columns)
-    return table.loc[["images", "patients", *(SCORES[score] for score in BRIEF)]] if brief else table
+    return (
+        table.loc[["images", "patients", *(SCORES[score] for score in BRIEF)]] if brief else table
+    )
 
 
 def matrix_title(model: str, split: str) -> str:
@@ -78,7 +85,10 @@ def operating_point_table(entry: dict[str, Any]) -> pd.DataFrame:
     rows = []
     for name, point in entry["operating_points"].items():
         in_use = " (in use)" if name == entry["operating_point"] else ""
-        row = {"operating point": POINT_NAMES[name] + in_use, "threshold": f"{point['threshold']:.3f}"}
+        row = {
+            "operating point": POINT_NAMES[name] + in_use,
+            "threshold": f"{point['threshold']:.3f}",
+        }
         for score in ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1"):
             row[SCORES[score]] = with_interval(point, score)
         rows.append(row)
@@ -101,14 +111,33 @@ def subtype_table(models: dict[str, Any]) -> pd.DataFrame:
     """Return hits and misses on test by subtype, and how well each subtype is told from NORMAL."""
     rows = []
     for model, splits in models.items():
-        for subtype, entry in sorted(splits["test"]["subtypes"].items(), key=lambda item: list(KIND_NAMES).index(item[0])):
-            row = {"model": MODEL_NAMES[model], "images": KIND_NAMES[subtype], "n": entry["n"], "right": entry["right"]}
-            row |= {"wrong": entry["n"] - entry["right"], "sensitivity, or specificity of NORMAL": with_interval(entry, "rate")}
-            rows.append(row | {"AUROC against NORMAL": with_interval(entry, "auroc") if "auroc" in entry else ""})
+        for subtype, entry in sorted(
+            splits["test"]["subtypes"].items(), key=lambda item: list(KIND_NAMES).index(item[0])
+        ):
+            row = {
+                "model": MODEL_NAMES[model],
+                "images": KIND_NAMES[subtype],
+                "n": entry["n"],
+                "right": entry["right"],
+            }
+            row |= {
+                "wrong": entry["n"] - entry["right"],
+                "sensitivity, or specificity of NORMAL": with_interval(entry, "rate"),
+            }
+            rows.append(
+                row
+                | {
+                    "AUROC against NORMAL": with_interval(entry, "auroc")
+                    if "auroc" in entry
+                    else ""
+                }
+            )
     return pd.DataFrame(rows)
 
 
-def about_model(model: str, entry: dict[str, Any], card: dict[str, Any], standing: str) -> list[str]:
+def about_model(
+    model: str, entry: dict[str, Any], card: dict[str, Any], standing: str
+) -> list[str]:
     """Return what a model's scores say, each sentence from the numbers."""
     chosen = chosen_on(entry)
     name, test, validation = MODEL_NAMES[model], entry["test"], entry[chosen]
@@ -153,13 +182,18 @@ def in_place_of(model: str, network: str) -> str:
     """Say so where the parameters put another backbone in the place that a model's name speaks of."""
     name = MODEL_NAMES[model]
     return (
-        f", in the place of {name}: wherever this run says {name}, it means {network}" if model == "resnet50v2" and network != name else ""
+        f", in the place of {name}: wherever this run says {name}, it means {network}"
+        if model == "resnet50v2" and network != name
+        else ""
     )
 
 
 def about_folds(folds: Mapping[str, Fold]) -> list[str]:
     """Return how many images each fold has, and how many of them are PNEUMONIA."""
-    return [f"{SPLIT_NAMES[name]}: {len(fold)} images, {fold.labels.mean():.1%} PNEUMONIA" for name, fold in folds.items()]
+    return [
+        f"{SPLIT_NAMES[name]}: {len(fold)} images, {fold.labels.mean():.1%} PNEUMONIA"
+        for name, fold in folds.items()
+    ]
 
 
 def about_floor(test: dict[str, Any], standing: str) -> list[str]:
@@ -180,13 +214,19 @@ def about_floor(test: dict[str, Any], standing: str) -> list[str]:
         f"This model answers PNEUMONIA for {fp + tp} of them and NORMAL for {tn + fn}."
     )
     if not tn + fn:
-        sentences.append("It stands on that floor: its accuracy is the share of PNEUMONIA, whatever its AUROC says.")
+        sentences.append(
+            "It stands on that floor: its accuracy is the share of PNEUMONIA, whatever its AUROC says."
+        )
     return sentences
 
 
 def _points(difference: float) -> str:
     word = "above" if difference > 0 else "below"
-    return f"{abs(difference) * 100:.1f} percentage points {word} that floor" if difference else "exactly at that floor"
+    return (
+        f"{abs(difference) * 100:.1f} percentage points {word} that floor"
+        if difference
+        else "exactly at that floor"
+    )
 
 
 def about_splits(known: dict[str, Any]) -> str:
@@ -199,7 +239,9 @@ def about_splits(known: dict[str, Any]) -> str:
         f"“{SPLIT_NAMES[chosen_on(splits)]}”; test was scored only.",
     ]
     if "validation" in splits and val:
-        sentences.append(f"“{SPLIT_NAMES['val']}” is the data set's own folder of {val} images, scored only as well.")
+        sentences.append(
+            f"“{SPLIT_NAMES['val']}” is the data set's own folder of {val} images, scored only as well."
+        )
     return " ".join(sentences)
 
 

@@ -42,7 +42,10 @@ THUMBNAIL = 560  # pixels of the longer side, shown at half of it
 PICTURE = re.compile(r'<img[^>]*?src="data:image/(?:png|jpeg);base64,(?P<data>[^"]+)"[^>]*>')
 CONTENTS = "<!-- contents -->"
 GENERATED = '<meta name="generator" content="cxr_utils">'
-PAGES = [("index.html", "Overview"), *((f"{step}.html", title) for step, title in STEP_TITLES.items())]
+PAGES = [
+    ("index.html", "Overview"),
+    *((f"{step}.html", title) for step, title in STEP_TITLES.items()),
+]
 
 
 def render(step: str, folder: paths.RunFolder, synthetic: bool, failed: bool = False) -> None:
@@ -60,9 +63,15 @@ def render(step: str, folder: paths.RunFolder, synthetic: bool, failed: bool = F
         Whether the step did not run to its end; the report then says so.
     """
     notebook = nbformat.read(folder.executed(step), as_version=4)
-    cells = [cell for cell in notebook.cells if "papermill-error-cell-tag" not in cell.metadata.get("tags", [])]
+    cells = [
+        cell
+        for cell in notebook.cells
+        if "papermill-error-cell-tag" not in cell.metadata.get("tags", [])
+    ]
     notebook.cells = cells
-    exporter = HTMLExporter(template_name=paths.TEMPLATES.name, extra_template_basedirs=[str(paths.TEMPLATES.parent)])
+    exporter = HTMLExporter(
+        template_name=paths.TEMPLATES.name, extra_template_basedirs=[str(paths.TEMPLATES.parent)]
+    )
     exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     about = {
         "title": f"{'SYNTHETIC: ' if synthetic else ''}{STEP_TITLES[step]}, run {folder.name}",
@@ -71,13 +80,17 @@ def render(step: str, folder: paths.RunFolder, synthetic: bool, failed: bool = F
         "here": f"{step}.html",
         "synthetic": synthetic,
         "failed": failed,
-        "marked": any(output.output_type == "error" for cell in cells for output in cell.get("outputs", [])),
+        "marked": any(
+            output.output_type == "error" for cell in cells for output in cell.get("outputs", [])
+        ),
         "command": REAL_RUN,
         "cost": REAL_RUN_COST,
         "contents": CONTENTS,
     }
     body, _ = exporter.from_notebook_node(notebook, resources={"report": about})
-    write_atomically(folder.html(step), PICTURE.sub(_framed, body.replace(CONTENTS, _contents(body), 1)))
+    write_atomically(
+        folder.html(step), PICTURE.sub(_framed, body.replace(CONTENTS, _contents(body), 1))
+    )
 
 
 def _framed(found: re.Match) -> str:
@@ -93,7 +106,11 @@ def _contents(body: str) -> str:
     """Return a list of links to a report's sections."""
     found = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body)
     links = "\n".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title in found)
-    return f'<nav class="contents" aria-label="Contents of this report"><ol>\n{links}\n</ol></nav>' if found else ""
+    return (
+        f'<nav class="contents" aria-label="Contents of this report"><ol>\n{links}\n</ol></nav>'
+        if found
+        else ""
+    )
 
 
 def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[str]) -> None:
@@ -111,22 +128,39 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
     known = results.read_metrics(folder)
     models = within(known, "models")
     synthetic = record["data"]["synthetic"]
-    standing = published.standing(known.get("data", {}).get("source", ""), known.get("data", {}).get("counts", {}))
+    standing = published.standing(
+        known.get("data", {}).get("source", ""), known.get("data", {}).get("counts", {})
+    )
     floors, bootstrap = known.get("floors", {}), known.get("bootstrap", {})
-    predictions = {model: results.read_predictions(model, folder) for model in models if folder.predictions(model).is_file()}
+    predictions = {
+        model: results.read_predictions(model, folder)
+        for model in models
+        if folder.predictions(model).is_file()
+    }
     gaps = None
     if len(predictions) == len(MODELS):
-        gaps = comparison.differences(comparison.pair(predictions, models), bootstrap["resamples"], bootstrap["seed"])
+        gaps = comparison.differences(
+            comparison.pair(predictions, models), bootstrap["resamples"], bootstrap["seed"]
+        )
     page = _template("overview.html.j2").render(
         run=folder.name,
         style=_style(),
-        pages=[page for page in PAGES if page[0] == "index.html" or (folder.root / page[0]).is_file()],
+        pages=[
+            page for page in PAGES if page[0] == "index.html" or (folder.root / page[0]).is_file()
+        ],
         synthetic=synthetic,
         command=REAL_RUN,
         cost=REAL_RUN_COST,
         problems=problems,
-        verdict=[*comparison.verdict(models, floors, gaps, standing), *findings.about_networks(models, folder)],
-        scores=display.table_html(findings.score_table(models, floors, ["test"], brief=True), index=True) if models else "",
+        verdict=[
+            *comparison.verdict(models, floors, gaps, standing),
+            *findings.about_networks(models, folder),
+        ],
+        scores=display.table_html(
+            findings.score_table(models, floors, ["test"], brief=True), index=True
+        )
+        if models
+        else "",
         splits=findings.about_splits(known) if models else "",
         slider=slider(predictions, models, synthetic) if predictions else "",
         thumbnails=_thumbnails(folder, models, synthetic),
@@ -140,11 +174,15 @@ def _style() -> str:
 
 
 def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(paths.TEMPLATES), autoescape=False, trim_blocks=True)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(paths.TEMPLATES), autoescape=False, trim_blocks=True
+    )
     return environment.get_template(name)
 
 
-def _thumbnails(folder: paths.RunFolder, models: dict[str, Any], synthetic: bool) -> list[dict[str, Any]]:
+def _thumbnails(
+    folder: paths.RunFolder, models: dict[str, Any], synthetic: bool
+) -> list[dict[str, Any]]:
     """A figure of each report that is there, small and in the page itself."""
     mark = SYNTHETIC_TITLE if synthetic else ""
     found = []
@@ -159,7 +197,16 @@ def _thumbnails(folder: paths.RunFolder, models: dict[str, Any], synthetic: bool
             data = base64.b64encode(small.getvalue()).decode()
             alt = mark + (alt or _about_matrix(str(model_of(step)), models))
             width, height = (side // 2 for side in picture.size)
-            found.append({"page": f"{step}.html", "title": STEP_TITLES[step], "alt": alt, "data": data, "width": width, "height": height})
+            found.append(
+                {
+                    "page": f"{step}.html",
+                    "title": STEP_TITLES[step],
+                    "alt": alt,
+                    "data": data,
+                    "width": width,
+                    "height": height,
+                }
+            )
     return found
 
 
@@ -175,8 +222,16 @@ def write_runs(folder: Path) -> None:
     page = folder / "index.html"
     if page.is_file() and GENERATED not in page.read_text(encoding="utf-8", errors="replace"):
         return
-    rows = [row for run in sorted(folder.iterdir()) if (run / "run.json").is_file() for row in _run_rows(paths.RunFolder(run))]
-    groups = [("Real X-rays", [row for row in rows if not row["synthetic"]]), ("SYNTHETIC data", [row for row in rows if row["synthetic"]])]
+    rows = [
+        row
+        for run in sorted(folder.iterdir())
+        if (run / "run.json").is_file()
+        for row in _run_rows(paths.RunFolder(run))
+    ]
+    groups = [
+        ("Real X-rays", [row for row in rows if not row["synthetic"]]),
+        ("SYNTHETIC data", [row for row in rows if row["synthetic"]]),
+    ]
     write_atomically(page, _template("runs.html.j2").render(style=_style(), groups=groups))
 
 
@@ -206,14 +261,27 @@ def _run_rows(run: paths.RunFolder) -> list[dict[str, Any]]:
 
 def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
     data, versions, steps = record["data"], record["versions"], record.get("steps", {})
-    kind = "SYNTHETIC, drawn by the phantom" if data["synthetic"] else f"real X-rays, source “{data['source']}”"
+    kind = (
+        "SYNTHETIC, drawn by the phantom"
+        if data["synthetic"]
+        else f"real X-rays, source “{data['source']}”"
+    )
     seconds = sum(steps.get(step, {}).get("seconds", 0) for step in STEPS)
     return [
         ("data", f"{kind}, manifest {data['manifest'][:12]}"),
         ("profile", record["profile"]),
         ("seed", str(record["seed"])),
         ("code", record["git"] or "not under version control"),
-        ("versions", ", ".join(f"{name} {versions[name]}" for name in ("python", "tensorflow", "keras", "scikit-learn"))),
+        (
+            "versions",
+            ", ".join(
+                f"{name} {versions[name]}"
+                for name in ("python", "tensorflow", "keras", "scikit-learn")
+            ),
+        ),
         ("machine", f"{record['machine']['processor']}, {record['machine']['cores']} cores"),
-        ("notebooks ran for", f"{seconds / 60:.1f} minutes, without trainings that were taken over from before"),
+        (
+            "notebooks ran for",
+            f"{seconds / 60:.1f} minutes, without trainings that were taken over from before",
+        ),
     ]

@@ -30,7 +30,9 @@ FAIRNESS = {
 }
 
 
-def sections(models: dict[str, Any], cards: dict[str, Any], data: dict[str, Any], standing: str) -> dict[str, list[str]]:
+def sections(
+    models: dict[str, Any], cards: dict[str, Any], data: dict[str, Any], standing: str
+) -> dict[str, list[str]]:
     """Return the model card; title -> sentences.
 
     Parameters
@@ -43,13 +45,19 @@ def sections(models: dict[str, Any], cards: dict[str, Any], data: dict[str, Any]
         As `published.standing` returns it.
     """
     synthetic = standing == "synthetic"
-    counts = ", ".join(f"{sum(by_class.values())} in {split}" for split, by_class in data["counts"].items())
+    counts = ", ".join(
+        f"{sum(by_class.values())} in {split}" for split, by_class in data["counts"].items()
+    )
     return {
         "Intended use": [SYNTHETIC_USE if synthetic else RESEARCH_USE],
         "Models": [_model(model, cards[model]) for model in models],
         "Data": [f"{published.STANDINGS[standing]} Usable files: {counts}. {_split(models)}"],
-        "Scores on test": [_scores(model, splits["test"], synthetic) for model, splits in models.items()],
-        "Operating point": [_operating_point(model, splits, cards[model]) for model, splits in models.items()],
+        "Scores on test": [
+            _scores(model, splits["test"], synthetic) for model, splits in models.items()
+        ],
+        "Operating point": [
+            _operating_point(model, splits, cards[model]) for model, splits in models.items()
+        ],
         "Limits": _limits(models, standing),
         "Fairness": [FAIRNESS[standing]],
     }
@@ -74,7 +82,9 @@ def _split(models: dict[str, Any]) -> str:
 
 def _scores(model: str, test: dict[str, Any], synthetic: bool) -> str:
     drawn = "SYNTHETIC " if synthetic else ""
-    found = ", ".join(f"{SCORES[name]} {with_interval(test, name)}" for name in ("accuracy", *CHANGED))
+    found = ", ".join(
+        f"{SCORES[name]} {with_interval(test, name)}" for name in ("accuracy", *CHANGED)
+    )
     return f"{MODEL_NAMES[model]}, {test['n']} {drawn}images: {found}."
 
 
@@ -94,8 +104,13 @@ def _limits(models: dict[str, Any], standing: str) -> list[str]:
     limits = []
     for model, splits in models.items():
         chosen = chosen_on(splits)
-        pairs = [f"{SCORES[name]} {number(splits[chosen], name)} to {number(splits['test'], name)}" for name in CHANGED]
-        limits.append(f"{MODEL_NAMES[model]} from {SPLIT_NAMES[chosen]} to test: {', '.join(pairs)}. Elsewhere it may be less.")
+        pairs = [
+            f"{SCORES[name]} {number(splits[chosen], name)} to {number(splits['test'], name)}"
+            for name in CHANGED
+        ]
+        limits.append(
+            f"{MODEL_NAMES[model]} from {SPLIT_NAMES[chosen]} to test: {', '.join(pairs)}. Elsewhere it may be less."
+        )
     if standing in ("published", "medmnist"):
         limits.append(
             "All radiographs are frontal ones of children of one to five years at one hospital (Guangzhou); those of poor quality were "
@@ -112,5 +127,7 @@ def _limits(models: dict[str, Any], standing: str) -> list[str]:
             "reports 2 and 3 score test without the doubtful ones."
         )
     if standing == "own":
-        limits.append("Where these images come from is not known to this analysis; whoever uses the models must find out.")
+        limits.append(
+            "Where these images come from is not known to this analysis; whoever uses the models must find out."
+        )
     return limits

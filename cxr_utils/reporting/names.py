@@ -2,7 +2,12 @@
 
 MODEL_NAMES = {"baseline_cnn": "Baseline CNN", "resnet50v2": "ResNet50V2"}
 SPLIT_NAMES = {"train": "training", "validation": "validation", "val": "val", "test": "test"}
-KIND_NAMES = {"normal": "NORMAL", "bacteria": "PNEUMONIA, bacterial", "virus": "PNEUMONIA, viral", "unknown": "PNEUMONIA"}
+KIND_NAMES = {
+    "normal": "NORMAL",
+    "bacteria": "PNEUMONIA, bacterial",
+    "virus": "PNEUMONIA, viral",
+    "unknown": "PNEUMONIA",
+}
 POINT_NAMES = {"half": "0.5", "youden": "Youden", "sensitivity": "target sensitivity"}
 FLOOR_NAMES = {"always_pneumonia": "floor: always PNEUMONIA", "metadata": "floor: metadata alone"}
 SCORES = {

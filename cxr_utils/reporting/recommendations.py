@@ -24,7 +24,12 @@ KINDS = {
 
 
 def recommend(
-    models: dict[str, Any], cards: dict[str, Any], gaps: pd.DataFrame, predictions: dict[str, pd.DataFrame], standing: str, augmented: bool
+    models: dict[str, Any],
+    cards: dict[str, Any],
+    gaps: pd.DataFrame,
+    predictions: dict[str, pd.DataFrame],
+    standing: str,
+    augmented: bool,
 ) -> dict[str, list[str]]:
     """Return what a run can say of each of the usual recommendations, and what to try next.
 
@@ -48,7 +53,9 @@ def recommend(
         "validation": _validation(models),
         "network": _network(cards, gaps),
         "augmentation": _augmentation(models, cards, augmented),
-        "threshold": [_threshold(model, models[model]["test"], predictions[model]) for model in MODELS],
+        "threshold": [
+            _threshold(model, models[model]["test"], predictions[model]) for model in MODELS
+        ],
         "next": _next(models, cards, standing),
     }
     return {KINDS[kind]: sentences for kind, sentences in found.items() if sentences}
@@ -57,7 +64,10 @@ def recommend(
 def _validation(models: dict[str, Any]) -> list[str]:
     """How much better a choice is founded on our validation than on the sixteen images of ``val``."""
     splits = models[MODELS[0]]
-    if not {"val", "validation"} <= set(splits) or splits["val"]["n"] >= splits["validation"]["n"] / 4:
+    if (
+        not {"val", "validation"} <= set(splits)
+        or splits["val"]["n"] >= splits["validation"]["n"] / 4
+    ):
         return []
     widths = {}
     for split in ("val", "validation"):
@@ -91,7 +101,9 @@ def _network(cards: dict[str, Any], gaps: pd.DataFrame) -> list[str]:
     if large["weights"].startswith("random"):
         reasons.append("it started from random weights")
     if reasons:
-        sentences.append(f"That is no test of the architecture: {' and '.join(reasons)}, at {large['image_size']} px.")
+        sentences.append(
+            f"That is no test of the architecture: {' and '.join(reasons)}, at {large['image_size']} px."
+        )
     return sentences
 
 
@@ -141,14 +153,21 @@ def _next(models: dict[str, Any], cards: dict[str, Any], standing: str) -> list[
                 "than another network."
             )
     if standing == "published" and cards[MODELS[1]]["weights"].startswith("random"):
-        sentences.append("Start from ImageNet weights (weights: imagenet), at 224 px where there is a GPU (params/paper.yaml).")
+        sentences.append(
+            "Start from ImageNet weights (weights: imagenet), at 224 px where there is a GPU (params/paper.yaml)."
+        )
     whole = published.TEST_IMAGES
     if standing == "published" and models[MODELS[0]]["test"]["n"] < whole:
-        sentences.append(f"For a row that can be compared with others, score all {whole} published test images: {REAL_RUN}.")
+        sentences.append(
+            f"For a row that can be compared with others, score all {whole} published test images: {REAL_RUN}."
+        )
     return sentences
 
 
 def _fell(splits: dict[str, Any], name: str) -> bool:
     """Whether a rate on test lies below the one on the images that choices were made on, with intervals apart."""
-    before, after = best_interval(splits[chosen_on(splits)], name), best_interval(splits["test"], name)
+    before, after = (
+        best_interval(splits[chosen_on(splits)], name),
+        best_interval(splits["test"], name),
+    )
     return bool(before and after and after[1] < before[0])

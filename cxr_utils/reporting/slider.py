@@ -33,10 +33,27 @@ def slider(predictions: dict[str, pd.DataFrame], models: dict[str, Any], synthet
     data, rows = {}, []
     for model, frame in predictions.items():
         part = frame[frame["split"] == "test"]
-        labels, scores, own = labels_of(part), part["score"].to_numpy(), models[model]["test"]["threshold"]
-        data[model] = {"sick": scores[labels == 1].tolist(), "well": scores[labels == 0].tolist(), "own": own}
-        rows.append({"model": model, "name": MODEL_NAMES[model], "own": own, "cells": _cells(metrics.rates(labels, scores, own))})
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(paths.TEMPLATES), autoescape=False, trim_blocks=True)
+        labels, scores, own = (
+            labels_of(part),
+            part["score"].to_numpy(),
+            models[model]["test"]["threshold"],
+        )
+        data[model] = {
+            "sick": scores[labels == 1].tolist(),
+            "well": scores[labels == 0].tolist(),
+            "own": own,
+        }
+        rows.append(
+            {
+                "model": model,
+                "name": MODEL_NAMES[model],
+                "own": own,
+                "cells": _cells(metrics.rates(labels, scores, own)),
+            }
+        )
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(paths.TEMPLATES), autoescape=False, trim_blocks=True
+    )
     return environment.get_template("slider.html.j2").render(
         data=json.dumps(data).replace("<", "\\u003c"),
         rows=rows,
@@ -49,4 +66,6 @@ def slider(predictions: dict[str, pd.DataFrame], models: dict[str, Any], synthet
 def _cells(found: dict[str, Any]) -> dict[str, str]:
     (tn, fp), (fn, tp) = found["confusion_matrix"]
     counts = {"tp": str(tp), "fn": str(fn), "tn": str(tn), "fp": str(fp)}
-    return counts | {name: number(found, name) for name in ("sensitivity", "specificity", "ppv", "npv")}
+    return counts | {
+        name: number(found, name) for name in ("sensitivity", "specificity", "ppv", "npv")
+    }

@@ -40,7 +40,9 @@ MARK = "CXR_TEST_BENCH"  # by its value the processes of a bench are known, whoe
 def copy_project(target):
     """Copy what a run needs, so that a test may change it."""
     for part in PARTS:
-        shutil.copytree(paths.ROOT / part, target / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            paths.ROOT / part, target / part, ignore=shutil.ignore_patterns("__pycache__")
+        )
     shutil.copy(paths.ROOT / "run_all.py", target)
     return target
 
@@ -68,8 +70,22 @@ class Bench:
 
     def start(self, *extra, limit=0, **environment):
         """Start a run; with a `limit` no file can grow over so many bytes."""
-        command = [sys.executable, "-u", str(self.project / "run_all.py"), "smoke", "--data", "phantom", "--run", "run"]
-        command += ["--out", str(self.out), *extra, *(word for key, value in SMALL.items() for word in ("--set", f"{key}={value}"))]
+        command = [
+            sys.executable,
+            "-u",
+            str(self.project / "run_all.py"),
+            "smoke",
+            "--data",
+            "phantom",
+            "--run",
+            "run",
+        ]
+        command += [
+            "--out",
+            str(self.out),
+            *extra,
+            *(word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")),
+        ]
         own = {"PYTHONPATH": str(self.project), "TMPDIR": str(self.temporary), MARK: self.mark}
         with self.said.open("w") as said:
             return subprocess.Popen(
@@ -88,27 +104,40 @@ class Bench:
         """Wait until a run has said something."""
         started = time.monotonic()
         while words not in self.said.read_text():
-            assert process.poll() is None and time.monotonic() - started < ENOUGH, f"never said {words!r}: {self.said.read_text()}"
+            assert process.poll() is None and time.monotonic() - started < ENOUGH, (
+                f"never said {words!r}: {self.said.read_text()}"
+            )
             time.sleep(0.05)
 
     def processes(self):
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                if (
+                    process.environ().get(MARK) == self.mark
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
                     found.append(process)
         return found
 
     def kernels(self):
-        return [process for process in self.processes() if "ipykernel_launcher" in process.cmdline()]
+        return [
+            process for process in self.processes() if "ipykernel_launcher" in process.cmdline()
+        ]
 
     def plant(self, step, code, rng):
         """Put a cell somewhere behind a notebook's parameters; returns what takes it out again."""
         file = self.project / "notebooks" / f"{step}.ipynb"
         before = file.read_bytes()
         notebook = nbformat.reads(before.decode(), as_version=4)
-        first = 1 + next(place for place, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
-        notebook.cells.insert(rng.randint(first, len(notebook.cells)), nbformat.v4.new_code_cell(code))
+        first = 1 + next(
+            place
+            for place, cell in enumerate(notebook.cells)
+            if "parameters" in cell.metadata.get("tags", [])
+        )
+        notebook.cells.insert(
+            rng.randint(first, len(notebook.cells)), nbformat.v4.new_code_cell(code)
+        )
         nbformat.write(notebook, file)
         return lambda: file.write_bytes(before)
 
@@ -118,7 +147,10 @@ def small_disk(folder, megabytes):
     """A file system of its own, in memory, that a test may fill; skips where mounting one is not allowed."""
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
@@ -144,7 +176,9 @@ def check_stopped(bench):
     """No traceback on the terminal, no process left, and every file that has its name is whole."""
     said = bench.said.read_text()
     assert "Traceback" not in said, said
-    for _ in range(100):  # a kernel whose runner was killed looks once a second whether it is still there
+    for _ in range(
+        100
+    ):  # a kernel whose runner was killed looks once a second whether it is still there
         if not bench.processes():
             break
         time.sleep(0.1)
@@ -183,7 +217,11 @@ def check_recovers(bench, undisturbed):
     assert bench.finish() == 0, bench.said.read_text()
     check_stopped(bench)
     assert results(bench.run) == undisturbed
-    assert not list(bench.run.parts()) and not bench.run.holder.exists() and not list(bench.run.root.rglob("*.checkpoint"))
+    assert (
+        not list(bench.run.parts())
+        and not bench.run.holder.exists()
+        and not list(bench.run.root.rglob("*.checkpoint"))
+    )
     assert not list(bench.temporary.iterdir()), list(bench.temporary.iterdir())
     assert "This run is incomplete" not in bench.run.index.read_text()
 
@@ -196,7 +234,10 @@ def kill_at_random(bench, rng, seconds):
     bool
         Whether there was still something to kill.
     """
-    way, delay = rng.choice(("runner", "kernel", "both", "SIGTERM", "SIGINT", "twice")), rng.uniform(1, seconds)
+    way, delay = (
+        rng.choice(("runner", "kernel", "both", "SIGTERM", "SIGINT", "twice")),
+        rng.uniform(1, seconds),
+    )
     process = bench.start()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(delay)
@@ -207,13 +248,24 @@ def kill_at_random(bench, rng, seconds):
         for kernel in kernels:
             kernel.kill()
     if struck and way != "kernel":
-        process.send_signal({"runner": signal.SIGKILL, "both": signal.SIGKILL, "SIGTERM": signal.SIGTERM}.get(way, signal.SIGINT))
+        process.send_signal(
+            {"runner": signal.SIGKILL, "both": signal.SIGKILL, "SIGTERM": signal.SIGTERM}.get(
+                way, signal.SIGINT
+            )
+        )
     if struck and way == "twice":
         time.sleep(rng.uniform(0, 1))
         process.send_signal(signal.SIGTERM)
     code = process.wait(ENOUGH)
     # An end in the last moments may come before the blow, and a kernel's death in its last moments does no harm.
-    expected = {"runner": {-9}, "both": {-9}, "kernel": {0, 1}, "SIGTERM": {0, 143}, "SIGINT": {0, 130}, "twice": {0, 130}}
+    expected = {
+        "runner": {-9},
+        "both": {-9},
+        "kernel": {0, 1},
+        "SIGTERM": {0, 143},
+        "SIGINT": {0, 130},
+        "twice": {0, 130},
+    }
     assert code in (expected[way] if struck else {0}), (way, delay, code, bench.said.read_text())
     check_stopped(bench)
     print(f"{way} after {delay:.0f} s: exit {code}{'' if struck else ', too late'}")

@@ -20,7 +20,13 @@ def entry(rows, known, resamples, seed):
     labels, scores = (rows["label"] == "PNEUMONIA").astype(int), rows["score"].astype(float)
     draws = _draws(rows["patient"], resamples, seed)
     cut, sick, well = known["threshold"], labels == 1, labels == 0
-    shares = {"accuracy": np.ones(len(labels), bool), "sensitivity": sick, "specificity": well, "ppv": scores >= cut, "npv": scores < cut}
+    shares = {
+        "accuracy": np.ones(len(labels), bool),
+        "sensitivity": sick,
+        "specificity": well,
+        "ppv": scores >= cut,
+        "npv": scores < cut,
+    }
     right = (scores >= cut) == sick
     before = 1 / (1 + np.exp(-np.log(scores / (1 - scores)) * known["temperature"]))
     return {
@@ -29,15 +35,29 @@ def entry(rows, known, resamples, seed):
         **_of_scores(labels, scores),
         **_rates(labels, scores, cut),
         "operating_point": known["operating_point"],
-        "operating_points": {name: _point(labels, scores, point["threshold"], draws) for name, point in known["operating_points"].items()},
+        "operating_points": {
+            name: _point(labels, scores, point["threshold"], draws)
+            for name, point in known["operating_points"].items()
+        },
         "ci95": _intervals(
-            lambda y, p: _rates(y, p, cut) | _of_scores(y, p), labels, scores, draws, [*RATES, "auroc", "auprc", "loss", "brier"]
+            lambda y, p: _rates(y, p, cut) | _of_scores(y, p),
+            labels,
+            scores,
+            draws,
+            [*RATES, "auroc", "auprc", "loss", "brier"],
         ),
-        "wilson95": {name: _wilson(right[among].sum(), among.sum()) for name, among in shares.items()},
+        "wilson95": {
+            name: _wilson(right[among].sum(), among.sum()) for name, among in shares.items()
+        },
         "delong95": {"auroc": _obuchowski(labels, scores, rows["patient"])},
         "temperature": known["temperature"],
-        "uncalibrated": {name: _of_scores(labels, before)[name] for name in ("loss", "brier", "ece")},
-        "subtypes": {kind: _subtype(rows["subtype"] == kind, labels, scores, right, draws) for kind in sorted(set(rows["subtype"]))},
+        "uncalibrated": {
+            name: _of_scores(labels, before)[name] for name in ("loss", "brier", "ece")
+        },
+        "subtypes": {
+            kind: _subtype(rows["subtype"] == kind, labels, scores, right, draws)
+            for kind in sorted(set(rows["subtype"]))
+        },
     }
 
 
@@ -52,7 +72,10 @@ def _draws(patients, resamples, seed):
 
 
 def _rates(labels, scores, cut):
-    tp, fp = int(((scores >= cut) & (labels == 1)).sum()), int(((scores >= cut) & (labels == 0)).sum())
+    tp, fp = (
+        int(((scores >= cut) & (labels == 1)).sum()),
+        int(((scores >= cut) & (labels == 0)).sum()),
+    )
     fn, tn = int((labels == 1).sum()) - tp, int((labels == 0).sum()) - fp
 
     def share(part, whole):
@@ -78,45 +101,77 @@ def _of_scores(labels, scores):
         "auroc": _area(labels, scores) if both else None,
         "auprc": _average_precision(labels, scores) if both else None,
         "brier": np.mean((scores - labels) ** 2),
-        "ece": sum(among.mean() * abs(scores[among].mean() - labels[among].mean()) for among in bins if among.any()),
+        "ece": sum(
+            among.mean() * abs(scores[among].mean() - labels[among].mean())
+            for among in bins
+            if among.any()
+        ),
     }
 
 
 def _area(labels, scores):
     """By ranks (Mann and Whitney)."""
     positives, negatives = labels.sum(), (1 - labels).sum()
-    return (stats.rankdata(scores)[labels == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives)
+    return (stats.rankdata(scores)[labels == 1].sum() - positives * (positives + 1) / 2) / (
+        positives * negatives
+    )
 
 
 def _average_precision(labels, scores):
     """The precision at each cut, weighted by the sensitivity that it adds."""
     order = np.argsort(-scores)
-    ends = np.flatnonzero(np.diff(scores[order], append=-np.inf))  # where the next score is another one
+    ends = np.flatnonzero(
+        np.diff(scores[order], append=-np.inf)
+    )  # where the next score is another one
     hits = np.cumsum(labels[order])[ends]
     return np.sum(np.diff(hits, prepend=0) / labels.sum() * hits / (ends + 1))
 
 
 def _intervals(function, labels, scores, draws, names):
-    found, whole = [function(labels[rows], scores[rows]) for rows in draws], function(labels, scores)
+    found, whole = (
+        [function(labels[rows], scores[rows]) for rows in draws],
+        function(labels, scores),
+    )
     intervals = {}
     for name in names:
         values = [values[name] for values in found if values[name] is not None]
-        intervals[name] = np.quantile(values, (0.025, 0.975)).tolist() if values and whole[name] is not None else None
+        intervals[name] = (
+            np.quantile(values, (0.025, 0.975)).tolist()
+            if values and whole[name] is not None
+            else None
+        )
     return intervals
 
 
 def _point(labels, scores, cut, draws):
     found, called = _rates(labels, scores, cut), scores >= cut
-    among = {"accuracy": np.ones(len(labels), bool), "sensitivity": labels == 1, "specificity": labels == 0, "ppv": called, "npv": ~called}
-    wilson = {name: _wilson((called == (labels == 1))[rows].sum(), rows.sum()) for name, rows in among.items()}
-    return {"n": len(labels), **found, "ci95": _intervals(lambda y, p: _rates(y, p, cut), labels, scores, draws, RATES), "wilson95": wilson}
+    among = {
+        "accuracy": np.ones(len(labels), bool),
+        "sensitivity": labels == 1,
+        "specificity": labels == 0,
+        "ppv": called,
+        "npv": ~called,
+    }
+    wilson = {
+        name: _wilson((called == (labels == 1))[rows].sum(), rows.sum())
+        for name, rows in among.items()
+    }
+    return {
+        "n": len(labels),
+        **found,
+        "ci95": _intervals(lambda y, p: _rates(y, p, cut), labels, scores, draws, RATES),
+        "wilson95": wilson,
+    }
 
 
 def _wilson(part, whole):
     if not whole:
         return None
     share, z = part / whole, stats.norm.ppf(0.975)
-    middle, reach = share + z**2 / (2 * whole), z * np.sqrt(share * (1 - share) / whole + z**2 / (4 * whole**2))
+    middle, reach = (
+        share + z**2 / (2 * whole),
+        z * np.sqrt(share * (1 - share) / whole + z**2 / (4 * whole**2)),
+    )
     return [(middle - reach) / (1 + z**2 / whole), (middle + reach) / (1 + z**2 / whole)]
 
 
@@ -131,8 +186,18 @@ def _obuchowski(labels, scores, patients):
     x, y = [], []
     for name in names:
         own = patients == name
-        x.append(sum(np.mean((score > well) + 0.5 * (score == well)) - area for score in scores[own & (labels == 1)]))
-        y.append(sum(np.mean((sick > score) + 0.5 * (sick == score)) - area for score in scores[own & (labels == 0)]))
+        x.append(
+            sum(
+                np.mean((score > well) + 0.5 * (score == well)) - area
+                for score in scores[own & (labels == 1)]
+            )
+        )
+        y.append(
+            sum(
+                np.mean((sick > score) + 0.5 * (sick == score)) - area
+                for score in scores[own & (labels == 0)]
+            )
+        )
     with_sick, with_well = (len(set(patients[labels == label])) for label in (1, 0))
     s10 = with_sick / ((with_sick - 1) * len(sick)) * np.dot(x, x)
     s01 = with_well / ((with_well - 1) * len(well)) * np.dot(y, y)
@@ -162,9 +227,17 @@ def _subtype(own, labels, scores, right, draws):
 def flat(value, name=""):
     """A nested entry as one dict of numbers, to be compared with a tolerance."""
     if isinstance(value, dict):
-        return {key: number for part in value for key, number in flat(value[part], f"{name}/{part}").items()}
+        return {
+            key: number
+            for part in value
+            for key, number in flat(value[part], f"{name}/{part}").items()
+        }
     if isinstance(value, list | tuple):
-        return {key: number for place, part in enumerate(value) for key, number in flat(part, f"{name}[{place}]").items()}
+        return {
+            key: number
+            for place, part in enumerate(value)
+            for key, number in flat(part, f"{name}[{place}]").items()
+        }
     return {name: value}
 
 
@@ -172,25 +245,35 @@ def differences(root):
     """Yield what in a run's ``metrics.json`` is not what the files of predictions give, to 1e-9; and count what was compared."""
     known = json.loads((root / "metrics.json").read_text())
     settings, compared, wrong = known["bootstrap"], 0, []
-    folders = dict.fromkeys(known["models"], "predictions") | dict.fromkeys(known["floors"], "floors")
+    folders = dict.fromkeys(known["models"], "predictions") | dict.fromkeys(
+        known["floors"], "floors"
+    )
     for name, splits in (known["models"] | known["floors"]).items():
         rows = read(root / folders[name] / f"{name}.csv")
         if set(rows["split"]) != set(splits):
             wrong.append((name, "other splits than in the file", sorted(splits)))
         for split in set(splits) & set(known["data"]["counts"]):
-            counts = {label: int(((rows["split"] == split) & (rows["label"] == label)).sum()) for label in ("NORMAL", "PNEUMONIA")}
+            counts = {
+                label: int(((rows["split"] == split) & (rows["label"] == label)).sum())
+                for label in ("NORMAL", "PNEUMONIA")
+            }
             wrong += [] if counts == known["data"]["counts"][split] else [(name, split, counts)]
         for split, said in splits.items():
             if said["threshold"] != said["operating_points"][said["operating_point"]]["threshold"]:
                 wrong.append((name, split, "the threshold is not that of the operating point"))
             part = {key: values[rows["split"] == split] for key, values in rows.items()}
-            said, found = flat(said), flat(entry(part, said, settings["resamples"], settings["seed"]))
+            said, found = (
+                flat(said),
+                flat(entry(part, said, settings["resamples"], settings["seed"])),
+            )
             if set(said) != set(found):
                 wrong.append((name, split, sorted(set(said) ^ set(found))))
             for key in set(said) & set(found):
                 compared += 1
                 same = said[key] == found[key] or (
-                    isinstance(said[key], float) and found[key] is not None and abs(said[key] - found[key]) <= 1e-9
+                    isinstance(said[key], float)
+                    and found[key] is not None
+                    and abs(said[key] - found[key]) <= 1e-9
                 )
                 wrong += [] if same else [(name, split, key, said[key], found[key])]
     return wrong, compared

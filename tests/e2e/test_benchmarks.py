@@ -12,21 +12,33 @@ from cxr_utils import paths
 
 
 def test_data_preparation(smoke):
-    few = [f"data.phantom_images={smoke.data.phantom_images}", f"data.phantom_size={smoke.data.phantom_size}"]
+    few = [
+        f"data.phantom_images={smoke.data.phantom_images}",
+        f"data.phantom_size={smoke.data.phantom_size}",
+    ]
     arguments = ["phantom", "--repeats", "1", *(part for value in few for part in ("--set", value))]
     command = [sys.executable, paths.ROOT / "benchmarks" / "data_preparation.py", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ.copy(), check=True)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ.copy(), check=True
+    )
     assert done.stdout.startswith("166 files") and done.stdout.count("of this project's time") == 4
 
 
-SMALL = ("data.phantom_images=120", "data.phantom_size=64", "baseline_cnn.image_size=32", "baseline_cnn.batch_size=8")
+SMALL = (
+    "data.phantom_images=120",
+    "data.phantom_size=64",
+    "baseline_cnn.image_size=32",
+    "baseline_cnn.batch_size=8",
+)
 SMALL += ("resnet50v2.image_size=32", "resnet50v2.backbone=MobileNetV2")
 
 
 def _benchmark(name, *arguments):
     values = (part for value in SMALL for part in ("--set", value))
     command = [sys.executable, paths.ROOT / "benchmarks" / name, "phantom", *values, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ.copy(), check=True).stdout
+    return subprocess.run(
+        command, capture_output=True, text=True, env=os.environ.copy(), check=True
+    ).stdout
 
 
 def test_training_speed():
@@ -43,7 +55,15 @@ def test_speed_of_whole_runs():
 
 def test_ablation(tmp_path):
     """A row for each variant, and one for the recipe without test-time flips; the table is kept."""
-    some = ("--only", "recipe", "class weights", "--set", "baseline_cnn.epochs=1", "--csv", str(tmp_path / "rows.csv"))
+    some = (
+        "--only",
+        "recipe",
+        "class weights",
+        "--set",
+        "baseline_cnn.epochs=1",
+        "--csv",
+        str(tmp_path / "rows.csv"),
+    )
     assert "class weights" in _benchmark("ablation.py", *some)
     rows = pd.read_csv(tmp_path / "rows.csv")
     assert rows["variant"].tolist() == ["recipe", "recipe, no test-time flips", "class weights"]

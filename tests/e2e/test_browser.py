@@ -14,12 +14,18 @@ import pytest
 from cxr_utils import paths
 from cxr_utils.parameters import MODELS, STEPS
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: it comes with the extra 'dev'")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe: it comes with the extra 'dev'")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="no Playwright: it comes with the extra 'dev'"
+)
+axe = pytest.importorskip(
+    "axe_playwright_python.sync_playwright", reason="no axe: it comes with the extra 'dev'"
+)
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 PAGES = ["index", *STEPS]
-MARKUP = "<img src=x onerror=alert(1)><script>alert(2)<"  # no slash, so that it can be a file's name
+MARKUP = (
+    "<img src=x onerror=alert(1)><script>alert(2)<"  # no slash, so that it can be a file's name
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,9 @@ def run(run_all, phantom_root, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    found = (
+        os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    )
     if not found:
         pytest.skip("no Chromium: apt install chromium")
     with sync_api.sync_playwright() as driver:
@@ -53,9 +61,17 @@ class Visit:
         self.context = browser.new_context(viewport=viewport, color_scheme=scheme, offline=True)
         self.page = self.context.new_page()
         self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("console", lambda message: self.said.append(message.text) if message.type in ("error", "warning") else None)
+        self.page.on(
+            "console",
+            lambda message: (
+                self.said.append(message.text) if message.type in ("error", "warning") else None
+            ),
+        )
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.said.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        self.page.on(
+            "dialog",
+            lambda dialog: (self.said.append(f"dialog {dialog.message}"), dialog.dismiss()),
+        )
         self.page.goto(file.as_uri())
 
     def __enter__(self):
@@ -74,13 +90,25 @@ def test_page_is_whole_and_quiet(browser, run, name):
     with Visit(browser, _file(run, name)) as visit:
         assert visit.said == []
         assert [url for url in visit.asked[1:] if not url.startswith("data:")] == []
-        pictures = visit.page.eval_on_selector_all("img", "all => all.map(img => [img.alt, img.complete && img.naturalWidth > 0])")
-        assert all(len(alt) > 20 and "No description" not in alt and drawn for alt, drawn in pictures)
+        pictures = visit.page.eval_on_selector_all(
+            "img", "all => all.map(img => [img.alt, img.complete && img.naturalWidth > 0])"
+        )
+        assert all(
+            len(alt) > 20 and "No description" not in alt and drawn for alt, drawn in pictures
+        )
         assert pictures or name == "runs"
-        links = visit.page.eval_on_selector_all("a[href]", "all => all.map(a => a.getAttribute('href'))")
-        assert [link for link in links if link[0] == "#" and not visit.page.locator(f"[id='{unquote(link[1:])}']").count()] == []
+        links = visit.page.eval_on_selector_all(
+            "a[href]", "all => all.map(a => a.getAttribute('href'))"
+        )
+        assert [
+            link
+            for link in links
+            if link[0] == "#" and not visit.page.locator(f"[id='{unquote(link[1:])}']").count()
+        ] == []
         links = [link for link in links if not link.startswith(("#", "http"))]
-        assert [link for link in links if not (_file(run, name).parent / unquote(link)).is_file()] == []
+        assert [
+            link for link in links if not (_file(run, name).parent / unquote(link)).is_file()
+        ] == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -88,7 +116,9 @@ def test_page_is_whole_and_quiet(browser, run, name):
 def test_axe_finds_nothing_serious(browser, run, name, scheme):
     """With all code unfolded, as hidden text is not looked at."""
     with Visit(browser, _file(run, name), scheme=scheme) as visit:
-        visit.page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+        visit.page.evaluate(
+            "document.querySelectorAll('details').forEach(part => part.open = true)"
+        )
         found = [
             (violation["impact"], violation["id"], violation["nodes"][0]["html"][:200])
             for violation in axe.Axe().run(visit.page).response["violations"]
@@ -100,19 +130,31 @@ def test_axe_finds_nothing_serious(browser, run, name, scheme):
 @pytest.mark.parametrize("name", [*PAGES, "runs"])
 def test_no_sideways_scroll_on_a_phone(browser, run, name):
     with Visit(browser, _file(run, name), viewport=PHONE) as visit:
-        visit.page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+        visit.page.evaluate(
+            "document.querySelectorAll('details').forEach(part => part.open = true)"
+        )
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
 def _counts(run, model, cut):
-    frame = pd.read_csv(run.predictions(model), float_precision="round_trip").query("split == 'test'")
+    frame = pd.read_csv(run.predictions(model), float_precision="round_trip").query(
+        "split == 'test'"
+    )
     sick, called = (frame["label"] == "PNEUMONIA").to_numpy(), frame["score"].to_numpy() >= cut
-    return {"tp": np.sum(sick & called), "fn": np.sum(sick & ~called), "tn": np.sum(~sick & ~called), "fp": np.sum(~sick & called)}
+    return {
+        "tp": np.sum(sick & called),
+        "fn": np.sum(sick & ~called),
+        "tn": np.sum(~sick & ~called),
+        "fp": np.sum(~sick & called),
+    }
 
 
 def _shown(page, model):
     row = f"tr[data-model={model}]"
-    return {name: page.text_content(f"{row} [data-show={name}]") for name in ("tp", "fn", "tn", "fp", "sensitivity", "specificity", "ppv")}
+    return {
+        name: page.text_content(f"{row} [data-show={name}]")
+        for name in ("tp", "fn", "tn", "fp", "sensitivity", "specificity", "ppv")
+    }
 
 
 @pytest.mark.parametrize("name", ["index", "04_comparison"])
@@ -120,9 +162,17 @@ def test_slider_by_keyboard_counts_as_numpy(browser, run, name):
     with Visit(browser, _file(run, name)) as visit:
         page = visit.page
         page.focus("#threshold-slider-cut")
-        scores = np.concatenate([pd.read_csv(run.predictions(model)).query("split == 'test'")["score"] for model in MODELS])
+        scores = np.concatenate(
+            [
+                pd.read_csv(run.predictions(model)).query("split == 'test'")["score"]
+                for model in MODELS
+            ]
+        )
         seen = set()
-        for thousandths in (0, *np.ceil(np.quantile(scores, (0.1, 0.3, 0.5, 0.7, 0.9)) * 1000).astype(int)):
+        for thousandths in (
+            0,
+            *np.ceil(np.quantile(scores, (0.1, 0.3, 0.5, 0.7, 0.9)) * 1000).astype(int),
+        ):
             page.keyboard.press("Home")
             for key in ["PageUp"] * (thousandths // 100) + ["ArrowRight"] * (thousandths % 100):
                 page.keyboard.press(key)
@@ -140,7 +190,9 @@ def _check_counts(run, page):
     for model in MODELS:
         counts, shown = _counts(run, model, cut), _shown(page, model)
         assert {key: int(shown[key]) for key in counts} == counts, (cut, model)
-        assert float(shown["sensitivity"]) == pytest.approx(counts["tp"] / (counts["tp"] + counts["fn"]), abs=5e-4)
+        assert float(shown["sensitivity"]) == pytest.approx(
+            counts["tp"] / (counts["tp"] + counts["fn"]), abs=5e-4
+        )
         seen += counts.values()
     assert f"{cut:.3f}" in page.text_content("output[data-show=cut]")
     return tuple(map(int, seen))
@@ -191,6 +243,14 @@ def test_markup_in_names_is_text(browser, run):
 
 
 def test_first_paint_is_measured_beside_an_empty_page(browser, run):
-    command = [sys.executable, paths.ROOT / "benchmarks" / "first_paint.py", run.root, "--rounds", "1"]
+    command = [
+        sys.executable,
+        paths.ROOT / "benchmarks" / "first_paint.py",
+        run.root,
+        "--rounds",
+        "1",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert all(f"{name}.html" in done.stdout for name in PAGES) and "of an empty page" in done.stdout
+    assert (
+        all(f"{name}.html" in done.stdout for name in PAGES) and "of an empty page" in done.stdout
+    )

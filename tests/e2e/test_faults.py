@@ -21,9 +21,21 @@ PLANTED = {
     "exception": ("raise RuntimeError('planted')", 1, "raised RuntimeError: planted"),
     "memory": ("bytearray(1 << 60)", 1, "raised MemoryError"),
     "dead kernel": ("import os; os.kill(os.getpid(), 9)", 1, "lost its kernel"),
-    "hung cell": ("import time; time.sleep(3600)", 1, "was not done after 0.6 minutes; --time-limit"),
-    "Ctrl-C": ("import time; print('here', flush=True); time.sleep(3600)", 130, "interrupted; the same command resumes"),
-    "SIGTERM": ("import time; print('here', flush=True); time.sleep(3600)", 143, "terminated; the same command resumes"),
+    "hung cell": (
+        "import time; time.sleep(3600)",
+        1,
+        "was not done after 0.6 minutes; --time-limit",
+    ),
+    "Ctrl-C": (
+        "import time; print('here', flush=True); time.sleep(3600)",
+        130,
+        "interrupted; the same command resumes",
+    ),
+    "SIGTERM": (
+        "import time; print('here', flush=True); time.sleep(3600)",
+        143,
+        "terminated; the same command resumes",
+    ),
 }
 
 
@@ -68,10 +80,14 @@ def _plant_and_run(bench, alone, step, kind, seed):
     if kind in ("Ctrl-C", "SIGTERM"):
         bench.until("here", process)
         process.send_signal(signal.SIGINT if kind == "Ctrl-C" else signal.SIGTERM)
-    assert process.wait(faults.ENOUGH) == expected and said in bench.said.read_text(), bench.said.read_text()
+    assert process.wait(faults.ENOUGH) == expected and said in bench.said.read_text(), (
+        bench.said.read_text()
+    )
     faults.check_stopped(bench)
     page = bench.run.html(step).read_text()
-    assert "This step failed." in page and 'id="failed"' in page and bench.run.executed(step).is_file()
+    assert (
+        "This step failed." in page and 'id="failed"' in page and bench.run.executed(step).is_file()
+    )
     if expected == 1:
         assert "Traceback" in bench.run.log.read_text()
     assert "This run is incomplete" in bench.run.index.read_text()
@@ -88,10 +104,17 @@ def _kill_in_an_epoch(bench, alone, step):
         victim.kill()
     process.wait()
     faults.check_stopped(bench)
-    assert bench.run.checkpoint(model_of(step)).is_file() and not bench.run.predictions(model_of(step)).is_file()
+    assert (
+        bench.run.checkpoint(model_of(step)).is_file()
+        and not bench.run.predictions(model_of(step)).is_file()
+    )
     assert bench.finish("--only", step) == 0
-    assert "going on after epoch 1, where this training was stopped before" in bench.said.read_text()
-    assert bench.run.predictions(model_of(step)).read_bytes() == alone[1][1][f"{model_of(step)}.csv"]
+    assert (
+        "going on after epoch 1, where this training was stopped before" in bench.said.read_text()
+    )
+    assert (
+        bench.run.predictions(model_of(step)).read_bytes() == alone[1][1][f"{model_of(step)}.csv"]
+    )
 
 
 def _cut_the_power(bench, alone, at):
@@ -99,7 +122,9 @@ def _cut_the_power(bench, alone, at):
     shutil.copytree(alone[0].root, bench.run.root)
     count = bench.temporary.parent / f"{bench.temporary.name}.count"
     cut = {"POWER_CUT_AT": str(at), "POWER_CUT_COUNT": str(count)}
-    path = os.pathsep.join([str(faults.paths.ROOT / "tests" / "e2e" / "power_cut"), str(bench.project)])
+    path = os.pathsep.join(
+        [str(faults.paths.ROOT / "tests" / "e2e" / "power_cut"), str(bench.project)]
+    )
     try:
         code = bench.finish("--set", "seed=7", PYTHONPATH=path, **cut)
         assert code == -9 and count.stat().st_size >= at, (code, bench.said.read_text())
@@ -132,7 +157,9 @@ def _fill_the_disk(bench, alone, step, moment):
 
 def _check_room(bench, alone, code, reason):
     lines = [line for line in bench.said.read_text().splitlines() if line.startswith("error: ")]
-    assert code == 1 and reason in lines[0] and "make room on that disk" in lines[0], bench.said.read_text()
+    assert code == 1 and reason in lines[0] and "make room on that disk" in lines[0], (
+        bench.said.read_text()
+    )
     faults.check_stopped(bench)
     faults.check_recovers(bench, alone[1])
 
@@ -153,7 +180,9 @@ def test_power_cut(bench, alone, at, survived):
 @pytest.mark.parametrize(
     ("kind", "step"),
     [
-        pytest.param(kind, step, marks=() if (kind, step) == ("dead kernel", STEPS[2]) else pytest.mark.long)
+        pytest.param(
+            kind, step, marks=() if (kind, step) == ("dead kernel", STEPS[2]) else pytest.mark.long
+        )
         for kind in PLANTED
         for step in STEPS
     ],

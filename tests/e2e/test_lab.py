@@ -13,7 +13,9 @@ import pytest
 from cxr_utils import paths
 from cxr_utils.parameters import STEPS
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: it comes with the extra 'dev'")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="no Playwright: it comes with the extra 'dev'"
+)
 
 SMALL = {
     "source": '"phantom"', "phantom_images": 120, "phantom_size": 64, "epochs": 1, "image_size": 48, "batch_size": 16,
@@ -27,13 +29,19 @@ def project(tmp_path_factory):
     """A copy of the project whose notebooks have small defaults, so that they run in seconds."""
     root = tmp_path_factory.mktemp("lab")
     for name in ("cxr_utils", "notebooks", "params"):
-        shutil.copytree(paths.ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        shutil.copytree(
+            paths.ROOT / name,
+            root / name,
+            ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"),
+        )
     for file in (root / "notebooks").glob("*.ipynb"):
         notebook = json.loads(file.read_text())
         for cell in notebook["cells"]:
             if "parameters" in cell["metadata"].get("tags", []):
                 lines = [
-                    re.sub(r"= .*", f"= {SMALL[line.split(':')[0]]}", line) if line.split(":")[0] in SMALL else line
+                    re.sub(r"= .*", f"= {SMALL[line.split(':')[0]]}", line)
+                    if line.split(":")[0] in SMALL
+                    else line
                     for line in cell["source"]
                 ]
                 cell["source"] = lines
@@ -45,7 +53,9 @@ def project(tmp_path_factory):
 def lab(project, tmp_path_factory):
     """A JupyterLab on 127.0.0.1 with settings of its own; every cell is drawn, whether on the screen or not."""
     settings = tmp_path_factory.mktemp("settings")
-    tracker = settings / "user" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    tracker = (
+        settings / "user" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    )
     tracker.parent.mkdir(parents=True)
     tracker.write_text('{"windowingMode": "none"}')
     environment = os.environ | {
@@ -68,7 +78,10 @@ def lab(project, tmp_path_factory):
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
-    while not (found := list((settings / "runtime").glob("jpserver-*.json"))) and time.monotonic() < deadline:
+    while (
+        not (found := list((settings / "runtime").glob("jpserver-*.json")))
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.2)
     yield json.loads(found[0].read_text())["url"]
     server.terminate()
@@ -77,7 +90,9 @@ def lab(project, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    found = (
+        os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    )
     if not found:
         pytest.skip("no Chromium: apt install chromium")
     with sync_api.sync_playwright() as driver:
@@ -111,15 +126,22 @@ def _run_all(page):
             break
     seen = set()
     deadline = time.monotonic() + PATIENCE / 1000
-    while "[*]:" in (prompts := page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()) and time.monotonic() < deadline:
+    while (
+        "[*]:" in (prompts := page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents())
+        and time.monotonic() < deadline
+    ):
         seen.update(re.findall(r"epoch \d+/\d+", page.locator(".jp-Notebook").inner_text()))
         time.sleep(0.2)
-    assert "[*]:" not in prompts and all(re.fullmatch(r"\[\d+\]:", prompt) for prompt in prompts), prompts
+    assert "[*]:" not in prompts and all(re.fullmatch(r"\[\d+\]:", prompt) for prompt in prompts), (
+        prompts
+    )
     return seen
 
 
 def _errors(page):
-    return page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']").all_text_contents()
+    return page.locator(
+        ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
+    ).all_text_contents()
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -128,9 +150,15 @@ def test_run_all_shows_plots_and_no_error(browser, lab, step):
     page = _open(browser, lab, step)
     progress = _run_all(page)
     assert _errors(page) == []
-    pictures = page.eval_on_selector_all(".jp-OutputArea-output img", "all => all.map(img => [img.alt, img.naturalWidth])")
-    assert len(pictures) >= 3 and all(alt.startswith("SYNTHETIC") and len(alt) > 30 and width for alt, width in pictures)
-    assert bool(progress) == (step in ("02_baseline_cnn", "03_resnet50v2")), "progress of the training while it runs"
+    pictures = page.eval_on_selector_all(
+        ".jp-OutputArea-output img", "all => all.map(img => [img.alt, img.naturalWidth])"
+    )
+    assert len(pictures) >= 3 and all(
+        alt.startswith("SYNTHETIC") and len(alt) > 30 and width for alt, width in pictures
+    )
+    assert bool(progress) == (step in ("02_baseline_cnn", "03_resnet50v2")), (
+        "progress of the training while it runs"
+    )
     if step == "04_comparison":
         page.locator("#threshold-slider button[data-cut='0.9']").click()
         assert page.text_content("output[data-show=cut]") == "0.900"
@@ -144,6 +172,9 @@ def test_a_changed_parameter_is_what_runs(browser, lab):
     page.keyboard.press("End")
     page.keyboard.press("Backspace")
     page.keyboard.type("2")
-    assert "epoch 2/2" in " ".join(_run_all(page)) or "epoch 2/2" in page.locator(".jp-Notebook").inner_text()
+    assert (
+        "epoch 2/2" in " ".join(_run_all(page))
+        or "epoch 2/2" in page.locator(".jp-Notebook").inner_text()
+    )
     assert _errors(page) == []
     page.context.close()

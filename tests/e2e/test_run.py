@@ -30,29 +30,48 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def smoke_run(run_all, out):
-    return run_all("smoke", "--data", "phantom", "--out", out, KAGGLE_KEY=SECRET), paths.RunFolder(out / "smoke")
+    return run_all("smoke", "--data", "phantom", "--out", out, KAGGLE_KEY=SECRET), paths.RunFolder(
+        out / "smoke"
+    )
 
 
 @pytest.fixture(scope="module")
 def real_run(run_all, out, real_subset):
-    return run_all("smoke", "--data", real_subset, "--run", "real", "--out", out), paths.RunFolder(out / "real")
+    return run_all("smoke", "--data", real_subset, "--run", "real", "--out", out), paths.RunFolder(
+        out / "real"
+    )
 
 
 def test_smoke_run_succeeds_and_says_synthetic(smoke_run):
     done, run = smoke_run
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()
-    assert lines[-1].startswith("SYNTHETIC") and "python run_all.py --data kaggle --run real" in lines[-1]
+    assert (
+        lines[-1].startswith("SYNTHETIC")
+        and "python run_all.py --data kaggle --run real" in lines[-1]
+    )
     assert f"open {run.index}" in lines
     assert not list(paths.NOTEBOOKS.glob("kernel-*"))  # sockets
 
 
 def test_no_secret_is_written_down(smoke_run, run_all, out):
     done, run = smoke_run
-    written = [file for file in run.root.rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()]
+    written = [
+        file
+        for file in run.root.rglob("*")
+        if file.is_file() and SECRET.encode() in file.read_bytes()
+    ]
     assert not written and SECRET not in done.stdout + done.stderr
-    refused = run_all("smoke", "--out", out, "--set", f"resnet50v2.weights_address=https://name:{SECRET}@127.0.0.1/weights")
-    assert refused.returncode == 2 and SECRET not in refused.stdout + refused.stderr  # it would stand in run.json
+    refused = run_all(
+        "smoke",
+        "--out",
+        out,
+        "--set",
+        f"resnet50v2.weights_address=https://name:{SECRET}@127.0.0.1/weights",
+    )
+    assert (
+        refused.returncode == 2 and SECRET not in refused.stdout + refused.stderr
+    )  # it would stand in run.json
 
 
 def _check_artefacts(run, splits):
@@ -66,7 +85,10 @@ def _check_artefacts(run, splits):
     for step in STEPS:
         assert run.executed(step).is_file() and run.html(step).is_file()
     record = json.loads(run.record.read_text())
-    assert set(record["steps"]) == set(STEPS) and record["data"]["manifest"] == found["data"]["manifest"]
+    assert (
+        set(record["steps"]) == set(STEPS)
+        and record["data"]["manifest"] == found["data"]["manifest"]
+    )
     return found
 
 
@@ -81,15 +103,23 @@ def _check_scores(run, found):
             part = frame[frame["split"] == split]
             labels, scores = (part["label"] == "PNEUMONIA").to_numpy(int), part["score"].to_numpy()
             assert entry["auroc"] == pytest.approx(sk.roc_auc_score(labels, scores), abs=1e-9)
-            assert entry["loss"] == pytest.approx(sk.log_loss(labels, np.clip(scores, 1e-7, 1 - 1e-7)), abs=1e-9)
-            assert entry["confusion_matrix"] == sk.confusion_matrix(labels, scores >= entry["threshold"], labels=[0, 1]).tolist()
+            assert entry["loss"] == pytest.approx(
+                sk.log_loss(labels, np.clip(scores, 1e-7, 1 - 1e-7)), abs=1e-9
+            )
+            assert (
+                entry["confusion_matrix"]
+                == sk.confusion_matrix(labels, scores >= entry["threshold"], labels=[0, 1]).tolist()
+            )
 
 
 def test_smoke_run_leaves_everything_behind(smoke_run):
     _, run = smoke_run
     found = _check_artefacts(run, ["validation", "val", "test"])
     _check_scores(run, found)
-    assert found["data"]["source"] == "phantom" and found["data"]["counts"]["val"] == {"NORMAL": 8, "PNEUMONIA": 8}
+    assert found["data"]["source"] == "phantom" and found["data"]["counts"]["val"] == {
+        "NORMAL": 8,
+        "PNEUMONIA": 8,
+    }
     card = json.loads(run.model_card("resnet50v2").read_text())
     assert (
         card["synthetic"]
@@ -107,7 +137,9 @@ def test_reports_are_whole_and_synthetic(smoke_run):
         assert "SYNTHETIC DATA." in page and "python run_all.py --data kaggle --run real" in page
         assert not re.search(r"<script[^>]+src|https?://[^\s\"<]*\.(js|css)", page)
         pictures = re.findall(r"<img[^>]*>", page, flags=re.DOTALL)
-        assert pictures and all(re.search(r'alt="SYNTHETIC · [^"]{20,}"', picture) for picture in pictures)
+        assert pictures and all(
+            re.search(r'alt="SYNTHETIC · [^"]{20,}"', picture) for picture in pictures
+        )
         assert run.html(step).stat().st_size < 3_000_000
     for step in STEPS[1:]:
         assert "onfusion matrix" in run.html(step).read_text()
@@ -141,7 +173,12 @@ def test_second_run_runs_no_notebook(smoke_run, run_all, out):
 
 def _commands_of_the_readme():
     blocks = re.findall(r"```sh\n(.*?)```", (paths.ROOT / "README.md").read_text(), flags=re.DOTALL)
-    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines() if line.strip()]
+    return [
+        shlex.split(line, comments=True)
+        for block in blocks
+        for line in block.splitlines()
+        if line.strip()
+    ]
 
 
 @pytest.mark.parametrize("command", _commands_of_the_readme(), ids=" ".join)
@@ -160,7 +197,9 @@ def test_every_command_of_the_readme(command, run_all, out, smoke_run, phantom_r
         done = run_all(*profile, *rest[1:], *own, "--out", out, "--dry-run", CXR_DATA="")
         assert done.returncode == 0 and "04_comparison" in done.stdout, done.stderr
     elif program == "python" and rest[:2] == ["-m", "cxr_utils"]:
-        done = subprocess.run([sys.executable, *rest], capture_output=True, text=True, cwd=paths.ROOT, check=False)
+        done = subprocess.run(
+            [sys.executable, *rest], capture_output=True, text=True, cwd=paths.ROOT, check=False
+        )
         assert done.returncode == 0 and "audit:" in done.stdout, done.stderr
     else:
         assert program in ("python3", "pip") or rest[:2] == ["-m", "pytest"], command
@@ -170,27 +209,63 @@ def test_every_command_of_the_readme(command, run_all, out, smoke_run, phantom_r
 
 def test_the_documented_way_to_score_an_image_gives_its_prediction(smoke_run, phantom_root):
     _, run = smoke_run
-    (code,) = re.findall(r"```python\n(.*?)```", (paths.ROOT / "docs" / "outputs.md").read_text(), flags=re.DOTALL)
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (paths.ROOT / "docs" / "outputs.md").read_text(), flags=re.DOTALL
+    )
     first = pd.read_csv(run.predictions("baseline_cnn")).query("split == 'test'").iloc[0]
-    code = code.replace("reports/real", str(run.root)).replace("film.jpeg", str(phantom_root / first["path"]))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT, check=True)
+    code = code.replace("reports/real", str(run.root)).replace(
+        "film.jpeg", str(phantom_root / first["path"])
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT, check=True
+    )
     assert float(done.stdout.split()[0]) == pytest.approx(first["score"], abs=1e-5)
 
 
 def test_what_changed_is_what_runs(smoke_run, run_all, out):
     """A parameter of 03 does not concern 02; a missing artefact and an evaluation parameter do what they must."""
-    done = run_all("smoke", "--data", "phantom", "--out", out, "--dry-run", "--set", "resnet50v2.epochs=2")
+    done = run_all(
+        "smoke", "--data", "phantom", "--out", out, "--dry-run", "--set", "resnet50v2.epochs=2"
+    )
     actions = dict(re.findall(r"(\d\d_\w+) +(run|keep|leave)", done.stdout))
-    assert actions == {"01_eda": "keep", "02_baseline_cnn": "keep", "03_resnet50v2": "run", "04_comparison": "run"}
-    done = run_all("smoke", "--data", "phantom", "--out", out, "--dry-run", "--only", "01_eda", "--force")
-    assert dict(re.findall(r"(\d\d_\w+) +(run|keep|leave)", done.stdout)) == dict.fromkeys(STEPS, "leave") | {"01_eda": "run"}
+    assert actions == {
+        "01_eda": "keep",
+        "02_baseline_cnn": "keep",
+        "03_resnet50v2": "run",
+        "04_comparison": "run",
+    }
+    done = run_all(
+        "smoke", "--data", "phantom", "--out", out, "--dry-run", "--only", "01_eda", "--force"
+    )
+    assert dict(re.findall(r"(\d\d_\w+) +(run|keep|leave)", done.stdout)) == dict.fromkeys(
+        STEPS, "leave"
+    ) | {"01_eda": "run"}
 
 
 def _dry_run(project, out, *extra):
     """The decisions and reasons of a copy of the project on the smoke run's folder."""
-    command = [sys.executable, str(project / "run_all.py"), "smoke", "--data", "phantom", "--out", str(out), "--dry-run", *extra]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(project)}, check=True)
-    return {step: (action, reason) for step, action, reason in re.findall(r"(\d\d_\w+) +(run|keep|leave) +(.*)", done.stdout)}
+    command = [
+        sys.executable,
+        str(project / "run_all.py"),
+        "smoke",
+        "--data",
+        "phantom",
+        "--out",
+        str(out),
+        "--dry-run",
+        *extra,
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(project)},
+        check=True,
+    )
+    return {
+        step: (action, reason)
+        for step, action, reason in re.findall(r"(\d\d_\w+) +(run|keep|leave) +(.*)", done.stdout)
+    }
 
 
 NOTEBOOK = "notebooks/02_baseline_cnn.ipynb"
@@ -200,39 +275,74 @@ TAKEN, TRAINED = "its model is taken as it was trained", "its model is trained"
 @pytest.mark.parametrize(
     ("file", "change", "reason", "models"),
     [
-        ("cxr_utils/reporting/figures.py", lambda text: text + "# a comment\n", "changed: package", TAKEN),
-        ("cxr_utils/reporting/templates/style.css", lambda text: text + "p { margin: 0; }\n", "changed: package", TAKEN),
-        ("cxr_utils/models/augmentation.py", lambda text: text + "# a comment\n", "changed: package", TRAINED),
+        (
+            "cxr_utils/reporting/figures.py",
+            lambda text: text + "# a comment\n",
+            "changed: package",
+            TAKEN,
+        ),
+        (
+            "cxr_utils/reporting/templates/style.css",
+            lambda text: text + "p { margin: 0; }\n",
+            "changed: package",
+            TAKEN,
+        ),
+        (
+            "cxr_utils/models/augmentation.py",
+            lambda text: text + "# a comment\n",
+            "changed: package",
+            TRAINED,
+        ),
         (
             "notebooks/02_baseline_cnn.ipynb",
             lambda text: text.replace("**The question.**", "**What is asked.**"),
             "changed: notebook",
             TAKEN,
         ),
-        ("notebooks/02_baseline_cnn.ipynb", lambda text: text.replace('"nbformat_minor"', '"nbformat_minor" '), "", ""),
+        (
+            "notebooks/02_baseline_cnn.ipynb",
+            lambda text: text.replace('"nbformat_minor"', '"nbformat_minor" '),
+            "",
+            "",
+        ),
     ],
     ids=["plot", "template", "augmentation", "prose", "spacing"],
 )
-def test_a_model_is_trained_again_only_for_what_decides_it(smoke_run, out, tmp_path, file, change, reason, models):
+def test_a_model_is_trained_again_only_for_what_decides_it(
+    smoke_run, out, tmp_path, file, change, reason, models
+):
     faults.copy_project(tmp_path)
     changed = change((tmp_path / file).read_text())
     assert changed != (tmp_path / file).read_text()
     (tmp_path / file).write_text(changed)
     found = _dry_run(tmp_path, out)
-    assert found["02_baseline_cnn"] == (("run", f"{reason}; {models}") if reason else ("keep", "nothing has changed"))
+    assert found["02_baseline_cnn"] == (
+        ("run", f"{reason}; {models}") if reason else ("keep", "nothing has changed")
+    )
     other = found["03_resnet50v2"]
-    assert other == (("run", f"{reason}; {models}") if file.startswith("cxr_utils") else ("keep", "nothing has changed"))
+    assert other == (
+        ("run", f"{reason}; {models}")
+        if file.startswith("cxr_utils")
+        else ("keep", "nothing has changed")
+    )
 
 
 def test_reasons_name_the_parameter_and_the_file(smoke_run, out):
     _, run = smoke_run
-    found = _dry_run(paths.ROOT, out, "--set", "resnet50v2.epochs=2", "--set", "resnet50v2.precision=float32")
+    found = _dry_run(
+        paths.ROOT, out, "--set", "resnet50v2.epochs=2", "--set", "resnet50v2.precision=float32"
+    )
     assert found["03_resnet50v2"] == ("run", f"changed: epochs and precision; {TRAINED}")
     assert found["04_comparison"] == ("run", "03_resnet50v2 runs")
-    assert _dry_run(paths.ROOT, out, "--set", "evaluation.resamples=300")["02_baseline_cnn"] == ("run", f"changed: resamples; {TAKEN}")
+    assert _dry_run(paths.ROOT, out, "--set", "evaluation.resamples=300")["02_baseline_cnn"] == (
+        "run",
+        f"changed: resamples; {TAKEN}",
+    )
     whole = run.predictions("baseline_cnn").read_text()
     run.predictions("baseline_cnn").write_text(whole.replace("PNEUMONIA", "NORMAL", 1))
-    assert _dry_run(paths.ROOT, out)["02_baseline_cnn"][1].startswith("predictions/baseline_cnn.csv is not what the step left")
+    assert _dry_run(paths.ROOT, out)["02_baseline_cnn"][1].startswith(
+        "predictions/baseline_cnn.csv is not what the step left"
+    )
     run.predictions("baseline_cnn").write_text(whole)
     assert {action for action, _ in _dry_run(paths.ROOT, out).values()} == {"keep"}
 
@@ -255,13 +365,22 @@ def part(smoke_run, out):
 def test_a_run_is_repeated_from_its_record(part, run_all, out, real_subset):
     done = run_all("--repeat", part.record, "--out", out, "--run", "again")
     compared = re.search(r"(\d+) of (\d+) figures and predictions are equal", done.stdout)
-    assert done.returncode == 0 and compared[1] == compared[2] and int(compared[1]) > 800, done.stdout + done.stderr
+    assert done.returncode == 0 and compared[1] == compared[2] and int(compared[1]) > 800, (
+        done.stdout + done.stderr
+    )
     assert "01_eda" not in done.stdout and "not as it was" not in done.stdout
     part.metrics.write_text(part.metrics.read_text().replace('"n": 30', '"n": 31', 1))
     differing = run_all("--repeat", part.record, "--out", out, "--run", "again")
     assert "was there already" in differing.stdout
-    assert differing.returncode == 1 and "/test/n: 31 in the original, 30 in the repetition" in differing.stdout
-    other = {"not the data of the record": ("--data", real_subset), "give another name": ("--run", "part"), "leave PROFILE": ("smoke",)}
+    assert (
+        differing.returncode == 1
+        and "/test/n: 31 in the original, 30 in the repetition" in differing.stdout
+    )
+    other = {
+        "not the data of the record": ("--data", real_subset),
+        "give another name": ("--run", "part"),
+        "leave PROFILE": ("smoke",),
+    }
     for said, extra in other.items():
         refused = run_all("--repeat", part.record, "--out", out, *extra)
         assert refused.returncode == 2 and said in refused.stderr, refused.stderr
@@ -271,39 +390,75 @@ def test_weights_that_do_not_fit_stop_before_anything_runs(smoke_run, run_all, o
     (tmp_path / "damaged.h5").write_bytes(b"damaged")
     cut = tmp_path / "cut.h5"
     cut.write_bytes(b"\x89HDF\r\n\x1a\n" + b"0" * 3000)
-    for file, said in ((tmp_path / "damaged.h5", "not a weights file"), (cut, "does not fit ResNet50V2")):
-        done = run_all("smoke", "--data", "phantom", "--out", out, "--set", f"resnet50v2.weights={file}")
-        assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    for file, said in (
+        (tmp_path / "damaged.h5", "not a weights file"),
+        (cut, "does not fit ResNet50V2"),
+    ):
+        done = run_all(
+            "smoke", "--data", "phantom", "--out", out, "--set", f"resnet50v2.weights={file}"
+        )
+        assert (
+            done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
+        ), done.stderr
     assert (out / "smoke" / "03_resnet50v2.html").is_file()
 
 
 def test_failed_step_stops_what_needs_it(smoke_run, run_all, out):
     """Weights that no server delivers fail 03 in its training cell; 04 does not run, 02 stays valid, the report shows the failure."""
-    nowhere = ("--set", "resnet50v2.weights=imagenet", "--set", "resnet50v2.weights_address=http://127.0.0.1:9")
+    nowhere = (
+        "--set",
+        "resnet50v2.weights=imagenet",
+        "--set",
+        "resnet50v2.weights_address=http://127.0.0.1:9",
+    )
     done = run_all("smoke", "--data", "phantom", "--out", out, *nowhere)
     assert done.returncode == 1
     failed, blocked = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "03_resnet50v2: cell" in failed and "training.fit_or_load" in failed and "did not deliver" in failed
+    assert (
+        "03_resnet50v2: cell" in failed
+        and "training.fit_or_load" in failed
+        and "did not deliver" in failed
+    )
     assert "04_comparison: did not run" in blocked
     run = paths.RunFolder(out / "smoke")
-    assert "Traceback" in run.log.read_text() and "This step failed." in run.html("03_resnet50v2").read_text()
+    assert (
+        "Traceback" in run.log.read_text()
+        and "This step failed." in run.html("03_resnet50v2").read_text()
+    )
     index = run.index.read_text()
     assert not run.html("04_comparison").exists() and "04_comparison.html" not in index
-    assert "This run is incomplete." in index and "ResNet50V2 on" not in index and "resnet50v2 " not in done.stdout
+    assert (
+        "This run is incomplete." in index
+        and "ResNet50V2 on" not in index
+        and "resnet50v2 " not in done.stdout
+    )
     assert list(json.loads(run.metrics.read_text())["models"]) == ["baseline_cnn"]
     assert 'id="failed"' in run.html("03_resnet50v2").read_text()
     partial = nbformat.read(run.executed("03_resnet50v2"), as_version=4)
-    assert any(output.output_type == "error" for cell in partial.cells for output in cell.get("outputs", []))
+    assert any(
+        output.output_type == "error"
+        for cell in partial.cells
+        for output in cell.get("outputs", [])
+    )
 
 
-def test_other_data_in_the_same_folder_leaves_no_scores_behind(smoke_run, run_all, out, real_subset):
+def test_other_data_in_the_same_folder_leaves_no_scores_behind(
+    smoke_run, run_all, out, real_subset
+):
     """Scores of the phantom cannot stand, unmarked, in a run on real X-rays."""
     done = run_all("smoke", "--data", real_subset, "--out", out, "--only", "01_eda")
     run = paths.RunFolder(out / "smoke")
-    assert done.returncode == 0 and not run.metrics.is_file() and not run.html("02_baseline_cnn").is_file()
+    assert (
+        done.returncode == 0
+        and not run.metrics.is_file()
+        and not run.html("02_baseline_cnn").is_file()
+    )
     assert "No model has been scored yet" in run.index.read_text()
     refused = run_all("smoke", "--data", real_subset, "--out", out, "--only", "04_comparison")
-    assert refused.returncode == 2 and "repeat the command with --from 02_baseline_cnn" in refused.stderr
+    assert (
+        refused.returncode == 2
+        and "repeat the command with --from 02_baseline_cnn" in refused.stderr
+    )
 
 
 def test_real_subset_runs_and_is_compared(real_run):
@@ -311,7 +466,10 @@ def test_real_subset_runs_and_is_compared(real_run):
     assert done.returncode == 0, done.stderr
     found = _check_artefacts(run, ["validation", "val", "test"])
     _check_scores(run, found)
-    assert found["data"]["source"] == "folder" and found["data"]["counts"]["test"] == {"NORMAL": 24, "PNEUMONIA": 24}
+    assert found["data"]["source"] == "folder" and found["data"]["counts"]["test"] == {
+        "NORMAL": 24,
+        "PNEUMONIA": 24,
+    }
     page = run.html("04_comparison").read_text()
     assert "SYNTHETIC" not in page + run.index.read_text() + done.stdout
     assert "not comparable" in page and "percentage points below the original" not in page
@@ -326,8 +484,20 @@ def test_the_original_protocol_runs(run_all, out):
         "baseline_cnn.epochs=1",
         "resnet50v2.epochs=1",
     ]
-    small += ["resnet50v2.image_size=32", "resnet50v2.backbone=MobileNetV2", "evaluation.resamples=200", "resnet50v2.weights=none"]
-    done = run_all("seed", "--data", "phantom", "--out", out, *(part for value in small for part in ("--set", value)))
+    small += [
+        "resnet50v2.image_size=32",
+        "resnet50v2.backbone=MobileNetV2",
+        "evaluation.resamples=200",
+        "resnet50v2.weights=none",
+    ]
+    done = run_all(
+        "seed",
+        "--data",
+        "phantom",
+        "--out",
+        out,
+        *(part for value in small for part in ("--set", value)),
+    )
     assert done.returncode == 0, done.stderr
     run = paths.RunFolder(out / "seed")
     found = _check_artefacts(run, ["val", "test"])
@@ -335,5 +505,13 @@ def test_the_original_protocol_runs(run_all, out):
     assert all(found["models"][model]["test"]["threshold"] == 0.5 for model in MODELS)
     assert "the same answer would be right in" in run.html("02_baseline_cnn").read_text()
     assert "which choices are made on here" in run.html("01_eda").read_text()
-    again = run_all("seed", "--data", "phantom", "--out", out, "--dry-run", *(part for value in small for part in ("--set", value)))
+    again = run_all(
+        "seed",
+        "--data",
+        "phantom",
+        "--out",
+        out,
+        "--dry-run",
+        *(part for value in small for part in ("--set", value)),
+    )
     assert again.stdout.count("keep") == 4

@@ -26,12 +26,20 @@ def _listening(bench):
     found = []
     for process in bench.processes():
         with contextlib.suppress(psutil.Error):
-            found += [one.laddr for one in process.net_connections(kind="inet") if one.status == psutil.CONN_LISTEN]
+            found += [
+                one.laddr
+                for one in process.net_connections(kind="inet")
+                if one.status == psutil.CONN_LISTEN
+            ]
     return found
 
 
 def _assert_nothing_left(bench):
-    assert not bench.processes() and not list(bench.temporary.iterdir()) and not list(bench.run.parts())
+    assert (
+        not bench.processes()
+        and not list(bench.temporary.iterdir())
+        and not list(bench.run.parts())
+    )
 
 
 def test_a_run_on_a_terminal_shows_a_bar_and_is_closed_to_the_network(bench, monkeypatch):
@@ -41,8 +49,18 @@ def test_a_run_on_a_terminal_shows_a_bar_and_is_closed_to_the_network(bench, mon
     monkeypatch.setenv("TMPDIR", str(bench.temporary))
     monkeypatch.setenv("PYTHONPATH", str(bench.project))
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("4H", 30, 120, 0, 0))  # lines and columns
-    command = [sys.executable, str(bench.project / "run_all.py"), "smoke", "--data", "phantom", "--only", "02"]
-    running = subprocess.Popen([*command, "--run", "run", "--out", str(bench.out)], stdin=child, stdout=child, stderr=child)
+    command = [
+        sys.executable,
+        str(bench.project / "run_all.py"),
+        "smoke",
+        "--data",
+        "phantom",
+        "--only",
+        "02",
+    ]
+    running = subprocess.Popen(
+        [*command, "--run", "run", "--out", str(bench.out)], stdin=child, stdout=child, stderr=child
+    )
     os.close(child)
     said, ports = b"", []
     with contextlib.suppress(OSError):  # the terminal goes with the process
@@ -51,7 +69,9 @@ def test_a_run_on_a_terminal_shows_a_bar_and_is_closed_to_the_network(bench, mon
             ports += _listening(bench)
     os.close(mother)
     assert running.wait() == 0 and {port.ip for port in ports} == {"127.0.0.1"}
-    shares = [int(share) for share in re.findall(rb"02_baseline_cnn +(\d+)% \|.*?gone, \S+ to go", said)]
+    shares = [
+        int(share) for share in re.findall(rb"02_baseline_cnn +(\d+)% \|.*?gone, \S+ to go", said)
+    ]
     assert shares == sorted(shares) and shares[-1] == 100 and len(set(shares)) > 8, said[-2000:]
     assert b"epoch 2/2" in said and re.search(rb"open \S+/index.html", said)
     _assert_nothing_left(bench)

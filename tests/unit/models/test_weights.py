@@ -24,7 +24,9 @@ def weights_server(monkeypatch, tmp_path, server):
 @pytest.fixture(scope="module")
 def settings(smoke):
     """A backbone that is small, and still has batch norm in its branches."""
-    return smoke.resnet50v2.model_copy(update={"backbone": "MobileNetV2", "head_epochs": 3, "tuning_epochs": 1, "average": 0.5})
+    return smoke.resnet50v2.model_copy(
+        update={"backbone": "MobileNetV2", "head_epochs": 3, "tuning_epochs": 1, "average": 0.5}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +42,14 @@ def file(donor, tmp_path_factory):
 
 
 def _from(settings, server, asked):
-    return weights.find(settings.model_copy(update={"weights": asked, "weights_address": server.address}))
+    return weights.find(
+        settings.model_copy(update={"weights": asked, "weights_address": server.address})
+    )
 
 
-def test_imagenet_weights_are_fetched_checked_and_loaded(settings, weights_server, monkeypatch, donor, file):
+def test_imagenet_weights_are_fetched_checked_and_loaded(
+    settings, weights_server, monkeypatch, donor, file
+):
     content = file.read_bytes()
     weights_server.files["mobilenet_v2/mobile.weights.h5"] = content
     for checksum in (hashlib.md5(content).hexdigest(), hashlib.sha256(content).hexdigest()):
@@ -52,14 +58,18 @@ def test_imagenet_weights_are_fetched_checked_and_loaded(settings, weights_serve
         network = weights.backbone_of(networks.build(settings))
         weights.put(network, settings.backbone, fetched)
         assert origin == "imagenet"
-        assert all((a == b).all() for a, b in zip(network.get_weights(), donor.get_weights(), strict=True))
+        assert all(
+            (a == b).all() for a, b in zip(network.get_weights(), donor.get_weights(), strict=True)
+        )
         fetched.unlink()
 
 
 @pytest.mark.parametrize("content", [None, b"<html>sorry</html>"])
 def test_weights_that_cannot_be_had(settings, weights_server, monkeypatch, content):
     """Auto goes on with random weights and says why; with imagenet it stops; nothing wrong stays in the cache."""
-    monkeypatch.setitem(weights.PUBLISHED, "MobileNetV2", ("mobilenet_v2", "mobile.weights.h5", "0" * 32))
+    monkeypatch.setitem(
+        weights.PUBLISHED, "MobileNetV2", ("mobilenet_v2", "mobile.weights.h5", "0" * 32)
+    )
     if content:
         weights_server.files["mobilenet_v2/mobile.weights.h5"] = content
     missing, origin = _from(settings, weights_server, "auto")
@@ -73,14 +83,21 @@ def test_weights_that_cannot_be_had(settings, weights_server, monkeypatch, conte
 
 def test_published_table_names_backbones_and_checksums():
     """As Keras' own sources have them."""
-    sources = "".join(file.read_text() for file in (Path(keras.__file__).parent / "src" / "applications").glob("*.py"))
+    sources = "".join(
+        file.read_text()
+        for file in (Path(keras.__file__).parent / "src" / "applications").glob("*.py")
+    )
     for backbone, (folder, name, checksum) in weights.PUBLISHED.items():
         assert hasattr(keras.applications, backbone) and name.endswith("notop.h5")
         assert checksum in sources and f"{folder}/" in sources
-    assert len({checksum for _, _, checksum in weights.PUBLISHED.values()}) == len(weights.PUBLISHED)
+    assert len({checksum for _, _, checksum in weights.PUBLISHED.values()}) == len(
+        weights.PUBLISHED
+    )
 
 
-@pytest.mark.filterwarnings("ignore:Skipping nested container")  # what Keras says of the wrong file, before it refuses it
+@pytest.mark.filterwarnings(
+    "ignore:Skipping nested container"
+)  # what Keras says of the wrong file, before it refuses it
 def test_wrong_weights_are_refused(settings, file, tmp_path):
     with pytest.raises(UsageError, match="does not fit VGG16"):
         weights.check(settings.model_copy(update={"backbone": "VGG16", "weights": str(file)}))
@@ -88,7 +105,10 @@ def test_wrong_weights_are_refused(settings, file, tmp_path):
     (tmp_path / "cut.weights.h5").write_bytes(file.read_bytes()[:2000])
     with pytest.raises(UsageError, match="does not fit MobileNetV2"):
         weights.check(settings.model_copy(update={"weights": str(tmp_path / "cut.weights.h5")}))
-    for name, content, said in (("a.h5", b"text", "not a weights file"), ("a.txt", file.read_bytes(), "not a weights file")):
+    for name, content, said in (
+        ("a.h5", b"text", "not a weights file"),
+        ("a.txt", file.read_bytes(), "not a weights file"),
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UsageError, match=said):
             weights.check_file(tmp_path / name)
@@ -105,7 +125,9 @@ def test_the_head_alone_is_trained_on_features_of_the_frozen_backbone(settings, 
     model = networks.build(settings, transfer=True)
     weights.put(weights.backbone_of(model), settings.backbone, file)
     before = model.get_weights()
-    found = transfer.train_head(model, settings, folds["train"], folds["validation"], gradient.Loss(), seed=1)
+    found = transfer.train_head(
+        model, settings, folds["train"], folds["validation"], gradient.Loss(), seed=1
+    )
     changed = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)]
     assert changed == [False] * (len(changed) - 2) + [True, True] and found["epochs"] == 3
     pixels = folds["validation"].pixels[:5]
@@ -114,20 +136,35 @@ def test_the_head_alone_is_trained_on_features_of_the_frozen_backbone(settings, 
 
 
 def test_training_from_weights_tunes_all_layers_but_batch_norm(smoke, settings, folds, file, donor):
-    trained = training.fit(settings.model_copy(update={"weights": str(file)}), smoke.augmentation, 1, folds)
+    trained = training.fit(
+        settings.model_copy(update={"weights": str(file)}), smoke.augmentation, 1, folds
+    )
     tuned = weights.backbone_of(trained.model)
-    assert trained.card["head"]["epochs"] == 3 and trained.card["weights"] == str(file) and len(trained.history) == 1
+    assert (
+        trained.card["head"]["epochs"] == 3
+        and trained.card["weights"] == str(file)
+        and len(trained.history) == 1
+    )
     for weight, original in zip(tuned.weights, donor.weights, strict=True):
         of_norm = weight.path.endswith(("gamma", "beta", "moving_mean", "moving_variance"))
         assert weight.trainable == (not of_norm), weight.path
         assert np.array_equal(weight.numpy(), original.numpy()) or not of_norm, weight.path
-    moved = [not np.array_equal(weight.numpy(), original.numpy()) for weight, original in zip(tuned.weights, donor.weights, strict=True)]
+    moved = [
+        not np.array_equal(weight.numpy(), original.numpy())
+        for weight, original in zip(tuned.weights, donor.weights, strict=True)
+    ]
     assert any(moved)
 
 
 def test_early_layers_learn_less(settings):
     network = networks.build(settings, transfer=True)
-    found = dict(zip([weight.path for weight in network.trainable_variables], transfer.shares(network, 0.1), strict=True))
+    found = dict(
+        zip(
+            [weight.path for weight in network.trainable_variables],
+            transfer.shares(network, 0.1),
+            strict=True,
+        )
+    )
     shares = list(found.values())
     assert shares[0] == pytest.approx(0.1) and shares == sorted(shares) and shares[-1] == 1.0
     assert found["head_logit/kernel"] == 1.0
@@ -139,4 +176,7 @@ def test_inference_mode_ignores_the_batch(settings):
     for frozen in (True, False):
         model = networks.build(settings, transfer=frozen)
         pooled = keras.Model(model.inputs, model.get_layer("head_pool").output)
-        assert np.allclose(pooled(batch, training=True), pooled(batch, training=False), atol=1e-5) == frozen
+        assert (
+            np.allclose(pooled(batch, training=True), pooled(batch, training=False), atol=1e-5)
+            == frozen
+        )

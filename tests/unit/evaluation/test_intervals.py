@@ -39,7 +39,9 @@ def test_weighted_scores_equal_scikit_learn_on_repeated_images(ties):
             "brier": sk.brier_score_loss(y, p),
             "loss": sk.log_loss(y, np.clip(p, 1e-7, 1 - 1e-7)),
         }
-        assert {name: found[name][number] for name in expected} == pytest.approx(expected, abs=1e-12)
+        assert {name: found[name][number] for name in expected} == pytest.approx(
+            expected, abs=1e-12
+        )
 
 
 def test_patients_are_resampled_whole():
@@ -57,9 +59,18 @@ def test_intervals_can_be_repeated_from_the_predictions_alone():
     for drawn in np.random.default_rng(7).integers(0, len(names), (100, len(names))):
         rows = np.concatenate([np.flatnonzero(patients == names[number]) for number in drawn])
         found.append(sk.roc_auc_score(labels[rows], scores[rows]))
-    frame = pd.DataFrame({"patient": patients, "label": np.where(labels, "PNEUMONIA", "NORMAL"), "subtype": "unknown", "score": scores})
+    frame = pd.DataFrame(
+        {
+            "patient": patients,
+            "label": np.where(labels, "PNEUMONIA", "NORMAL"),
+            "subtype": "unknown",
+            "score": scores,
+        }
+    )
     entry = evaluate(frame, {"half": 0.5}, "half", 100, 7)
-    assert entry["ci95"]["auroc"] == pytest.approx(np.quantile(found, (0.025, 0.975)).tolist(), abs=1e-12)
+    assert entry["ci95"]["auroc"] == pytest.approx(
+        np.quantile(found, (0.025, 0.975)).tolist(), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("part, whole", [(0, 16), (9, 16), (16, 16), (195, 312)])
@@ -67,7 +78,9 @@ def test_wilson_by_the_formula(part, whole):
     share, z = part / whole, stats.norm.ppf(0.975)
     middle = (share + z**2 / (2 * whole)) / (1 + z**2 / whole)
     reach = z * np.sqrt(share * (1 - share) / whole + z**2 / (4 * whole**2)) / (1 + z**2 / whole)
-    assert intervals.wilson(part, whole) == pytest.approx([middle - reach, middle + reach], abs=1e-9)
+    assert intervals.wilson(part, whole) == pytest.approx(
+        [middle - reach, middle + reach], abs=1e-9
+    )
     assert intervals.wilson(0, 0) is None
 
 
@@ -85,10 +98,20 @@ def _delong_by_hand(labels, scores, other=None):
     sick, well = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
 
     def kernel(values):
-        return np.array([[1.0 if values[i] > values[j] else 0.5 if values[i] == values[j] else 0.0 for j in well] for i in sick])
+        return np.array(
+            [
+                [
+                    1.0 if values[i] > values[j] else 0.5 if values[i] == values[j] else 0.0
+                    for j in well
+                ]
+                for i in sick
+            ]
+        )
 
     psi = kernel(scores) - (kernel(other) if other is not None else 0)
-    return psi.mean(), np.sqrt(psi.mean(axis=1).var(ddof=1) / len(sick) + psi.mean(axis=0).var(ddof=1) / len(well))
+    return psi.mean(), np.sqrt(
+        psi.mean(axis=1).var(ddof=1) / len(sick) + psi.mean(axis=0).var(ddof=1) / len(well)
+    )
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -96,9 +119,14 @@ def test_delong_with_one_image_a_patient_is_delongs(ties):
     labels, scores = _sample(n=80, ties=ties)
     other = _sample(seed=5, n=80, ties=ties)[1] * 0.5 + scores * 0.5
     patients = np.arange(80)
-    one, gap = intervals.delong(labels, scores, patients), intervals.delong(labels, scores, patients, less=other)
+    one, gap = (
+        intervals.delong(labels, scores, patients),
+        intervals.delong(labels, scores, patients, less=other),
+    )
     assert (one.value, one.error) == pytest.approx(_delong_by_hand(labels, scores), abs=1e-12)
-    assert (gap.value, gap.error) == pytest.approx(_delong_by_hand(labels, scores, other), abs=1e-12)
+    assert (gap.value, gap.error) == pytest.approx(
+        _delong_by_hand(labels, scores, other), abs=1e-12
+    )
     assert one.value == pytest.approx(sk.roc_auc_score(labels, scores))
     statistic = stats.mannwhitneyu(scores[labels == 1], scores[labels == 0]).statistic
     assert one.value == pytest.approx(statistic / ((labels == 1).sum() * (labels == 0).sum()))
@@ -134,7 +162,9 @@ def _draw(rng):
     images = 1 + rng.geometric(0.5, PATIENTS).clip(max=6)
     patients = np.repeat(np.arange(PATIENTS), images)
     labels = (rng.random(PATIENTS) < SHARE_SICK).astype(int)[patients]
-    noise = np.sqrt(SHARED) * rng.normal(size=PATIENTS)[patients] + np.sqrt(1 - SHARED) * rng.normal(size=len(patients))
+    noise = np.sqrt(SHARED) * rng.normal(size=PATIENTS)[patients] + np.sqrt(
+        1 - SHARED
+    ) * rng.normal(size=len(patients))
     return labels, labels * APART + noise, patients
 
 
@@ -145,7 +175,9 @@ def test_intervals_cover_the_truth():
     for draw in range(1000):
         labels, scores, patients = _draw(rng)
         weights = intervals.patient_weights(patients, 400, draw)
-        sampled = intervals.weighted_rates(labels, scores, cut, weights) | intervals.weighted_areas(labels == 1, scores, weights)
+        sampled = intervals.weighted_rates(labels, scores, cut, weights) | intervals.weighted_areas(
+            labels == 1, scores, weights
+        )
         found = {name: intervals.interval(sampled[name]) for name in truth}
         found["delong"] = intervals.delong(labels, scores, patients).interval_of_share
         found["images"] = intervals.wilson(int(((scores >= cut) == labels).sum()), len(labels))
@@ -154,7 +186,9 @@ def test_intervals_cover_the_truth():
     print(covered)
     for name in ("accuracy", "auroc", "delong"):
         assert 930 <= covered[name] <= 970, covered
-    assert covered["images"] < 930, "an interval that takes images for independent covers too little"
+    assert covered["images"] < 930, (
+        "an interval that takes images for independent covers too little"
+    )
 
 
 def test_few_images_need_wilson():
@@ -173,8 +207,15 @@ def test_few_images_need_wilson():
 
 def test_the_interval_that_is_shown():
     matrix = {"confusion_matrix": [[100, 40], [20, 140]]}
-    entry = matrix | {"n": 300, "ci95": {"accuracy": [0.75, 0.85], "auroc": [0.7, 0.9]}, "wilson95": {"accuracy": [0.74, 0.84]}}
-    assert best_interval(entry, "accuracy") == [0.75, 0.85] and best_interval(entry, "auroc") == [0.7, 0.9]
+    entry = matrix | {
+        "n": 300,
+        "ci95": {"accuracy": [0.75, 0.85], "auroc": [0.7, 0.9]},
+        "wilson95": {"accuracy": [0.74, 0.84]},
+    }
+    assert best_interval(entry, "accuracy") == [0.75, 0.85] and best_interval(entry, "auroc") == [
+        0.7,
+        0.9,
+    ]
     few = entry | {"n": 16, "confusion_matrix": [[5, 2], [2, 7]]}
     assert best_interval(few, "accuracy") == [0.74, 0.84] and best_interval(few, "auroc") is None
     nearly_all = entry | {"confusion_matrix": [[137, 3], [2, 158]]}
@@ -190,9 +231,19 @@ def test_the_interval_that_is_shown_covers_a_share_near_one():
         latent = np.sqrt(0.3) * rng.normal(size=100)[patients] + np.sqrt(0.7) * rng.normal(size=200)
         right = latent < stats.norm.ppf(0.98)
         found = int(right.sum())
-        bootstrap = intervals.interval(intervals.patient_weights(patients, 300, draw) @ right.astype(float) / 200)
-        entry = {"n": 200, "right": found, "ci95": {"rate": bootstrap}, "wilson95": {"rate": intervals.wilson(found, 200)}}
-        for name, (low, high) in (("bootstrap", bootstrap), ("shown", best_interval(entry, "rate"))):
+        bootstrap = intervals.interval(
+            intervals.patient_weights(patients, 300, draw) @ right.astype(float) / 200
+        )
+        entry = {
+            "n": 200,
+            "right": found,
+            "ci95": {"rate": bootstrap},
+            "wilson95": {"rate": intervals.wilson(found, 200)},
+        }
+        for name, (low, high) in (
+            ("bootstrap", bootstrap),
+            ("shown", best_interval(entry, "rate")),
+        ):
             covered[name] += low <= 0.98 <= high
     print(covered)
     assert covered["shown"] >= 930 > covered["bootstrap"]
@@ -208,7 +259,9 @@ def test_delong_of_a_difference_holds_for_patients_with_several_images():
     rng, gaps, errors = np.random.default_rng(3), [], []
     for _ in range(300):
         labels, scores, patients = _draw(rng)
-        gap = intervals.delong(labels, scores, patients, less=scores + 1.5 * rng.normal(size=300)[patients])
+        gap = intervals.delong(
+            labels, scores, patients, less=scores + 1.5 * rng.normal(size=300)[patients]
+        )
         gaps.append(gap.value)
         errors.append(gap.error)
     assert np.mean(errors) == pytest.approx(np.std(gaps), rel=0.12)

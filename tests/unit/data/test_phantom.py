@@ -13,7 +13,10 @@ from cxr_utils.data import manifest, phantom
 
 def _bytes(root):
     files = sorted(file for file in root.rglob("*") if file.is_file())
-    return {file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {
+        file.relative_to(root).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+    }
 
 
 def test_same_seed_same_bytes(tmp_path):
@@ -27,7 +30,10 @@ def test_same_seed_same_bytes(tmp_path):
 def test_layout_balance_and_patients(phantom_root):
     listed = manifest.read_manifest(phantom_root)
     counts = listed.counts()
-    assert counts["train"] == {"NORMAL": 31, "PNEUMONIA": 89}  # 25.7 % and 74.3 % of 120, as in the real set
+    assert counts["train"] == {
+        "NORMAL": 31,
+        "PNEUMONIA": 89,
+    }  # 25.7 % and 74.3 % of 120, as in the real set
     assert counts["val"] == {"NORMAL": 8, "PNEUMONIA": 8}
     assert counts["test"] == {"NORMAL": 11, "PNEUMONIA": 19}
     assert listed.files.groupby("patient")["split"].nunique().max() == 1
@@ -77,5 +83,7 @@ def shortcuts(tmp_path_factory):
 
 def test_no_shortcut_in_brightness_spread_size_or_bytes(shortcuts):
     (train, train_labels), (test, test_labels) = shortcuts
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(train, train_labels)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(
+        train, train_labels
+    )
     assert roc_auc_score(test_labels, model.predict_proba(test)[:, 1]) < 0.65

@@ -18,7 +18,10 @@ from cxr_utils.parameters import UsageError
 
 
 def test_loss_is_keras_own():
-    labels, logits = np.array([1, 1, 0, 1, 0], np.float32), np.array([2, -1, 0.5, 0, -3], np.float32)
+    labels, logits = (
+        np.array([1, 1, 0, 1, 0], np.float32),
+        np.array([2, -1, 0.5, 0, -3], np.float32),
+    )
     plain = keras.losses.BinaryCrossentropy(from_logits=True)(labels, logits)
     smooth = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.2)(labels, logits)
     assert float(gradient.Loss()(labels, logits)) == pytest.approx(float(plain), abs=1e-6)
@@ -28,23 +31,35 @@ def test_loss_is_keras_own():
 def test_class_weights_let_both_classes_weigh_alike(smoke):
     labels = np.array([1, 1, 1, 0])
     loss = gradient.Loss.of(smoke.baseline_cnn.model_copy(update={"class_weights": True}), labels)
-    assert loss.weights[0] * 1 == pytest.approx(loss.weights[1] * 3) and np.mean([loss.weights[label] for label in labels]) == 1
+    assert (
+        loss.weights[0] * 1 == pytest.approx(loss.weights[1] * 3)
+        and np.mean([loss.weights[label] for label in labels]) == 1
+    )
     assert gradient.Loss.of(smoke.baseline_cnn, labels).weights == (1.0, 1.0)
-    sick, healthy = (float(loss(np.array([label], np.float32), np.zeros(1, np.float32))) for label in (1, 0))
+    sick, healthy = (
+        float(loss(np.array([label], np.float32), np.zeros(1, np.float32))) for label in (1, 0)
+    )
     assert healthy == pytest.approx(3 * sick)
 
 
 def test_fused_adamw_is_keras_adamw():
     rng = np.random.default_rng(0)
-    start, gradients = rng.normal(size=(4, 3)).astype("float32"), rng.normal(size=(20, 4, 3)).astype("float32")
+    start, gradients = (
+        rng.normal(size=(4, 3)).astype("float32"),
+        rng.normal(size=(20, 4, 3)).astype("float32"),
+    )
     for share in (1.0, 0.3):
         ours, theirs = keras.Variable(start), keras.Variable(start)
         fused = optimizer.AdamW([ours.value], weight_decay=0.1, shares=[share])
-        keras_own = keras.optimizers.AdamW(0.01 * share, weight_decay=0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-7)
+        keras_own = keras.optimizers.AdamW(
+            0.01 * share, weight_decay=0.1, beta_1=0.9, beta_2=0.999, epsilon=1e-7
+        )
         for number, moved in enumerate(gradients):
             fused.apply([tf.constant(moved)], tf.constant(0.01), tf.constant(float(number)))
             keras_own.apply([keras.ops.convert_to_tensor(moved)], [theirs])
-        assert np.allclose(ours.numpy(), theirs.numpy(), atol=1e-5) and not np.allclose(ours.numpy(), start, atol=0.01)
+        assert np.allclose(ours.numpy(), theirs.numpy(), atol=1e-5) and not np.allclose(
+            ours.numpy(), start, atol=0.01
+        )
 
 
 def test_learning_rate_rises_then_falls():
@@ -70,13 +85,20 @@ def test_average_follows_the_weights(smoke):
 
 def test_float16_steps_are_scaled_and_overflow_moves_nothing(smoke):
     network = networks.build(smoke.baseline_cnn, "float16")
-    assert network.compute_dtype == "float16" and network.get_layer("head_logit").kernel.dtype == "float32"
+    assert (
+        network.compute_dtype == "float16"
+        and network.get_layer("head_logit").kernel.dtype == "float32"
+    )
     weight = tf.Variable([1.0, 2.0])
     half = optimizer.LossScale(optimizer.AdamW([weight], 0.0))
     half.apply([tf.constant([np.inf, 1.0])], tf.constant(0.1), tf.constant(0.0))
     assert (weight.numpy() == [1, 2]).all() and half.scale.numpy() == optimizer.FIRST_SCALE / 2
     half.apply([tf.constant([1.0, 1.0])], tf.constant(0.1), tf.constant(1.0))
-    assert (weight.numpy() < [1, 2]).all() and half.scale.numpy() == optimizer.FIRST_SCALE / 2 and half.good.numpy() == 1
+    assert (
+        (weight.numpy() < [1, 2]).all()
+        and half.scale.numpy() == optimizer.FIRST_SCALE / 2
+        and half.good.numpy() == 1
+    )
     assert {id(half.scale), id(half.good)} < {id(variable) for variable in half.state}
 
 
@@ -103,9 +125,14 @@ print(runs[0].card["precision"], "| same", same, "| finite", np.isfinite(logits)
 def test_two_devices_share_a_training(precision):
     """Two logical CPUs: TensorFlow makes them only before it has started, so in a process of its own."""
     command = [sys.executable, "-c", TWO_DEVICES, precision]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ.copy(), check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ.copy(), check=False
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"{precision} on 2 devices | same True | finite True | rows 2"
+    assert (
+        done.stdout.splitlines()[-1]
+        == f"{precision} on 2 devices | same True | finite True | rows 2"
+    )
 
 
 def test_two_devices_take_the_gradient_of_the_whole_batch():
@@ -128,14 +155,25 @@ def test_two_devices_take_the_gradient_of_the_whole_batch():
         "    moved.append([float(loss), *network.get_weights()])\n"
         "assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(*moved)), moved\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ.copy(), check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ.copy(),
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_batch_that_devices_cannot_share_stops(smoke, monkeypatch):
     monkeypatch.setattr(hardware, "devices", lambda _: ["CPU:0", "CPU:1", "CPU:2"])
     with pytest.raises(UsageError, match="3 devices cannot share it evenly"):
-        training.fit(smoke.baseline_cnn, smoke.augmentation, 1, dataset.open_data(smoke, smoke.baseline_cnn.image_size).folds)
+        training.fit(
+            smoke.baseline_cnn,
+            smoke.augmentation,
+            1,
+            dataset.open_data(smoke, smoke.baseline_cnn.image_size).folds,
+        )
 
 
 def test_bfloat16_is_taken_where_it_is_faster(monkeypatch, tmp_path):
@@ -155,14 +193,19 @@ def test_bfloat16_is_taken_where_it_is_faster(monkeypatch, tmp_path):
 
 
 def test_speed_is_measured_in_both_kinds():
-    assert hardware._speed_of(tf.float32, repeats=1) > 0 and hardware._speed_of(tf.bfloat16, repeats=1) > 0
+    assert (
+        hardware._speed_of(tf.float32, repeats=1) > 0
+        and hardware._speed_of(tf.bfloat16, repeats=1) > 0
+    )
 
 
 def test_a_batch_too_large_for_memory_stops_before_training(smoke, monkeypatch):
     network = networks.build(smoke.baseline_cnn)
     cpu = ["/device:CPU:0"]
     hardware.check_memory(network, 16, cpu)
-    monkeypatch.setattr(hardware.psutil, "virtual_memory", lambda: SimpleNamespace(available=100_000_000))
+    monkeypatch.setattr(
+        hardware.psutil, "virtual_memory", lambda: SimpleNamespace(available=100_000_000)
+    )
     hardware.check_memory(network, 1024, ["/device:GPU:0"])
     with pytest.raises(UsageError, match="images of this size fit") as refused:
         hardware.check_memory(network, 1024, cpu)
@@ -176,17 +219,31 @@ def test_a_batch_too_large_for_memory_stops_before_training(smoke, monkeypatch):
 def test_an_epoch_shows_each_image_once_with_its_label(smoke):
     """Full batches in a new order each epoch; the label that comes with an image is that image's."""
     train = dataset.open_data(smoke, 32).folds["train"]
-    label_of = {image.tobytes(): label for image, label in zip(train.pixels[:], train.labels, strict=True)}
+    label_of = {
+        image.tobytes(): label for image, label in zip(train.pixels[:], train.labels, strict=True)
+    }
     seen = []
 
     def step(pixels, labels, *_):
-        seen.append([(image.tobytes(), label) for image, label in zip(pixels.numpy(), labels.numpy(), strict=True)])
+        seen.append(
+            [
+                (image.tobytes(), label)
+                for image, label in zip(pixels.numpy(), labels.numpy(), strict=True)
+            ]
+        )
         return tf.constant(1.0)
 
     steps = len(train) // 8
     for epoch in (0, 1, 0):
-        assert gradient.run_epoch(step, train, 8, np.ones(steps, np.float32), seed=1, epoch=epoch) == 1.0
-    first, second, again = (list(chain(*seen[start : start + steps])) for start in (0, steps, 2 * steps))
+        assert (
+            gradient.run_epoch(step, train, 8, np.ones(steps, np.float32), seed=1, epoch=epoch)
+            == 1.0
+        )
+    first, second, again = (
+        list(chain(*seen[start : start + steps])) for start in (0, steps, 2 * steps)
+    )
     assert first == again != second and len(first) == 8 * steps
     assert all(label_of[image] == label for image, label in first + second)
-    assert len({image for image, _ in first}) >= 0.95 * len(first)  # the phantom may hold an image twice, the order may not
+    assert len({image for image, _ in first}) >= 0.95 * len(
+        first
+    )  # the phantom may hold an image twice, the order may not

@@ -24,8 +24,15 @@ def test_shifts_do_what_their_names_say(fold):
     assert shifted["gamma up"].mean() < plain.mean() < shifted["gamma down"].mean()
     assert np.abs(shifted["noisy"] - plain).std() > 0.01
     middle = slice(plain.shape[1] // 4, -(plain.shape[1] // 4))
-    for name, rows, columns in (("larger", 1, 1), ("smaller", 1, 1), ("wider", 0, 1), ("narrower", 1, 0)):
-        assert not np.allclose(shifted[name][:, middle, middle], plain[:, middle, middle], atol=0.02), (name, rows, columns)
+    for name, rows, columns in (
+        ("larger", 1, 1),
+        ("smaller", 1, 1),
+        ("wider", 0, 1),
+        ("narrower", 1, 0),
+    ):
+        assert not np.allclose(
+            shifted[name][:, middle, middle], plain[:, middle, middle], atol=0.02
+        ), (name, rows, columns)
 
 
 def test_mixed_logits_give_every_image_one_of_the_shifts(smoke, fold):
@@ -42,14 +49,18 @@ def test_mixed_logits_give_every_image_one_of_the_shifts(smoke, fold):
 def test_log_loss_is_the_cross_entropy():
     logit, labels = np.array([2.0, -1.0, 0.5]), np.array([1, 0, 0])
     scores = 1 / (1 + np.exp(-logit))
-    assert robustness.log_loss(logit, labels) == pytest.approx(-np.mean(np.log(np.where(labels == 1, scores, 1 - scores))))
+    assert robustness.log_loss(logit, labels) == pytest.approx(
+        -np.mean(np.log(np.where(labels == 1, scores, 1 - scores)))
+    )
 
 
 def test_table_has_a_row_a_shift(smoke, fold):
     model = networks.build(smoke.baseline_cnn)
     table = robustness.table(model, fold, 1.0, 0.0, 1)
     assert table["shift"].tolist() == list(robustness.SHIFTS)
-    assert (table["sensitivity"] == 1).all() and (table["specificity"] == 0).all()  # at a threshold of 0
+    assert (table["sensitivity"] == 1).all() and (
+        table["specificity"] == 0
+    ).all()  # at a threshold of 0
 
 
 def test_other_rim_is_that_of_the_other_class(fold):

@@ -45,7 +45,16 @@ def test_unusable_files_are_left_out_and_named(planted):
     (normal / "line\rbreak.jpeg").write_bytes(b"")
     (normal / os.fsdecode(b"bad\xff.jpeg")).write_bytes(good.read_bytes())
     before = manifest.read_manifest(planted).left_out.set_index("path")["problem"]
-    expected = {".DS_Store", "empty.jpeg", "text.jpeg", "cut.jpeg", "notes.txt", "loop.jpeg", "line\rbreak.jpeg", "bad\ufffd.jpeg"}
+    expected = {
+        ".DS_Store",
+        "empty.jpeg",
+        "text.jpeg",
+        "cut.jpeg",
+        "notes.txt",
+        "loop.jpeg",
+        "line\rbreak.jpeg",
+        "bad\ufffd.jpeg",
+    }
     assert {path.removeprefix("train/NORMAL/") for path in before.index} == expected
     assert before["train/NORMAL/.DS_Store"] == "hidden file"
     again = manifest.read_manifest(planted).left_out.set_index("path")["problem"]
@@ -55,7 +64,13 @@ def test_unusable_files_are_left_out_and_named(planted):
 def _png_header(side):
     """A PNG that claims to be side x side pixels and holds none."""
     chunk = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + b"\0\0\0\0IDAT"
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + chunk
+        + struct.pack(">I", zlib.crc32(chunk))
+        + b"\0\0\0\0IDAT"
+    )
 
 
 def test_odd_files_are_read_right_or_left_out(planted):
@@ -63,10 +78,21 @@ def test_odd_files_are_read_right_or_left_out(planted):
     sick = planted / "train" / "PNEUMONIA"
     with Image.open(min(sick.glob("*.jpeg"))) as image:
         grey = image.convert("L")
-    readable = {"cmyk.jpeg": "CMYK", "rgba.png": "RGBA", "palette.png": "P", "deep.png": "I;16", "bits.png": "1"}
+    readable = {
+        "cmyk.jpeg": "CMYK",
+        "rgba.png": "RGBA",
+        "palette.png": "P",
+        "deep.png": "I;16",
+        "bits.png": "1",
+    }
     for name, mode in readable.items():
         grey.convert(mode).save(sick / name)
-    odd = ["<script>alert(1)</script>.jpeg".replace("/", "-"), "two words.jpeg", "Lungenentzündung 肺炎.jpeg", "line\nbreak.jpeg"]
+    odd = [
+        "<script>alert(1)</script>.jpeg".replace("/", "-"),
+        "two words.jpeg",
+        "Lungenentzündung 肺炎.jpeg",
+        "line\nbreak.jpeg",
+    ]
     for name in odd:
         grey.save(sick / name)
     (sick / "bomb.png").write_bytes(_png_header(30_000))
@@ -80,7 +106,9 @@ def test_odd_files_are_read_right_or_left_out(planted):
     used = found.files.set_index("path")
     for name in (*readable, *odd):
         assert used.loc[f"train/PNEUMONIA/{name}", "label"] == "PNEUMONIA", name
-    assert used.loc[[f"train/PNEUMONIA/{name}" for name in readable], "mode"].tolist() == list(readable.values())
+    assert used.loc[[f"train/PNEUMONIA/{name}" for name in readable], "mode"].tolist() == list(
+        readable.values()
+    )
     problems = found.left_out.set_index("path")["problem"]
     assert {path.removeprefix("train/PNEUMONIA/") for path in problems.index} == {
         "bomb.png",
@@ -90,7 +118,10 @@ def test_odd_files_are_read_right_or_left_out(planted):
         "loop",
         "pipe.jpeg",
     }
-    assert problems["train/PNEUMONIA/__MACOSX"] == "folder" and "too large" in problems["train/PNEUMONIA/large.png"]
+    assert (
+        problems["train/PNEUMONIA/__MACOSX"] == "folder"
+        and "too large" in problems["train/PNEUMONIA/large.png"]
+    )
     again = read_manifest(planted)
     assert again.digest == found.digest and again.files.equals(found.files)
 
@@ -100,7 +131,10 @@ def test_a_folder_that_cannot_be_read_stops(planted, monkeypatch):
         raise PermissionError(13, "Permission denied", str(folder))
 
     monkeypatch.setattr(manifest.os, "scandir", refuse)
-    with pytest.raises(UsageError, match="train/NORMAL: cannot be read \\(Permission denied\\); give yourself access"):
+    with pytest.raises(
+        UsageError,
+        match="train/NORMAL: cannot be read \\(Permission denied\\); give yourself access",
+    ):
         read_manifest(planted)
 
 
@@ -180,7 +214,9 @@ def test_no_number_on_both_sides(phantom_root):
 def test_a_patient_with_most_images_does_not_empty_a_class(seed):
     rows = [("NORMAL", "a", "normal")] + [("NORMAL", "b", "normal")] * 12
     rows += [("PNEUMONIA", f"person{number}_virus", "virus") for number in range(20)]
-    files = pd.DataFrame(rows, columns=["label", "patient", "subtype"]).assign(split="train", path=range(33))
+    files = pd.DataFrame(rows, columns=["label", "patient", "subtype"]).assign(
+        split="train", path=range(33)
+    )
     carved = carve_validation(files, 0.15, seed)
     assert carved.groupby("label")["fold"].nunique().tolist() == [2, 2]
 
@@ -197,10 +233,14 @@ def test_a_rewritten_file_is_read_again(planted):
     assert read_manifest(planted).digest != before.digest
 
 
-@pytest.mark.parametrize("spoil", [lambda text: "", lambda text: "".join(text.splitlines(keepends=True)[:-3])])
+@pytest.mark.parametrize(
+    "spoil", [lambda text: "", lambda text: "".join(text.splitlines(keepends=True)[:-3])]
+)
 def test_a_damaged_list_in_the_cache_is_made_again(planted, spoil, private_cache):
     before = read_manifest(planted)
-    cached = max((private_cache / "manifests").glob("*.csv"), key=lambda file: file.stat().st_mtime_ns)
+    cached = max(
+        (private_cache / "manifests").glob("*.csv"), key=lambda file: file.stat().st_mtime_ns
+    )
     cached.write_text(spoil(cached.read_text()))
     assert read_manifest(planted).digest == before.digest
 
@@ -208,7 +248,11 @@ def test_a_damaged_list_in_the_cache_is_made_again(planted, spoil, private_cache
 def test_only_what_has_changed_is_read_again(planted, monkeypatch):
     before, asked = read_manifest(planted), []
     in_parallel = decoding.in_parallel
-    monkeypatch.setattr(decoding, "in_parallel", lambda work, items, *rest: asked.extend(items) or in_parallel(work, items, *rest))
+    monkeypatch.setattr(
+        decoding,
+        "in_parallel",
+        lambda work, items, *rest: asked.extend(items) or in_parallel(work, items, *rest),
+    )
     changed, removed, touched = sorted((planted / "train" / "NORMAL").glob("*.jpeg"))[3:6]
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(changed)
     removed.unlink()

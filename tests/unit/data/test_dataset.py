@@ -56,7 +56,9 @@ def test_image_is_squashed_whole(tmp_path):
 def test_decoders_own_scaling_changes_little(tmp_path):
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 255, (12, 15), np.uint8).astype(np.uint8))
-    file = _save(tmp_path, coarse.resize((1500, 1200), Image.Resampling.BICUBIC), "large.jpeg", quality=95)
+    file = _save(
+        tmp_path, coarse.resize((1500, 1200), Image.Resampling.BICUBIC), "large.jpeg", quality=95
+    )
     with Image.open(file) as image:
         whole = np.asarray(image.resize((96, 96), Image.Resampling.BILINEAR), int)
     assert np.abs(_decode(file, 96) - whole).mean() < 2
@@ -111,13 +113,19 @@ def test_an_animation_counts_by_its_first_picture(tmp_path):
 
 def test_more_squares_at_once_are_those_made_alone(tmp_path):
     rng = np.random.default_rng(0)
-    file = _save(tmp_path, Image.fromarray(rng.integers(0, 255, (500, 700)).astype(np.uint8)), "film.jpeg")
+    file = _save(
+        tmp_path, Image.fromarray(rng.integers(0, 255, (500, 700)).astype(np.uint8)), "film.jpeg"
+    )
     both = decoding.read(file.read_bytes(), [Square(200), Square(48)])
     assert (both.width, both.height, both.mode) == (700, 500, "L")
-    assert (both.squares[0] == _decode(file, 200)).all() and (both.squares[1] == _decode(file, 48)).all()
+    assert (both.squares[0] == _decode(file, 200)).all() and (
+        both.squares[1] == _decode(file, 48)
+    ).all()
 
 
-@pytest.mark.parametrize("spoil", [lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:-100])])
+@pytest.mark.parametrize(
+    "spoil", [lambda file: file.unlink(), lambda file: file.write_bytes(file.read_bytes()[:-100])]
+)
 def test_a_spoilt_cache_is_made_again(smoke, spoil):
     before = dataset.open_data(smoke, 40)
     expected = dataset.squares(before.manifest, before.files["path"], Square(40))
@@ -130,7 +138,9 @@ def test_squares_of_one_pass_are_those_of_each_alone(planted):
     (planted / "train" / "NORMAL" / "A.jpeg").write_bytes(b"damaged")
     manifest = read_manifest(planted, [Square(24), Square(36, "crop")])
     for square in (Square(24), Square(36, "crop")):
-        stored = np.fromfile(decoding.cached_at(manifest.digest, square), np.uint8).reshape(-1, square.size, square.size)
+        stored = np.fromfile(decoding.cached_at(manifest.digest, square), np.uint8).reshape(
+            -1, square.size, square.size
+        )
         assert (stored == dataset.squares(manifest, manifest.files["path"], square)).all()
 
 
@@ -173,7 +183,14 @@ sys.exit(cli.guarded(cli.main, ["data", sys.argv[1]]))
 def _prepare(root, cache):
     command = [sys.executable, "-c", PREPARE, str(root)]
     environment = os.environ | {"CXR_CACHE": str(cache)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
 
 
 def test_two_processes_prepare_at_once(phantom_root, tmp_path):
@@ -235,7 +252,12 @@ print(peak, before, held())
 
 
 def _memory(images_drawn):
-    done = subprocess.run([sys.executable, "-c", MEASURE, str(images_drawn)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(images_drawn)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return [int(kilobytes) for kilobytes in done.stdout.split()]
 
 

@@ -34,7 +34,10 @@ DEFAULTS = yaml.safe_load((paths.PARAMS / "default.yaml").read_text())
 NAMES = parameters.parameter_names()
 # Names of files, with a space, markup, quotes, line breaks, what looks like a path or a patient; bytes that are no UTF-8 among them.
 TEXT = st.one_of(
-    st.text(max_size=40), st.sampled_from(["person1_virus_2", "IM-0001-0001", "../x", "a b", "<script>", "'\"", "{0}", "\n", "=1+1"])
+    st.text(max_size=40),
+    st.sampled_from(
+        ["person1_virus_2", "IM-0001-0001", "../x", "a b", "<script>", "'\"", "{0}", "\n", "=1+1"]
+    ),
 )
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
@@ -43,7 +46,9 @@ VALUES = st.recursive(
 PICTURES = {}
 for kind, mode in (("PNG", "L"), ("JPEG", "RGB"), ("PNG", "I;16"), ("JPEG", "L")):
     drawn = io.BytesIO()
-    pixels = (np.arange(30 * 40).reshape(30, 40) % 251).astype(np.uint16 if mode == "I;16" else np.uint8)
+    pixels = (np.arange(30 * 40).reshape(30, 40) % 251).astype(
+        np.uint16 if mode == "I;16" else np.uint8
+    )
     image = Image.fromarray(pixels)
     (image if mode == "I;16" else image.convert(mode)).save(drawn, kind)
     PICTURES[f"{mode} {kind}"] = drawn.getvalue()
@@ -65,7 +70,10 @@ def _load(text, *overrides):
         return _refused(lambda: parameters.load(str(file), overrides))
 
 
-@given(st.binary(max_size=400) | st.text(alphabet=":-[]{}&*!|>'\"%@`#,? \n\tabz019.", max_size=200).map(str.encode))
+@given(
+    st.binary(max_size=400)
+    | st.text(alphabet=":-[]{}&*!|>'\"%@`#,? \n\tabz019.", max_size=200).map(str.encode)
+)
 def test_profiles_of_any_bytes(text):
     found = _load(text)
     assert found is None or isinstance(found, parameters.Params)
@@ -95,7 +103,11 @@ def test_a_value_is_taken_as_it_is_or_refused(name, value):
         assert parameters.checked(found.model_dump(), "again") == found
         assert name in NAMES
         if not isinstance(value, str | dict):
-            assert found.model_dump()[sections[0]][key] == value if sections else found.model_dump()[key] == value
+            assert (
+                found.model_dump()[sections[0]][key] == value
+                if sections
+                else found.model_dump()[key] == value
+            )
 
 
 @given(st.sampled_from(NAMES) | TEXT, TEXT)
@@ -112,7 +124,11 @@ def test_no_parameter_is_run_as_code(step, source, run_dir):
         values = parameters.flat(parameters.load("default", source=source), step, run_dir)
         notebook = load_notebook_node(str(paths.NOTEBOOKS / f"{step}.ipynb"))
         notebook = parameterize_notebook(notebook, values, kernel_name="python3", language="python")
-        (cell,) = [cell for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+        (cell,) = [
+            cell
+            for cell in notebook.cells
+            if "injected-parameters" in cell.metadata.get("tags", [])
+        ]
         tree = ast.parse(cell.source)
         assert {node.targets[0].id: ast.literal_eval(node.value) for node in tree.body} == values
 
@@ -137,7 +153,9 @@ def _data(files):
 def _check_labels(found):
     for row in found.files.itertuples():
         split, label, _ = row.path.split("/")
-        assert (row.split, row.label) == (split, label) and (row.subtype == "normal") == (label == "NORMAL")
+        assert (row.split, row.label) == (split, label) and (row.subtype == "normal") == (
+            label == "NORMAL"
+        )
         assert Path(found.root, row.path).is_file()
     breakdown(split_folds(found.files, parameters.Params().data, 1), "fold")
 
@@ -148,7 +166,11 @@ ENDINGS = st.sampled_from(["", ".jpeg", ".JPG", ".png", ".txt", ".jpeg.png"])
 CONTENTS = st.sampled_from(list(PICTURES.values())) | st.binary(max_size=60)
 
 
-@given(st.lists(st.tuples(FOLDERS, LABELS, st.tuples(TEXT, ENDINGS).map("".join), CONTENTS), max_size=6))
+@given(
+    st.lists(
+        st.tuples(FOLDERS, LABELS, st.tuples(TEXT, ENDINGS).map("".join), CONTENTS), max_size=6
+    )
+)
 def test_folders_of_any_layout(files):
     with _data(files) as root:
         found = _refused(lambda: manifest.read_manifest(root))
@@ -157,7 +179,10 @@ def test_folders_of_any_layout(files):
             assert len(found.files) >= 100
 
 
-@given(st.sets(st.sampled_from(["train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test/PNEUMONIA"])), st.booleans())
+@given(
+    st.sets(st.sampled_from(["train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test/PNEUMONIA"])),
+    st.booleans(),
+)
 def test_folders_that_lack_something(missing, empty):
     with _data([]) as root:
         for folder in missing:
@@ -171,9 +196,13 @@ def test_folders_that_lack_something(missing, empty):
 def test_images_of_any_bytes(content, data):
     """Bytes changed, lost or added: the image is used with its folder's label, or it is left out and named."""
     content = bytearray(content)
-    for place, byte in data.draw(st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=8)):
+    for place, byte in data.draw(
+        st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=8)
+    ):
         content[place] = byte
-    content = bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))]) + data.draw(st.binary(max_size=8))
+    content = bytes(
+        content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))]
+    ) + data.draw(st.binary(max_size=8))
     with _data([("train", "NORMAL", "person1_virus_1.jpeg", content)]) as root:
         found = manifest.read_manifest(root)
         _check_labels(found)
@@ -187,45 +216,89 @@ def test_a_name_never_changes_the_label(stem, label):
     assert isinstance(patient, str) and (subtype == "normal") == (label == "NORMAL")
 
 
-WORDS = ["--list", "--dry-run", "--set", "--only", "--run", "--out", "--repeat", "--time-limit", "smoke", "01"]
+WORDS = [
+    "--list",
+    "--dry-run",
+    "--set",
+    "--only",
+    "--run",
+    "--out",
+    "--repeat",
+    "--time-limit",
+    "smoke",
+    "01",
+]
 
 
 @given(st.lists(st.sampled_from(WORDS) | TEXT, max_size=5))
 def test_commands_of_any_words(words):
     """Nothing is run: each command only looks."""
     said = io.StringIO()
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         try:
-            code = cli.guarded(cli.run_all, ["--out", folder, *words, "--dry-run", "--data", "phantom"])
+            code = cli.guarded(
+                cli.run_all, ["--out", folder, *words, "--dry-run", "--data", "phantom"]
+            )
         except SystemExit as stopped:  # --help
             code = stopped.code
     lines = said.getvalue().splitlines()
-    assert code == 0 or (code == 2 and len(lines) == 1 and lines[0].startswith("error: ")), (words, code, lines)
+    assert code == 0 or (code == 2 and len(lines) == 1 and lines[0].startswith("error: ")), (
+        words,
+        code,
+        lines,
+    )
 
 
-RECORDED = st.dictionaries(st.sampled_from(["parameters", "data", "versions", "machine", "run", "profile", "steps"]), VALUES)
+RECORDED = st.dictionaries(
+    st.sampled_from(["parameters", "data", "versions", "machine", "run", "profile", "steps"]),
+    VALUES,
+)
 
 
 @given(RECORDED | VALUES, st.booleans())
 def test_records_of_any_content(record, mixed):
-    whole = {"parameters": DEFAULTS, "data": {"source": "phantom"}, "versions": {}, "machine": {}, "run": "x", "profile": "default"}
+    whole = {
+        "parameters": DEFAULTS,
+        "data": {"source": "phantom"},
+        "versions": {},
+        "machine": {},
+        "run": "x",
+        "profile": "default",
+    }
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UnicodeEncodeError):
         file = Path(folder) / "run.json"
-        file.write_text(json.dumps({**whole, **record} if mixed and isinstance(record, dict) else record), encoding="utf-8")
+        file.write_text(
+            json.dumps({**whole, **record} if mixed and isinstance(record, dict) else record),
+            encoding="utf-8",
+        )
         _refused(lambda: repetition.params_of(repetition.read_record(file), file))
 
 
-@given(st.dictionaries(st.sampled_from(["steps", "data", "problems", "parameters"]), VALUES) | VALUES, VALUES, VALUES)
+@given(
+    st.dictionaries(st.sampled_from(["steps", "data", "problems", "parameters"]), VALUES) | VALUES,
+    VALUES,
+    VALUES,
+)
 def test_odd_files_in_a_run_folder_are_run_over(record, scores, card):
     """Whatever a run's own files hold, its steps are found to be run, not to be right."""
     asked = parameters.load("smoke", ["data.source=phantom"])
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UnicodeEncodeError):
         root = paths.RunFolder(Path(folder) / "run").make()
-        files = {root.record: record, root.metrics: {"models": scores, "data": scores}, root.model_card("baseline_cnn"): card}
+        files = {
+            root.record: record,
+            root.metrics: {"models": scores, "data": scores},
+            root.model_card("baseline_cnn"): card,
+        }
         for file, content in files.items():
             file.write_text(json.dumps(content), encoding="utf-8")
         known = manifest.Manifest(root.root, None, None, "digest")
-        run = validity.Run(root, "smoke", asked, sources.plan(asked.data), known, read_json(root.record))
+        run = validity.Run(
+            root, "smoke", asked, sources.plan(asked.data), known, read_json(root.record)
+        )
         assert {decision.action for decision in validity.decide(run)} == {"run"}
         assert "trained" in validity.training_ahead("02_baseline_cnn", run)
         results.forget("baseline_cnn", root)

@@ -38,7 +38,9 @@ def test_every_published_figure_follows_from_the_predictions(monkeypatch):
 def test_results_are_of_the_real_set_by_the_default_profile():
     record, known = json.loads(RESULTS.record.read_text()), json.loads(RESULTS.metrics.read_text())
     assert (
-        record["profile"] == "default" and not record["data"]["synthetic"] and not [word for word in record["command"] if "--set" in word]
+        record["profile"] == "default"
+        and not record["data"]["synthetic"]
+        and not [word for word in record["command"] if "--set" in word]
     )
     assert record["data"]["manifest"] == known["data"]["manifest"] and "dirty" not in record["git"]
     assert known["data"]["counts"]["train"] == {"NORMAL": 1341, "PNEUMONIA": 3875}

@@ -19,8 +19,17 @@ from cxr_utils.data.sources import COUNTS
 from cxr_utils.data.splits import breakdown
 from cxr_utils.parameters import Data, UsageError, load
 
-FEW = {"train": {"NORMAL": 6, "PNEUMONIA": 9}, "validation": {"NORMAL": 2, "PNEUMONIA": 3}, "test": {"NORMAL": 4, "PNEUMONIA": 5}}
-FAULTS = {"cut": "check the network", "stall": "check the network", "wrong": "its checksum differs", "html": "its checksum differs"}
+FEW = {
+    "train": {"NORMAL": 6, "PNEUMONIA": 9},
+    "validation": {"NORMAL": 2, "PNEUMONIA": 3},
+    "test": {"NORMAL": 4, "PNEUMONIA": 5},
+}
+FAULTS = {
+    "cut": "check the network",
+    "stall": "check the network",
+    "wrong": "its checksum differs",
+    "html": "its checksum differs",
+}
 
 
 @pytest.fixture
@@ -41,8 +50,13 @@ def medmnist(clean, monkeypatch, server):
     """A small SYNTHETIC file in the form of PneumoniaMNIST."""
     rng, arrays = np.random.default_rng(0), {}
     for theirs, ours in sources.MEDMNIST_SPLITS.items():
-        labels = np.repeat([0, 1], [FEW[ours]["NORMAL"], FEW[ours]["PNEUMONIA"]])[:, None].astype(np.uint8)
-        arrays |= {f"{theirs}_labels": labels, f"{theirs}_images": rng.integers(0, 256, (len(labels), 28, 28)).astype(np.uint8)}
+        labels = np.repeat([0, 1], [FEW[ours]["NORMAL"], FEW[ours]["PNEUMONIA"]])[:, None].astype(
+            np.uint8
+        )
+        arrays |= {
+            f"{theirs}_labels": labels,
+            f"{theirs}_images": rng.integers(0, 256, (len(labels), 28, 28)).astype(np.uint8),
+        }
     content = io.BytesIO()
     np.savez(content, **arrays)
     server.files["pneumoniamnist.npz"] = content.getvalue()
@@ -63,13 +77,23 @@ def test_medmnist_is_unpacked_with_its_own_validation(medmnist):
     first = np.asarray(Image.open(source.root / "test" / "PNEUMONIA" / "medmnist-test-0004.png"))
     assert (first == medmnist.arrays["test_images"][4]).all()
     data = dataset.open_data(load("smoke", ["data.medmnist_size=28"], "medmnist"), 32)
-    assert data.unit == "image" and set(data.folds) == {"train", "validation", "test"} and len(data.folds["validation"]) == 5
-    assert (breakdown(data.files, "fold")["images"] == breakdown(data.files, "fold")["patients"]).all()
+    assert (
+        data.unit == "image"
+        and set(data.folds) == {"train", "validation", "test"}
+        and len(data.folds["validation"]) == 5
+    )
+    assert (
+        breakdown(data.files, "fold")["images"] == breakdown(data.files, "fold")["patients"]
+    ).all()
     assert len(medmnist.asked) == 1  # once for all
 
 
 def test_medmnist_with_other_counts_is_refused(medmnist, monkeypatch):
-    monkeypatch.setitem(sources.ORIGINS, "medmnist", dataclasses.replace(sources.ORIGINS["medmnist"], counts=FEW | {"test": {"NORMAL": 3}}))
+    monkeypatch.setitem(
+        sources.ORIGINS,
+        "medmnist",
+        dataclasses.replace(sources.ORIGINS["medmnist"], counts=FEW | {"test": {"NORMAL": 3}}),
+    )
     with pytest.raises(UsageError, match="test/NORMAL holds 4 images instead of 3"):
         sources.fetch(WANTED)
 
@@ -85,7 +109,11 @@ def test_a_faulty_download_is_one_line_and_leaves_nothing(medmnist, clean, fault
 
 
 def test_offline_says_so(clean, monkeypatch):
-    monkeypatch.setitem(sources.ORIGINS, "medmnist", dataclasses.replace(sources.ORIGINS["medmnist"], address="http://127.0.0.1:9/"))
+    monkeypatch.setitem(
+        sources.ORIGINS,
+        "medmnist",
+        dataclasses.replace(sources.ORIGINS["medmnist"], address="http://127.0.0.1:9/"),
+    )
     monkeypatch.setattr(sources, "KAGGLE_SITE", "http://127.0.0.1:9")
     for name in ("medmnist", "kaggle"):
         with pytest.raises(UsageError, match="check the network"):
@@ -124,7 +152,11 @@ def _fetch_elsewhere(server, limit=10**9):
 
 def test_a_disk_that_fills_up_leaves_nothing(medmnist, clean):
     printed, _ = _fetch_elsewhere(medmnist, limit=5000).communicate()
-    assert printed.startswith("error: 127.0.0.1") and "File too large" in printed and printed.count("\n") == 1
+    assert (
+        printed.startswith("error: 127.0.0.1")
+        and "File too large" in printed
+        and printed.count("\n") == 1
+    )
     assert not _left(clean)
 
 
@@ -151,7 +183,9 @@ def kaggle(clean, monkeypatch, server):
     """Kaggle's service on 127.0.0.1, reached by the real kagglehub; the images are empty files."""
     from kagglesdk import kaggle_env
 
-    monkeypatch.setitem(kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, server.address.rstrip("/"))
+    monkeypatch.setitem(
+        kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, server.address.rstrip("/")
+    )
     monkeypatch.setattr(sources, "KAGGLE_SITE", server.address)
     monkeypatch.setattr(sources, "KAGGLE_MEGABYTES", 1)
     for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN"):
@@ -172,7 +206,9 @@ def _archive(counts, more=()):
                     archive.writestr(f"{place}{split}/{label}/._0.jpeg", b"")
                 for number in range(count):
                     archive.writestr(f"chest_xray/{split}/{label}/{number}.jpeg", b"")
-        archive.writestr("chest_xray/more.bin", bytes(4_000_000))  # several of the blocks that kagglehub writes at a time
+        archive.writestr(
+            "chest_xray/more.bin", bytes(4_000_000)
+        )  # several of the blocks that kagglehub writes at a time
         for name in more:
             archive.writestr(name, b"evil")
     return content.getvalue()
@@ -213,7 +249,9 @@ def test_kaggle_that_is_no_use_is_removed(kaggle, clean, spoil):
         kaggle.files["archive.zip"] = _archive(COUNTS | {"val": {"NORMAL": 7, "PNEUMONIA": 8}})
     with pytest.raises(UsageError, match="what came cannot be used and was removed") as error:
         sources.fetch(Data(source="kaggle"))
-    assert "\n" not in str(error.value) and not _left(clean) and sources.plan(Data()).kind == "phantom"
+    assert (
+        "\n" not in str(error.value) and not _left(clean) and sources.plan(Data()).kind == "phantom"
+    )
     kaggle.fault, kaggle.files["archive.zip"] = "", _archive(COUNTS)
     assert sources.fetch(Data(source="kaggle")).root.is_dir()
 

@@ -12,17 +12,26 @@ from cxr_utils.parameters import Resnet50v2
 
 @pytest.fixture(scope="module")
 def data():
-    settings = parameters.load("smoke", ["data.source=phantom", "data.phantom_images=800", "data.phantom_size=96"])
+    settings = parameters.load(
+        "smoke", ["data.source=phantom", "data.phantom_images=800", "data.phantom_size=96"]
+    )
     return dataset.open_data(settings, 96)
 
 
 @pytest.fixture(scope="module")
 def trained(data):
     """Trained for half a minute: with few changes to the images and without an average it learns fast."""
-    settings = parameters.load("default", ["baseline_cnn.epochs=8", "baseline_cnn.average=0", "baseline_cnn.precision=float32"])
-    still = dict.fromkeys(("rotation", "stretch", "brightness", "contrast", "gamma", "sharpness", "noise", "rim"), 0.0)
+    settings = parameters.load(
+        "default",
+        ["baseline_cnn.epochs=8", "baseline_cnn.average=0", "baseline_cnn.precision=float32"],
+    )
+    still = dict.fromkeys(
+        ("rotation", "stretch", "brightness", "contrast", "gamma", "sharpness", "noise", "rim"), 0.0
+    )
     few = settings.augmentation.model_copy(update=still | {"zoom": 0.1})
-    return training.fit(settings.baseline_cnn, few, 1, data.folds, weights.Start(None, "random")).model
+    return training.fit(
+        settings.baseline_cnn, few, 1, data.folds, weights.Start(None, "random")
+    ).model
 
 
 def _called(model, data):
@@ -44,7 +53,12 @@ def test_shuffled_weights_lose_it(trained, data):
     shuffled = keras.models.clone_model(trained)
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        shuffled.set_weights([rng.permutation(values.ravel()).reshape(values.shape) for values in trained.get_weights()])
+        shuffled.set_weights(
+            [
+                rng.permutation(values.ravel()).reshape(values.shape)
+                for values in trained.get_weights()
+            ]
+        )
         found = gradcam.check_on_phantom(shuffled, data, called)
         print(found)
         assert found.inside / found.cases < 0.6
@@ -57,7 +71,11 @@ def test_one_map_for_all_images_is_found_out():
     masks = np.zeros((50, 96, 96), bool)
     masks[:40, 36:44, 36:44] = masks[40:, 80:88, 80:88] = True
     found = gradcam.check(maps, masks)
-    assert found.inside == 40 and found.swapped == pytest.approx(0.8) and found.swapped_most == pytest.approx(0.8)
+    assert (
+        found.inside == 40
+        and found.swapped == pytest.approx(0.8)
+        and found.swapped_most == pytest.approx(0.8)
+    )
 
 
 def test_the_map_is_the_gradient_times_the_maps(trained, data):
@@ -98,9 +116,9 @@ def test_a_nested_backbone_is_explained(data):
     found = gradcam.explain(model, pixels)
     assert found.shape == (3, 6, 6) and np.isfinite(found).all() and (found >= 0).all()
     split = gradcam._maps_and_logit(model)
-    assert split(pixels[..., None] / np.float32(255), training=False)[1].numpy()[:, 0] == pytest.approx(
-        networks.logits(model, pixels), abs=1e-3
-    )
+    assert split(pixels[..., None] / np.float32(255), training=False)[1].numpy()[
+        :, 0
+    ] == pytest.approx(networks.logits(model, pixels), abs=1e-3)
 
 
 def test_a_network_without_a_whole_map_of_that_size():
@@ -125,4 +143,9 @@ def test_peaks_by_hand():
     assert gradcam.check(maps, masks).inside == 1 and gradcam.check(maps[:1], masks[:1]).inside == 1
     assert gradcam.grown(masks, 16)[0].sum() == 38**2
     large = gradcam.enlarged(maps, 96)
-    assert large.shape == (3, 96, 96) and large[0].argmax() in {24 * 96 + 24, 23 * 96 + 23, 23 * 96 + 24, 24 * 96 + 23}
+    assert large.shape == (3, 96, 96) and large[0].argmax() in {
+        24 * 96 + 24,
+        23 * 96 + 23,
+        23 * 96 + 24,
+        24 * 96 + 23,
+    }

@@ -24,8 +24,12 @@ def test_the_holder_is_named(folder):
     code = f"from pathlib import Path; from cxr_utils import paths; folder = paths.RunFolder(Path({str(folder.root)!r}))\n"
     code += "from cxr_utils.pipeline.lock import alone_in\nwith alone_in(folder): pass"
     with alone_in(folder) as temporary:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert f"process {os.getpid()} on " in done.stderr and "give another --run NAME" in done.stderr
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        assert (
+            f"process {os.getpid()} on " in done.stderr and "give another --run NAME" in done.stderr
+        )
         assert temporary.is_dir() and temporary.stat().st_mode & 0o77 == 0
     assert not temporary.exists() and not folder.holder.exists()
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -40,7 +44,11 @@ def test_what_a_killed_run_left_is_removed(folder):
         part.touch()
     (folder.root / "models" / "x.keras").touch()
     with alone_in(folder):
-        assert not left.exists() and not any(part.exists() for part in parts) and (folder.root / "models" / "x.keras").exists()
+        assert (
+            not left.exists()
+            and not any(part.exists() for part in parts)
+            and (folder.root / "models" / "x.keras").exists()
+        )
 
 
 def test_a_record_of_the_holder_cannot_have_other_folders_removed(folder, tmp_path):
@@ -48,7 +56,14 @@ def test_a_record_of_the_holder_cannot_have_other_folders_removed(folder, tmp_pa
     linked = Path(tempfile.gettempdir()) / f"cxr-{os.getpid()}"
     linked.symlink_to(precious)
     try:
-        for named in (str(precious), str(tmp_path), str(linked), f"{tempfile.gettempdir()}/cxr-x/../{precious.name}", "", 7):
+        for named in (
+            str(precious),
+            str(tmp_path),
+            str(linked),
+            f"{tempfile.gettempdir()}/cxr-x/../{precious.name}",
+            "",
+            7,
+        ):
             folder.holder.write_text(json.dumps({"files": named}))
             with alone_in(folder):
                 assert precious.is_dir() and tmp_path.is_dir()
@@ -68,5 +83,8 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 
 def test_a_long_name_for_temporary_files_is_refused(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 80)))
-    with pytest.raises(UsageError, match="set TMPDIR to a folder with a shorter one"), alone_in(folder):
+    with (
+        pytest.raises(UsageError, match="set TMPDIR to a folder with a shorter one"),
+        alone_in(folder),
+    ):
         pass

@@ -21,11 +21,17 @@ def test_parameters_cell_is_the_signature(step):
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     statements = ast.parse(cell.source).body
     assert all(isinstance(statement, ast.AnnAssign) for statement in statements)
-    found = {statement.target.id: (statement.annotation.id, ast.literal_eval(statement.value)) for statement in statements}
+    found = {
+        statement.target.id: (statement.annotation.id, ast.literal_eval(statement.value))
+        for statement in statements
+    }
     expected = parameters.flat(parameters.load("default"), step, "reports/lab")
     fields = {"run_dir": str, "seed": int}
     for section in parameters.sections_of(step):
-        fields |= {name: field.annotation for name, field in type(getattr(Params(), section)).model_fields.items()}
+        fields |= {
+            name: field.annotation
+            for name, field in type(getattr(Params(), section)).model_fields.items()
+        }
     kinds = {name: _written(kind) for name, kind in fields.items()}
     assert {name: kind for name, (kind, _) in found.items()} == kinds
     assert {name: value for name, (_, value) in found.items()} == expected
@@ -40,18 +46,31 @@ def _written(annotation):
 
 def test_flat_names_do_not_collide():
     for step in STEPS:
-        fields = [name for section in parameters.sections_of(step) for name in type(getattr(Params(), section)).model_fields]
+        fields = [
+            name
+            for section in parameters.sections_of(step)
+            for name in type(getattr(Params(), section)).model_fields
+        ]
         assert len(fields) == len(set(fields))
 
 
 def test_gather_returns_what_flat_passed():
     asked = parameters.load("smoke", ["baseline_cnn.epochs=3", "seed=5"])
-    gathered = parameters.gather("02_baseline_cnn", parameters.flat(asked, "02_baseline_cnn", "reports/x"))
-    assert gathered.baseline_cnn == asked.baseline_cnn and gathered.data == asked.data and gathered.seed == 5
+    gathered = parameters.gather(
+        "02_baseline_cnn", parameters.flat(asked, "02_baseline_cnn", "reports/x")
+    )
+    assert (
+        gathered.baseline_cnn == asked.baseline_cnn
+        and gathered.data == asked.data
+        and gathered.seed == 5
+    )
 
 
 def test_override_reads_numbers_as_meant():
-    assert parameters.load("default", ["baseline_cnn.learning_rate=1e-4"]).baseline_cnn.learning_rate == 1e-4
+    assert (
+        parameters.load("default", ["baseline_cnn.learning_rate=1e-4"]).baseline_cnn.learning_rate
+        == 1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,7 +99,11 @@ def test_bad_override_is_one_line_with_a_remedy(overrides, words):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("baseline_cnn: [1, 2", "not valid YAML"), ("- 1", "expected sections"), ("baseline: {epochs: 1}", "did you mean baseline_cnn")],
+    [
+        ("baseline_cnn: [1, 2", "not valid YAML"),
+        ("- 1", "expected sections"),
+        ("baseline: {epochs: 1}", "did you mean baseline_cnn"),
+    ],
 )
 def test_bad_profile_is_one_line_with_a_remedy(tmp_path, text, words):
     (tmp_path / "mine.yaml").write_text(text)
@@ -101,6 +124,9 @@ def test_every_profile_is_valid_and_states_only_differences(profile):
         stated = yaml.safe_load((paths.PARAMS / f"{profile}.yaml").read_text())
         default = Params().model_dump()
         same = [
-            f"{section}.{name}" for section, values in stated.items() for name, value in values.items() if default[section][name] == value
+            f"{section}.{name}"
+            for section, values in stated.items()
+            for name, value in values.items()
+            if default[section][name] == value
         ]
         assert not same and loaded != Params()

@@ -36,15 +36,39 @@ def no_tensorflow(tmp_path):
         (["--only", "01_eda", "--from", "01_eda"], "exclude each other"),
         (["--run", "../up"], "plain folder name"),
         (["--set", "seed=2020-13-45"], "not valid YAML"),
-        (["--set", "resnet50v2.backbone=Xception", "--set", "resnet50v2.image_size=64", "--data", "phantom"], "takes 71 px and more"),
+        (
+            [
+                "--set",
+                "resnet50v2.backbone=Xception",
+                "--set",
+                "resnet50v2.image_size=64",
+                "--data",
+                "phantom",
+            ],
+            "takes 71 px and more",
+        ),
         (["--frm", "01_eda"], "unrecognized arguments"),
-        (["smoke", "--data", "phantom", "--only", "04_comparison", "--run", "never-run"], "repeat the command with --from 02_baseline_cnn"),
-        (["smoke", "--data", "phantom", "--from", "03_resnet50v2", "--run", "never-run"], "repeat the command with --from 02_baseline_cnn"),
-        (["smoke", "--data", "phantom", "--set", "baseline_cnn.batch_size=500"], "only 102 training images"),
-        (["smoke", "--data", "phantom", "--set", "resnet50v2.weights=nowhere.h5"], "there is no such file"),
+        (
+            ["smoke", "--data", "phantom", "--only", "04_comparison", "--run", "never-run"],
+            "repeat the command with --from 02_baseline_cnn",
+        ),
+        (
+            ["smoke", "--data", "phantom", "--from", "03_resnet50v2", "--run", "never-run"],
+            "repeat the command with --from 02_baseline_cnn",
+        ),
+        (
+            ["smoke", "--data", "phantom", "--set", "baseline_cnn.batch_size=500"],
+            "only 102 training images",
+        ),
+        (
+            ["smoke", "--data", "phantom", "--set", "resnet50v2.weights=nowhere.h5"],
+            "there is no such file",
+        ),
     ],
 )
-def test_bad_usage_is_exit_2_one_line_and_no_tensorflow(run_all, no_tensorflow, phantom_root, arguments, words, tmp_path):
+def test_bad_usage_is_exit_2_one_line_and_no_tensorflow(
+    run_all, no_tensorflow, phantom_root, arguments, words, tmp_path
+):
     done = run_all(*arguments, "--out", tmp_path, **no_tensorflow)
     assert done.returncode == 2, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("drawing")]
@@ -53,7 +77,16 @@ def test_bad_usage_is_exit_2_one_line_and_no_tensorflow(run_all, no_tensorflow, 
 
 def test_list_and_dry_run_change_nothing(run_all, tmp_path, no_tensorflow):
     for flag in ("--list", "--dry-run"):
-        done = run_all("smoke", "--data", "phantom", flag, "--out", tmp_path / "out", CXR_CACHE=str(tmp_path / "none"), **no_tensorflow)
+        done = run_all(
+            "smoke",
+            "--data",
+            "phantom",
+            flag,
+            "--out",
+            tmp_path / "out",
+            CXR_CACHE=str(tmp_path / "none"),
+            **no_tensorflow,
+        )
         assert done.returncode == 0 and "not on disk yet" in done.stdout
         assert done.stdout.count("has not run yet") == 4
     assert not (tmp_path / "out").exists() and not (tmp_path / "none").exists()
@@ -77,7 +110,11 @@ def test_data_command_says_what_it_holds(phantom_root, capsys):
     finally:
         (phantom_root / "train" / "NORMAL" / "<b>note.txt").unlink()
     printed = capsys.readouterr().out
-    assert "phantom (SYNTHETIC)" in printed and "1 files were left out" in printed and "not one of .jpeg" in printed
+    assert (
+        "phantom (SYNTHETIC)" in printed
+        and "1 files were left out" in printed
+        and "not one of .jpeg" in printed
+    )
 
 
 def test_a_notebook_with_a_merge_in_it_stops_before_anything_runs(monkeypatch, tmp_path, smoke):
@@ -85,7 +122,9 @@ def test_a_notebook_with_a_merge_in_it_stops_before_anything_runs(monkeypatch, t
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
     (paths.NOTEBOOKS / "03_resnet50v2.ipynb").write_text("<<<<<<< HEAD\n{}\n=======")
     run = Run(paths.RunFolder(tmp_path / "run"), "smoke", smoke, sources.plan(smoke.data), None)
-    with pytest.raises(UsageError, match=r"03_resnet50v2.ipynb: cannot be read as a notebook .*settle the merge"):
+    with pytest.raises(
+        UsageError, match=r"03_resnet50v2.ipynb: cannot be read as a notebook .*settle the merge"
+    ):
         validity.decide(run)
 
 
@@ -95,14 +134,18 @@ def test_what_libraries_log_goes_to_the_log_alone(tmp_path):
         "import logging, pathlib; from cxr_utils import cli, paths; cli._log_to(paths.RunFolder(pathlib.Path('.'))); "
         "logging.getLogger('asyncio').error('nobody waits'); cli.log.info('once')"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     written = (tmp_path / "run.log").read_text()
     assert not done.stderr and written.count("nobody waits") == 1 and written.count("once") == 1
 
 
 def test_output_that_was_closed_before_the_start_is_no_error():
     command = f"exec {sys.executable} -m cxr_utils parameters >&-"
-    done = subprocess.run(["sh", "-c", command], cwd=paths.ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=paths.ROOT, stderr=subprocess.PIPE, text=True, check=False
+    )
     assert done.returncode == 0 and not done.stderr
 
 
@@ -111,25 +154,49 @@ def test_a_reader_that_has_had_enough_is_one_line():
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "cxr_utils", "parameters"]
-    done = subprocess.run(command, cwd=paths.ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=paths.ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
     os.close(writer)
-    assert done.returncode == 1 and done.stderr == "stopped, as nobody reads the output any more; the same command goes on\n"
+    assert (
+        done.returncode == 1
+        and done.stderr
+        == "stopped, as nobody reads the output any more; the same command goes on\n"
+    )
 
 
 def test_wrong_python_is_one_line(tmp_path):
     script = (paths.ROOT / "run_all.py").read_text().replace("(3, 11) <=", "(3, 99) <=")
     (tmp_path / "run_all.py").write_text(script)
-    done = subprocess.run([sys.executable, tmp_path / "run_all.py"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "3.11, 3.12 or 3.13 is needed" in done.stderr and done.stderr.count("\n") == 1
+    done = subprocess.run(
+        [sys.executable, tmp_path / "run_all.py"], capture_output=True, text=True, check=False
+    )
+    assert (
+        done.returncode == 2
+        and "3.11, 3.12 or 3.13 is needed" in done.stderr
+        and done.stderr.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_interrupted_run_ends_its_kernel(tmp_path, phantom_root, name, code):
     """A signal in the middle of a notebook: the right exit code, and no child is left."""
-    command = [sys.executable, paths.ROOT / "run_all.py", "smoke", "--data", "phantom", "--out", tmp_path, "--run", f"stopped{code}"]
+    command = [
+        sys.executable,
+        paths.ROOT / "run_all.py",
+        "smoke",
+        "--data",
+        "phantom",
+        "--out",
+        tmp_path,
+        "--run",
+        f"stopped{code}",
+    ]
     # A shell's background jobs ignore SIGINT and would hand that down; the user's foreground run does not.
     restore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=restore)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=restore
+    )
     deadline = time.monotonic() + 120
     while not _kernels(process.pid) and time.monotonic() < deadline:
         time.sleep(0.02)  # soon, so that the signal comes while the kernel starts
@@ -148,7 +215,10 @@ def _kernels(runner):
     found = []
     for entry in paths.Path("/proc").glob("[0-9]*"):
         try:
-            if b"ipykernel_launcher" in (entry / "cmdline").read_bytes() and mark in (entry / "environ").read_bytes():
+            if (
+                b"ipykernel_launcher" in (entry / "cmdline").read_bytes()
+                and mark in (entry / "environ").read_bytes()
+            ):
                 found.append(entry.name)
         except OSError:
             continue

@@ -23,7 +23,12 @@ def _findings(root, *overrides):
 def test_a_clean_phantom_raises_no_warning(seed):
     found = _findings("phantom", f"data.phantom_seed={seed}", "data.phantom_images=300")
     assert {finding.verdict for finding in found.values()} <= {"fine", "note"}
-    assert found["exact duplicates"].verdict == found["labels of twins"].verdict == found["patients across folds"].verdict == "fine"
+    assert (
+        found["exact duplicates"].verdict
+        == found["labels of twins"].verdict
+        == found["patients across folds"].verdict
+        == "fine"
+    )
 
 
 def _first(root, folder):
@@ -35,7 +40,10 @@ def test_a_duplicate_across_splits(planted):
     shutil.copy(original, planted / "train" / "NORMAL" / "IM-9999-0001.jpeg")
     finding = _findings(planted)["exact duplicates"]
     assert finding.verdict == "warning" and "across train and test: 1" in finding.says
-    assert set(finding.files[0].split(" = ")) == {"train/NORMAL/IM-9999-0001.jpeg", f"test/NORMAL/{original.name}"}
+    assert set(finding.files[0].split(" = ")) == {
+        "train/NORMAL/IM-9999-0001.jpeg",
+        f"test/NORMAL/{original.name}",
+    }
 
 
 def test_a_re_encoded_near_duplicate(planted):
@@ -45,7 +53,10 @@ def test_a_re_encoded_near_duplicate(planted):
             planted / "train" / "PNEUMONIA" / "person9999_virus_1.jpeg", quality=40
         )
     found = _findings(planted)
-    assert found["exact duplicates"].verdict == "fine" and found["near duplicates"].verdict == "warning"
+    assert (
+        found["exact duplicates"].verdict == "fine"
+        and found["near duplicates"].verdict == "warning"
+    )
     assert set(found["near duplicates"].files[0].split(" = ")) == {
         "train/PNEUMONIA/person9999_virus_1.jpeg",
         f"test/PNEUMONIA/{original.name}",
@@ -58,7 +69,9 @@ def test_a_patient_across_splits(planted):
     _first(planted, "test/NORMAL").rename(planted / "test" / "NORMAL" / moved)
     finding = _findings(planted)["patients across folds"]
     assert finding.verdict == "warning" and finding.says.startswith("1 of ")
-    assert {f"train/NORMAL/{child.name}", f"test/NORMAL/{moved}"} <= set(finding.files[0].split(" = "))
+    assert {f"train/NORMAL/{child.name}", f"test/NORMAL/{moved}"} <= set(
+        finding.files[0].split(" = ")
+    )
 
 
 def test_twins_with_different_labels(planted):
@@ -66,7 +79,10 @@ def test_twins_with_different_labels(planted):
     shutil.copy(original, planted / "train" / "PNEUMONIA" / "person9999_virus_1.jpeg")
     finding = _findings(planted)["labels of twins"]
     assert finding.verdict == "warning"
-    assert set(finding.files[0].split(" = ")) == {f"train/NORMAL/{original.name}", "train/PNEUMONIA/person9999_virus_1.jpeg"}
+    assert set(finding.files[0].split(" = ")) == {
+        f"train/NORMAL/{original.name}",
+        "train/PNEUMONIA/person9999_virus_1.jpeg",
+    }
 
 
 def _change(root, label, change):
@@ -78,11 +94,19 @@ def _change(root, label, change):
 def test_a_brightness_shortcut(planted):
     _change(planted, "NORMAL", lambda image: image.point(lambda value: value * 0.5))
     finding = _findings(planted)["single traits"]
-    assert finding.verdict == "warning" and "brightness" in finding.says.split(":")[1] and finding.remedy
+    assert (
+        finding.verdict == "warning"
+        and "brightness" in finding.says.split(":")[1]
+        and finding.remedy
+    )
 
 
 def test_a_size_shortcut(planted):
-    _change(planted, "PNEUMONIA", lambda image: image.resize((image.width * 5 // 4, image.height * 5 // 4)))
+    _change(
+        planted,
+        "PNEUMONIA",
+        lambda image: image.resize((image.width * 5 // 4, image.height * 5 // 4)),
+    )
     found = _findings(planted)
     assert found["metadata floor"].verdict == found["single traits"].verdict == "warning"
     assert "height" in found["single traits"].says
@@ -105,12 +129,16 @@ def test_damaged_files_are_a_warning_and_hidden_ones_a_note(planted):
     assert _findings(planted)["usable files"].verdict == "note"
     (planted / "train" / "NORMAL" / "empty.jpeg").touch()
     finding = _findings(planted)["usable files"]
-    assert finding.verdict == "warning" and any(name.startswith("train/NORMAL/empty.jpeg: ") for name in finding.files)
+    assert finding.verdict == "warning" and any(
+        name.startswith("train/NORMAL/empty.jpeg: ") for name in finding.files
+    )
 
 
 def test_what_each_fit_lets_through_of_an_aspect_shortcut(tmp_path):
     """Planted: wide films are filed as PNEUMONIA whatever they show. Crop hides that from a model, squash and pad do not."""
-    drawn = dataset.open_data(parameters.load("default", ["data.phantom_images=600"], "phantom"), dataset.OVERVIEW_SIZE)
+    drawn = dataset.open_data(
+        parameters.load("default", ["data.phantom_images=600"], "phantom"), dataset.OVERVIEW_SIZE
+    )
     for row in drawn.files.itertuples():
         label = "PNEUMONIA" if row.width > 1.15 * row.height else "NORMAL"
         target = tmp_path / row.split / label / f"case{row.Index}.jpeg"
@@ -120,8 +148,12 @@ def test_what_each_fit_lets_through_of_an_aspect_shortcut(tmp_path):
     for fit in ("squash", "crop", "pad"):
         data = dataset.open_data(parameters.load("default", [f"data.fit={fit}"], str(tmp_path)), 16)
         train, test = data.folds["train"], data.folds["test"]
-        model = LogisticRegression(C=1e-6, max_iter=1000).fit(train.pixels[:].reshape(len(train), -1), train.labels)
-        found[fit] = roc_auc_score(test.labels, model.decision_function(test.pixels[:].reshape(len(test), -1)))
+        model = LogisticRegression(C=1e-6, max_iter=1000).fit(
+            train.pixels[:].reshape(len(train), -1), train.labels
+        )
+        found[fit] = roc_auc_score(
+            test.labels, model.decision_function(test.pixels[:].reshape(len(test), -1))
+        )
     assert found["crop"] < 0.6 < 0.8 < min(found["squash"], found["pad"])
     leaks = shortcuts.fit_leaks(drawn, 1).set_index("fit")["AUROC"]
     assert leaks["crop"] < 0.6 < 0.8 < min(leaks["squash"], leaks["pad"])
@@ -130,7 +162,9 @@ def test_what_each_fit_lets_through_of_an_aspect_shortcut(tmp_path):
 def test_films_of_one_aspect_leave_nothing_to_measure(planted):
     for label in ("NORMAL", "PNEUMONIA"):
         _change(planted, label, lambda image: image.resize((64, 64)))
-    assert shortcuts.fit_leaks(dataset.open_data(parameters.load("smoke", (), str(planted)), dataset.OVERVIEW_SIZE), 1).empty
+    assert shortcuts.fit_leaks(
+        dataset.open_data(parameters.load("smoke", (), str(planted)), dataset.OVERVIEW_SIZE), 1
+    ).empty
 
 
 def test_class_means_and_grey_values_are_those_of_the_pixels(smoke):
@@ -138,7 +172,9 @@ def test_class_means_and_grey_values_are_those_of_the_pixels(smoke):
     pixels, sick = fold.pixels[:], fold.labels == 1
     means, shares = shortcuts.class_means(fold), shortcuts.grey_histograms(fold)
     assert np.allclose(means["difference"], pixels[sick].mean(0) - pixels[~sick].mean(0), atol=1e-6)
-    assert np.isclose(shares["NORMAL"][7], (pixels[~sick] == 7).mean()) and np.isclose(shares["PNEUMONIA"].sum(), 1)
+    assert np.isclose(shares["NORMAL"][7], (pixels[~sick] == 7).mean()) and np.isclose(
+        shares["PNEUMONIA"].sum(), 1
+    )
 
 
 def test_metadata_floor_finds_a_planted_trait(smoke):
@@ -149,7 +185,11 @@ def test_metadata_floor_finds_a_planted_trait(smoke):
     assert abs(shortcuts.metadata_floor(blind, data.files).seen - 0.5) < 0.1
     planted = blind.assign(width=1000.0 * (data.files["label"] == "PNEUMONIA"))
     floor = shortcuts.metadata_floor(planted, data.files)
-    assert floor.seen > 0.95 and floor.test > 0.95 and (floor.low <= floor.test <= floor.high or (floor.test == 1 and np.isnan(floor.low)))
+    assert (
+        floor.seen > 0.95
+        and floor.test > 0.95
+        and (floor.low <= floor.test <= floor.high or (floor.test == 1 and np.isnan(floor.low)))
+    )
 
 
 def test_every_warning_and_note_has_a_remedy(planted):
@@ -165,16 +205,26 @@ def test_copies_of_one_film_are_one_group(planted):
         shutil.copy(original, planted / "train" / "NORMAL" / f"IM-990{number}-0001.jpeg")
     with Image.open(original) as image:
         for number, quality in ((1, 50), (2, 70)):
-            image.save(planted / "train" / "PNEUMONIA" / f"person990{number}_virus_1.jpeg", quality=quality)
+            image.save(
+                planted / "train" / "PNEUMONIA" / f"person990{number}_virus_1.jpeg", quality=quality
+            )
     found = _findings(planted)
-    assert len(found["exact duplicates"].files) == len(found["near duplicates"].files) == len(found["labels of twins"].files) == 1
+    assert (
+        len(found["exact duplicates"].files)
+        == len(found["near duplicates"].files)
+        == len(found["labels of twins"].files)
+        == 1
+    )
     assert found["labels of twins"].files[0].count(" = ") == 4
 
 
 def test_a_number_used_twice_is_noted(planted):
     """The person of a bacterial film in train has the number of one with a viral film in test."""
     number = _first(planted, "train/PNEUMONIA").name.split("_")[0]
-    shutil.move(_first(planted, "test/PNEUMONIA"), planted / "test" / "PNEUMONIA" / f"{number}_virus_9999.jpeg")
+    shutil.move(
+        _first(planted, "test/PNEUMONIA"),
+        planted / "test" / "PNEUMONIA" / f"{number}_virus_9999.jpeg",
+    )
     (planted / "phantom.json").unlink()
     for file in planted.glob("*/*/*.jpeg"):
         with Image.open(file) as image:

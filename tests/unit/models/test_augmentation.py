@@ -34,7 +34,12 @@ def test_range_and_shape_are_kept(batch):
         rim=1.0,
     )
     changed = augment(batch, wild, [1, 2]).numpy()
-    assert changed.shape == batch.shape and changed.min() >= 0 and changed.max() <= 1 and np.isfinite(changed).all()
+    assert (
+        changed.shape == batch.shape
+        and changed.min() >= 0
+        and changed.max() <= 1
+        and np.isfinite(changed).all()
+    )
 
 
 def test_flip_mirrors_about_half_of_the_images(batch):
@@ -52,7 +57,9 @@ def test_each_kind_changes_images(batch, kind):
 
 
 def test_same_seed_same_changes(batch):
-    first, again, other = (augment(batch, Augmentation(), seed).numpy() for seed in ([1, 2], [1, 2], [1, 3]))
+    first, again, other = (
+        augment(batch, Augmentation(), seed).numpy() for seed in ([1, 2], [1, 2], [1, 3])
+    )
     assert (first == again).all() and (first != other).any()
 
 

@@ -17,27 +17,45 @@ def _sample(seed=0, n=300, ties=False):
 def test_evaluate_agrees_with_scikit_learn():
     labels, scores = _sample()
     frame = pd.DataFrame(
-        {"patient": np.arange(len(labels)), "label": np.where(labels, "PNEUMONIA", "NORMAL"), "subtype": "unknown", "score": scores}
+        {
+            "patient": np.arange(len(labels)),
+            "label": np.where(labels, "PNEUMONIA", "NORMAL"),
+            "subtype": "unknown",
+            "score": scores,
+        }
     )
     entry = evaluate(frame, {"half": 0.5, "youden": 0.7}, "youden", 200, 0)
     assert entry["threshold"] == 0.7
     assert entry["auroc"] == pytest.approx(sk.roc_auc_score(labels, scores))
     assert entry["confusion_matrix"] == sk.confusion_matrix(labels, scores >= 0.7).tolist()
-    assert entry["operating_points"]["half"]["accuracy"] == pytest.approx(sk.accuracy_score(labels, scores >= 0.5))
+    assert entry["operating_points"]["half"]["accuracy"] == pytest.approx(
+        sk.accuracy_score(labels, scores >= 0.5)
+    )
     for name, (low, high) in entry["ci95"].items():
         assert low < entry[name] < high
 
 
 def test_one_class_is_undefined_not_zero():
-    frame = pd.DataFrame({"patient": ["a", "b"], "label": ["NORMAL", "NORMAL"], "subtype": ["normal", "normal"], "score": [0.1, 0.2]})
+    frame = pd.DataFrame(
+        {
+            "patient": ["a", "b"],
+            "label": ["NORMAL", "NORMAL"],
+            "subtype": ["normal", "normal"],
+            "score": [0.1, 0.2],
+        }
+    )
     entry = evaluate(frame, {"half": 0.5}, "half", 100, 0)
-    assert entry["auroc"] is None and entry["sensitivity"] is None and entry["ci95"]["auroc"] is None
+    assert (
+        entry["auroc"] is None and entry["sensitivity"] is None and entry["ci95"]["auroc"] is None
+    )
     assert entry["specificity"] == 1.0
 
 
 def test_calibration_error_by_hand():
     labels, scores = np.array([1, 0, 1, 1]), np.array([0.71, 0.72, 0.05, 1.0])
-    assert metrics.expected_calibration_error(labels, scores) == pytest.approx((abs(1.43 - 1) + abs(0.05 - 1) + 0) / 4)
+    assert metrics.expected_calibration_error(labels, scores) == pytest.approx(
+        (abs(1.43 - 1) + abs(0.05 - 1) + 0) / 4
+    )
 
 
 def test_temperature_undoes_overconfidence():
@@ -50,7 +68,10 @@ def test_temperature_undoes_overconfidence():
 def test_operating_points_do_what_they_say():
     labels, scores = _sample(n=2000)
     points = calibration.thresholds(labels, scores, 0.98)
-    youden = max(np.mean(scores[labels == 1] >= cut) + np.mean(scores[labels == 0] < cut) for cut in np.unique(scores))
+    youden = max(
+        np.mean(scores[labels == 1] >= cut) + np.mean(scores[labels == 0] < cut)
+        for cut in np.unique(scores)
+    )
     reached = metrics.rates(labels, scores, points["youden"])
     assert reached["sensitivity"] + reached["specificity"] == pytest.approx(youden)
     assert 0.98 <= metrics.rates(labels, scores, points["sensitivity"])["sensitivity"] < 0.982
