@@ -68,8 +68,8 @@ def measure(variant: str, source: str, overrides: list[str]) -> list[dict]:
 
     chosen = parameters.load("default", [*overrides, *VARIANTS[variant]], source)
     data = dataset.open_data(chosen, chosen.baseline_cnn.image_size)
-    trained = training.fit(chosen.baseline_cnn, chosen.augmentation, chosen.seed, data.folds)
-    fold, rows = data.folds["validation"], []
+    trained = training.fit(chosen.baseline_cnn, chosen.augmentation, chosen.seed, data.splits)
+    fold, rows = data.splits["validation"], []
     for name, flips in [(variant, chosen.evaluation.test_time_flips)] + [(NO_FLIPS, False)] * (
         variant == "recipe"
     ):

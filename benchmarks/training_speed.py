@@ -158,7 +158,7 @@ def measure_epoch(asked: argparse.Namespace) -> dict[str, float]:
     if asked.way == "ours":
         data = dataset.open_data(chosen, settings.image_size)
         trained = training.fit(
-            settings.model_copy(update={"epochs": 1}), chosen.augmentation, chosen.seed, data.folds
+            settings.model_copy(update={"epochs": 1}), chosen.augmentation, chosen.seed, data.splits
         )
         epoch = float(trained.history["seconds"].iloc[0])
     else:
@@ -204,8 +204,10 @@ def measure_head(asked: argparse.Namespace) -> dict[str, float]:
             settings.backbone,
             paths.from_root(Path(asked.head).resolve()),
         )
-    train, loss = data.folds["train"], gradient.Loss()
-    found = transfer.train_head(model, settings, train, data.folds["validation"], loss, chosen.seed)
+    train, loss = data.splits["train"], gradient.Loss()
+    found = transfer.train_head(
+        model, settings, train, data.splits["validation"], loss, chosen.seed
+    )
     weights.backbone_of(model).trainable = False
     adamw = optimizer.AdamW(
         [weight.value for weight in model.trainable_variables], settings.weight_decay
@@ -277,7 +279,7 @@ def _ours(chosen, settings, root, steps) -> float:
         [variable.value for variable in network.trainable_variables], settings.weight_decay
     )
     step = gradient.training_step(network, adamw, chosen.augmentation)
-    train, rates = data.folds["train"], np.full(steps, 1e-3, np.float32)
+    train, rates = data.splits["train"], np.full(steps, 1e-3, np.float32)
     whole = len(train) // settings.batch_size
     gradient.run_epoch(step, train, settings.batch_size, rates[: min(WARM_UP, whole)], 1, 0)
     started = time.perf_counter()

@@ -16,7 +16,7 @@ def one_line(said: object) -> str:
     )
 
 
-def show(data: dataset.XRays) -> None:
+def show(data: dataset.Dataset) -> None:
     """Print what a data set holds, how it stands to the published one, and what may be wrong with it."""
     from .evaluation import audit
     from .reporting import data_findings, published  # here, as scikit-learn takes seconds to import
@@ -34,9 +34,9 @@ def show(data: dataset.XRays) -> None:
     for name, value in data_findings.origin(data, standing).items():
         _print_wrapped(f"{name}: {value}")
     print("\nimages and patients by published folder:")
-    print(breakdown(data.files, "split").to_string())
+    print(breakdown(data.files, "folder").to_string())
     print("\nby fold, as a run with default parameters uses them:")
-    print(breakdown(data.files, "fold").to_string())
+    print(breakdown(data.files, "split").to_string())
     print("\naudit:")
     for finding in audited:
         remedy = f" Remedy: {finding.remedy}" if finding.remedy else ""

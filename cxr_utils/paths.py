@@ -91,7 +91,7 @@ class RunFolder:
         """Scores of a model, one row an image."""
         return self.root / "predictions" / f"{model}.csv"
 
-    def floor(self, name: str) -> Path:
+    def reference(self, name: str) -> Path:
         """Scores of an answer that needs no look at the lungs, one row an image, in the columns of the predictions."""
         return self.root / "floors" / f"{name}.csv"
 

@@ -1,4 +1,4 @@
-"""A data set as the notebooks use it: folds of pixels, labels and files."""
+"""A data set as the notebooks use it: splits of pixels, labels and files."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..files import exclusive
 from ..parameters import Params
 from . import decoding, sources
 from .decoding import Square
-from .manifest import FOLDS, Manifest, read_manifest
+from .manifest import SPLITS, Manifest, read_manifest
 from .sources import Source
-from .splits import chosen_on, patients_known, split_folds
+from .splits import assign_splits, chosen_on, patients_known
 
 OVERVIEW_SIZE = 128  # side of the squares that are shown and audited, in pixels
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Grey images of a fold, read from the cache as they are asked for.
+    """Grey images of a split, read from the cache as they are asked for.
 
     Index it as an array of uint8, shape (n, size, size), along its first axis; white is dense.
 
@@ -32,7 +32,7 @@ class Pixels:
     stored : memmap of uint8, shape (all images, size, size)
         The cache of the whole data set.
     rows : ndarray of int, shape (n,)
-        Which of them are the fold's.
+        Which of them are the split's.
     """
 
     stored: np.ndarray
@@ -51,8 +51,8 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Fold:
-    """The images of one fold.
+class Split:
+    """The images of one split.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def squares(manifest: Manifest, names: Sequence[str], square: Square) -> np.ndar
 
 
 @dataclass(frozen=True)
-class XRays:
+class Dataset:
     """A data set as a notebook uses it.
 
     Parameters
@@ -125,10 +125,10 @@ class XRays:
     manifest : Manifest
         Its files.
     files : DataFrame
-        ``manifest.files`` with the column ``fold``.
+        ``manifest.files`` with the column ``split``.
     stored : memmap of uint8, shape (n, size, size)
         All images, in the order of `files`.
-    folds : dict of Fold
+    splits : dict of Split
         ``train``, ``validation``, ``val`` and ``test``, those there are.
     fit : str
         How images are made square.
@@ -138,7 +138,7 @@ class XRays:
     manifest: Manifest
     files: pd.DataFrame
     stored: np.ndarray
-    folds: dict[str, Fold]
+    splits: dict[str, Split]
     fit: str = "squash"
 
     @property
@@ -148,11 +148,11 @@ class XRays:
 
     @property
     def chosen_on(self) -> str:
-        """The fold on which all choices are made."""
-        return chosen_on(self.folds)
+        """The split on which all choices are made."""
+        return chosen_on(self.splits)
 
 
-def open_data(params: Params, size: int, progress: bool = False) -> XRays:
+def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
     """Return the data set that `params` names: fetched, listed, split by patient and decoded.
 
     Parameters
@@ -172,14 +172,14 @@ def open_data(params: Params, size: int, progress: bool = False) -> XRays:
     source = sources.fetch(params.data, progress)
     square = Square(size, params.data.fit)
     manifest = read_manifest(source.root, [square], progress)
-    files = split_folds(manifest.files, params.data, params.seed)
+    files = assign_splits(manifest.files, params.data, params.seed)
     stored = load_pixels(manifest, square, progress)
-    folds = {}
-    for fold in FOLDS:
-        rows = np.flatnonzero(files["fold"] == fold)
+    splits = {}
+    for split in SPLITS:
+        rows = np.flatnonzero(files["split"] == split)
         if len(rows):
             part = files.iloc[rows].reset_index(drop=True)
-            folds[fold] = Fold(
+            splits[split] = Split(
                 Pixels(stored, rows), (part["label"] == "PNEUMONIA").to_numpy(np.int64), part
             )
-    return XRays(source, manifest, files, stored, folds, params.data.fit)
+    return Dataset(source, manifest, files, stored, splits, params.data.fit)

@@ -23,15 +23,15 @@ from . import decoding
 from .decoding import Square
 
 LABELS = ("NORMAL", "PNEUMONIA")
-FOLDS = ("train", "validation", "val", "test")  # validation is ours, carved from train
-SCORED_FOLDS = FOLDS[1:]
+SPLITS = ("train", "validation", "val", "test")  # validation is ours, carved from train
+SCORED = SPLITS[1:]
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 MOST_BYTES = 200_000_000  # of a file
 MOST_UNUSABLE = 0.05  # of the files; up to two are always passed over
 NO_IMAGE = ("hidden file", "folder", f"not one of {', '.join(IMAGE_SUFFIXES)}")
 COLUMNS = [
     "path",
-    "split",
+    "folder",
     "label",
     "subtype",
     "patient",
@@ -42,7 +42,7 @@ COLUMNS = [
     "sha256",
     "problem",
 ]
-TEXT_COLUMNS = ["path", "split", "label", "subtype", "patient", "mode", "sha256", "problem"]
+TEXT_COLUMNS = ["path", "folder", "label", "subtype", "patient", "mode", "sha256", "problem"]
 
 _PNEUMONIA_NAMES = re.compile(r"(?P<patient>person\d+_(?P<subtype>bacteria|virus))_\d+")
 _MENDELEY_NAMES = re.compile(r"(?P<patient>(?P<subtype>BACTERIA|VIRUS|NORMAL)-\d+)-\d+")
@@ -73,8 +73,8 @@ class Manifest:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Usable files per published folder, before our validation split is carved."""
-        table = self.files.groupby(["split", "label"]).size()
-        splits = [split for split in FOLDS if split in set(self.files["split"])]
+        table = self.files.groupby(["folder", "label"]).size()
+        splits = [split for split in SPLITS if split in set(self.files["folder"])]
         return {
             split: {label: int(table.get((split, label), 0)) for label in LABELS}
             for split in splits
@@ -211,7 +211,7 @@ def _checked(root: Path, table: pd.DataFrame) -> Manifest:
             "fetch the data again"
         )
     for split, label in _folders(root):
-        if not ((files["split"] == split) & (files["label"] == label)).any():
+        if not ((files["folder"] == split) & (files["label"] == label)).any():
             raise UsageError(
                 f"data {root}: no usable image in {split}/{label}; put its images there"
             )
@@ -244,7 +244,7 @@ def check_layout(root: Path) -> None:
 
 
 def _folders(root: Path) -> list[tuple[str, str]]:
-    return [(split, label) for split in FOLDS if (root / split).is_dir() for label in LABELS]
+    return [(split, label) for split in SPLITS if (root / split).is_dir() for label in LABELS]
 
 
 def _walk(root: Path) -> Iterator[str]:

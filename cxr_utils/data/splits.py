@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 from ..parameters import Data, UsageError
-from .manifest import FOLDS, LABELS
+from .manifest import LABELS, SPLITS
 
 MOST_UNNAMED = (
     0.9  # share of files whose names tell no patient, from which on patients count as unknown
 )
 
 
-def split_folds(files: pd.DataFrame, data: Data, seed: int) -> pd.DataFrame:
+def assign_splits(files: pd.DataFrame, data: Data, seed: int) -> pd.DataFrame:
     """Add the column ``fold`` as the parameters ask: with a validation of our own, or with ``val`` in its place.
 
     Raises
@@ -27,16 +27,16 @@ def split_folds(files: pd.DataFrame, data: Data, seed: int) -> pd.DataFrame:
     """
     if data.validation == "patients":
         return carve_validation(files, data.validation_fraction, seed)
-    if set(files["split"]) & {"val", "validation"} != {"val"}:
+    if set(files["folder"]) & {"val", "validation"} != {"val"}:
         raise UsageError(
             "data.validation = val: this data set has no val folder, or a validation of its own; take data.validation=patients"
         )
-    return files.assign(fold=files["split"])
+    return files.assign(split=files["folder"])
 
 
-def chosen_on(folds: Iterable[str]) -> str:
+def chosen_on(splits: Iterable[str]) -> str:
     """Return the fold on which epochs, temperature and thresholds are chosen: ``validation``, else ``val``."""
-    return "validation" if "validation" in folds else "val"
+    return "validation" if "validation" in splits else "val"
 
 
 def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
@@ -66,10 +66,10 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
     UsageError
         A class has too few patients to be split.
     """
-    files = files.assign(fold=files["split"])
-    if "validation" in set(files["split"]):
+    files = files.assign(split=files["folder"])
+    if "validation" in set(files["folder"]):
         return files
-    train = files[files["split"] == "train"]
+    train = files[files["folder"] == "train"]
     train = train.assign(number=[_number(patient) for patient in train["patient"]])
     strata = train.groupby("number").agg(
         stratum=("subtype", lambda kinds: "+".join(sorted(set(kinds)))), images=("path", "size")
@@ -86,7 +86,7 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
         take.iloc[-1] &= len(stratum) > 1 and not take.all()
         chosen += list(stratum.index[take])
     aside = train.index[train["number"].isin(chosen)]
-    files.loc[aside, "fold"] = "validation"
+    files.loc[aside, "split"] = "validation"
     _assert_split(files)
     return files
 
@@ -99,7 +99,7 @@ def patients_known(files: pd.DataFrame) -> bool:
 
 
 def reused_numbers(files: pd.DataFrame) -> pd.Series:
-    """Return the person number of each image where it stands in several folds under different kinds; missing elsewhere.
+    """Return the person number of each image where it stands in several splits under different kinds; missing elsewhere.
 
     ``person1_bacteria`` and ``person1_virus`` are not known to be one child, nor known to be two.
     """
@@ -107,10 +107,10 @@ def reused_numbers(files: pd.DataFrame) -> pd.Series:
     found = (
         files.assign(number=number)
         .dropna(subset="number")
-        .groupby("number")[["patient", "fold"]]
+        .groupby("number")[["patient", "split"]]
         .nunique()
     )
-    return number.where(number.isin(found.index[(found["patient"] > 1) & (found["fold"] > 1)]))
+    return number.where(number.isin(found.index[(found["patient"] > 1) & (found["split"] > 1)]))
 
 
 def _number(patient: str) -> str:
@@ -127,12 +127,12 @@ def breakdown(files: pd.DataFrame, by: str) -> pd.DataFrame:
     return table.sort_index(
         level=by,
         sort_remaining=False,
-        key=lambda names: names.map({fold: rank for rank, fold in enumerate(FOLDS)}),
+        key=lambda names: names.map({fold: rank for rank, fold in enumerate(SPLITS)}),
     )
 
 
 def _assert_split(files: pd.DataFrame) -> None:
-    train, validation = (files[files["fold"] == fold] for fold in ("train", "validation"))
+    train, validation = (files[files["split"] == fold] for fold in ("train", "validation"))
     for fold, part in (("train", train), ("validation", validation)):
         missing = set(LABELS) - set(part["label"])
         if missing:

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..data.dataset import XRays
+from ..data.dataset import Dataset
 from ..data.manifest import LABELS, NO_IMAGE, Manifest
 from ..data.splits import patients_known, reused_numbers
 from . import shortcuts
@@ -49,12 +49,12 @@ class Finding:
     files: tuple[str, ...] = ()
 
 
-def audit(data: XRays) -> list[Finding]:
+def audit(data: Dataset) -> list[Finding]:
     """Look for what would make scores on a data set mislead.
 
     Parameters
     ----------
-    data : XRays
+    data : Dataset
         The data set, opened at ``images.OVERVIEW_SIZE``.
 
     Returns
@@ -155,12 +155,12 @@ def _groups(count: int, pairs: np.ndarray) -> list[np.ndarray]:
 
 
 def _duplicates(check: str, what: str, groups: list[np.ndarray], files: pd.DataFrame) -> Finding:
-    fold, path = files["fold"].to_numpy(), files["path"].to_numpy()
+    fold, path = files["split"].to_numpy(), files["path"].to_numpy()
     across = [rows for rows in groups if len(set(fold[rows])) > 1]
     tested = sum(
         "test" in fold[rows] and bool({"train", "validation"} & set(fold[rows])) for rows in across
     )
-    says = f"Groups of files that {what}: {len(groups)}; across our folds: {len(across)}; across train and test: {tested}."
+    says = f"Groups of files that {what}: {len(groups)}; across our splits: {len(across)}; across train and test: {tested}."
     named = tuple(
         " = ".join(path[rows])
         for rows in across + [rows for rows in groups if len(set(fold[rows])) == 1]
@@ -197,34 +197,34 @@ def _twins(groups: list[np.ndarray], files: pd.DataFrame) -> Finding:
 
 
 def _patients(files: pd.DataFrame) -> Finding:
-    folds = files.groupby("patient")["fold"].agg(lambda fold: sorted(set(fold)))
-    across = folds[folds.str.len() > 1]
+    splits = files.groupby("patient")["split"].agg(lambda split: sorted(set(split)))
+    across = splits[splits.str.len() > 1]
     ours = sum({"train", "validation"} <= set(fold) for fold in across)
-    says = f"{len(across)} of {len(folds)} patients are in several folds, {ours} of them across our split, as far as file names tell."
+    says = f"{len(across)} of {len(splits)} patients are in several splits, {ours} of them across our split, as far as file names tell."
     if across.empty and not patients_known(files):
         remedy = (
             "name files as the published set does, or read every score and interval as one by image"
         )
         return Finding(
-            "patients across folds",
+            "patients across splits",
             "note",
             "Patients cannot be told from these file names.",
             remedy,
         )
     if across.empty:
-        return Finding("patients across folds", "fine", says)
+        return Finding("patients across splits", "fine", says)
     named = tuple(
         " = ".join(files.loc[files["patient"] == patient, "path"]) for patient in across.index
     )
     return Finding(
-        "patients across folds", "warning", says, "move each patient's files to one folder", named
+        "patients across splits", "warning", says, "move each patient's files to one folder", named
     )
 
 
 def _numbers(files: pd.DataFrame, synthetic: bool) -> Finding:
-    """Count person numbers that stand in several folds under different kinds: not known to be one child, nor known to be two."""
+    """Count person numbers that stand in several splits under different kinds: not known to be one child, nor known to be two."""
     several = files.assign(number=reused_numbers(files)).dropna(subset="number")
-    says = f"{several['number'].nunique()} person numbers stand in several folds under different kinds of pneumonia"
+    says = f"{several['number'].nunique()} person numbers stand in several splits under different kinds of pneumonia"
     if several.empty or synthetic:
         return Finding(
             "reused patient numbers",
@@ -232,8 +232,8 @@ def _numbers(files: pd.DataFrame, synthetic: bool) -> Finding:
             f"{says}{'; they were drawn as different children' if synthetic else ''}.",
         )
     tested, sick = (
-        several[several["split"] == "test"],
-        files[(files["split"] == "test") & (files["label"] == LABELS[1])],
+        several[several["folder"] == "test"],
+        files[(files["folder"] == "test") & (files["label"] == LABELS[1])],
     )
     says += (
         f" ({tested['number'].nunique()} of them in test, with {len(tested)} of its {len(sick)} PNEUMONIA images); we count them as "
@@ -259,7 +259,7 @@ def _metadata(looks: pd.DataFrame, files: pd.DataFrame) -> Finding:
     )
 
 
-def _rim(data: XRays) -> Finding:
+def _rim(data: Dataset) -> Finding:
     reach = shortcuts.rim(data)
     says = f"A linear model on the outer eighth of each side, where there is hardly any lung, reaches {reach}."
     return _reached(
@@ -305,7 +305,7 @@ def _judged(check: str, area: float, says: str, remedy: str) -> Finding:
 
 
 def _prior(files: pd.DataFrame) -> Finding:
-    shares = (files["label"] == LABELS[1]).groupby(files["split"]).mean()
+    shares = (files["label"] == LABELS[1]).groupby(files["folder"]).mean()
     says = f"PNEUMONIA makes up {shares['train']:.1%} of train and {shares['test']:.1%} of test."
     if abs(shares["train"] - shares["test"]) < SHIFT:
         return Finding("prior shift", "fine", says)

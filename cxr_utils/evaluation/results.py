@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .. import paths
-from ..data.dataset import OVERVIEW_SIZE, XRays, load_pixels
+from ..data.dataset import OVERVIEW_SIZE, Dataset, load_pixels
 from ..data.decoding import Square
 from ..files import read_json, within, write_atomically
 from ..parameters import Params
@@ -29,7 +29,7 @@ def score_model(
     card: dict[str, Any],
     logits: dict[str, np.ndarray],
     stressed: np.ndarray,
-    data: XRays,
+    data: Dataset,
     params: Params,
     run: paths.RunFolder,
 ) -> pd.DataFrame:
@@ -42,11 +42,11 @@ def score_model(
     card : dict
         What training says of the model.
     logits : dict of ndarray
-        Fold -> logits before calibration.
+        Split -> logits before calibration.
     stressed : ndarray
         Logits of the stress validation, from ``stress.for_choices``: the temperature and the thresholds are
         fitted on them, as new films differ more than validation does from training.
-    data : XRays
+    data : Dataset
         The data set.
     params : Params
         All parameters of the run.
@@ -58,7 +58,7 @@ def score_model(
     DataFrame
         split, path, patient, label, subtype, score (P(PNEUMONIA) after calibration).
     """
-    labels = data.folds[data.chosen_on].labels
+    labels = data.splits[data.chosen_on].labels
     # Sixteen images may be told apart without error, and then any temperature would make a model surer of itself.
     temperature = (
         calibration.fit_temperature(stressed, labels) if data.chosen_on == "validation" else 1.0
@@ -67,7 +67,7 @@ def score_model(
     points = calibration.thresholds(
         labels, calibration.calibrated(stressed, temperature), params.evaluation.target_sensitivity
     )
-    frames = [data.folds[fold].files.assign(split=fold, score=scores[fold]) for fold in scores]
+    frames = [data.splits[fold].files.assign(split=fold, score=scores[fold]) for fold in scores]
     predictions = pd.concat(frames, ignore_index=True)[COLUMNS]
     origin = {
         "source": data.source.kind,
@@ -104,7 +104,9 @@ def _how_to_use(
     }
 
 
-def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder) -> dict[str, Any]:
+def update_metrics(
+    name: str, data: Dataset, params: Params, run: paths.RunFolder
+) -> dict[str, Any]:
     """Compute a model's scores from its saved predictions and put them into ``metrics.json``.
 
     The entry of the other model is kept where it comes from the same data and the same bootstrap.
@@ -156,7 +158,7 @@ def update_metrics(name: str, data: XRays, params: Params, run: paths.RunFolder)
     return entry
 
 
-def score_floors(data: XRays, run: paths.RunFolder) -> None:
+def score_floors(data: Dataset, run: paths.RunFolder) -> None:
     """Write what two answers that need no look at the lungs say of each image that is scored, as files of predictions.
 
     ``always_pneumonia``: the share of PNEUMONIA in training as the score of every image. ``metadata``: a
@@ -164,19 +166,19 @@ def score_floors(data: XRays, run: paths.RunFolder) -> None:
     """
     # At the size of the first notebook's audit, which reports the same floor.
     stored = load_pixels(data.manifest, Square(OVERVIEW_SIZE, data.fit))
-    always = np.full(len(data.files), data.folds["train"].labels.mean())
+    always = np.full(len(data.files), data.splits["train"].labels.mean())
     answers = {
         "always_pneumonia": always,
         "metadata": shortcuts.metadata_scores(
             shortcuts.traits(replace(data, stored=stored)), data.files
         ),
     }
-    rows = (data.files["fold"] != "train").to_numpy()
+    rows = (data.files["split"] != "train").to_numpy()
     for name, scores in answers.items():
-        run.floor(name).unlink(missing_ok=True)
+        run.reference(name).unlink(missing_ok=True)
         if scores is not None:
-            table = data.files[rows].assign(split=data.files["fold"], score=scores[rows])[COLUMNS]
-            write_atomically(run.floor(name), table.to_csv(index=False))
+            table = data.files[rows].assign(split=data.files["split"], score=scores[rows])[COLUMNS]
+            write_atomically(run.reference(name), table.to_csv(index=False))
 
 
 def evaluate_floors(chosen_on: str, params: Params, run: paths.RunFolder) -> dict[str, Any]:
@@ -190,8 +192,8 @@ def evaluate_floors(chosen_on: str, params: Params, run: paths.RunFolder) -> dic
     """
     found = {}
     for name in FLOORS:
-        if run.floor(name).is_file():
-            answers = read_csv(run.floor(name))
+        if run.reference(name).is_file():
+            answers = read_csv(run.reference(name))
             point = {"half": 0.0}
             if name == "metadata":
                 chosen = answers[answers["split"] == chosen_on]

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from ..data.dataset import Fold, XRays, squares
+from ..data.dataset import Dataset, Split, squares
 from ..data.decoding import Square, standardised
 from ..data.manifest import LABELS
 from . import intervals
@@ -30,7 +30,7 @@ FOLDS_OF_PATIENTS, LEAST_PATIENTS = 5, 15
 LEAST_SPREAD = 0.02  # of the aspect
 
 
-def traits(data: XRays) -> pd.DataFrame:
+def traits(data: Dataset) -> pd.DataFrame:
     """Return what can be told of each image without looking at the lungs.
 
     Returns
@@ -119,7 +119,7 @@ def _metadata(looks: pd.DataFrame, files: pd.DataFrame) -> tuple[np.ndarray, Bas
     )
 
 
-def rim(data: XRays) -> Reach:
+def rim(data: Dataset) -> Reach:
     """Return how far a logistic regression on the rim of the standardised picture gets."""
     side = data.stored.shape[1] // RIM_SIZE
     outer = np.ones((RIM_SIZE, RIM_SIZE), bool)
@@ -141,7 +141,7 @@ def _reach(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> R
     if scores is None:
         return Reach(np.nan, np.nan, np.nan, np.nan)
     labels = (files["label"] == LABELS[1]).to_numpy()
-    train, test = of_training_patients(files).to_numpy(), (files["split"] == "test").to_numpy()
+    train, test = of_training_patients(files).to_numpy(), (files["folder"] == "test").to_numpy()
     found = intervals.delong(
         labels[test].astype(int), scores[test], files["patient"].to_numpy()[test]
     )
@@ -182,7 +182,7 @@ def auroc_error(area: float, positives: int, negatives: int) -> float:
 
 def of_training_patients(files: pd.DataFrame) -> pd.Series:
     """Tell which files are of training patients, those that were set aside for validation among them; bool."""
-    return files["split"].isin(["train", "validation"])
+    return files["folder"].isin(["train", "validation"])
 
 
 def trait_aurocs(looks: pd.DataFrame, files: pd.DataFrame) -> dict[str, float]:
@@ -195,7 +195,7 @@ def trait_aurocs(looks: pd.DataFrame, files: pd.DataFrame) -> dict[str, float]:
     return dict(sorted(areas.items(), key=lambda entry: -abs(entry[1] - 0.5)))
 
 
-def fit_leaks(data: XRays, seed: int) -> pd.DataFrame:
+def fit_leaks(data: Dataset, seed: int) -> pd.DataFrame:
     """Measure how well the pixels tell a wide film from a narrow one after each way of making it a square.
 
     A logistic regression on 16 x 16 pixels of up to 600 training images, on patients it has not seen.
@@ -207,7 +207,7 @@ def fit_leaks(data: XRays, seed: int) -> pd.DataFrame:
     DataFrame
         fit, AUROC (of "wider than midway between the narrowest and the widest film").
     """
-    train = data.files[data.files["split"] == "train"]
+    train = data.files[data.files["folder"] == "train"]
     chosen = train.sample(min(len(train), LEAK_IMAGES), random_state=seed)
     aspect = chosen["width"] / chosen["height"]
     wide = (aspect > (aspect.min() + aspect.max()) / 2).to_numpy()
@@ -246,7 +246,7 @@ def _unseen(
         )[:, 1]
 
 
-def class_means(fold: Fold) -> dict[str, np.ndarray]:
+def class_means(fold: Split) -> dict[str, np.ndarray]:
     """Return the mean image of each class, and PNEUMONIA minus NORMAL; float64, shape (size, size), grey values."""
     totals = {label: np.zeros(fold.pixels.shape[1:], np.float64) for label in LABELS}
     for start in range(0, len(fold), BLOCK):
@@ -260,7 +260,7 @@ def class_means(fold: Fold) -> dict[str, np.ndarray]:
     return means | {"difference": means[LABELS[1]] - means[LABELS[0]]}
 
 
-def grey_histograms(fold: Fold) -> dict[str, np.ndarray]:
+def grey_histograms(fold: Split) -> dict[str, np.ndarray]:
     """Return the share of pixels at each grey value, by class; float64, shape (256,)."""
     counts = {label: np.zeros(256) for label in LABELS}
     for start in range(0, len(fold), BLOCK):

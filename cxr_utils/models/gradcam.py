@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy.ndimage import maximum_filter, zoom
 
 from ..data import phantom
-from ..data.dataset import XRays
+from ..data.dataset import Dataset
 from ..data.decoding import Square
 from .augmentation import to_float
 from .weights import backbone_of
@@ -128,14 +128,14 @@ class Checked(NamedTuple):
     fixed: float
 
 
-def check_on_phantom(model: keras.Model, data: XRays, called: np.ndarray) -> Checked | None:
+def check_on_phantom(model: keras.Model, data: Dataset, called: np.ndarray) -> Checked | None:
     """Hold Grad-CAM against the masks of the phantom's bacterial test images that are called PNEUMONIA.
 
     Parameters
     ----------
     model : keras.Model
         The model.
-    data : XRays
+    data : Dataset
         The phantom.
     called : ndarray of bool, shape (n,)
         Which test images the model calls PNEUMONIA.
@@ -145,7 +145,7 @@ def check_on_phantom(model: keras.Model, data: XRays, called: np.ndarray) -> Che
     Checked or None
         None where the images come without masks, or none was found.
     """
-    test = data.folds["test"]
+    test = data.splits["test"]
     outlined = np.array(
         [phantom.mask_of(data.source.root, name).is_file() for name in test.files["path"]]
     )

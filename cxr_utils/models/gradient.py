@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..data.dataset import Fold
+from ..data.dataset import Split
 from ..parameters import AnyModel, Augmentation
 from .augmentation import augment, to_float
 from .optimizer import AdamW, LossScale
@@ -113,7 +113,7 @@ def _shared(
 
 def run_epoch(
     step: Callable[..., tf.Tensor],
-    train: Fold,
+    train: Split,
     batch_size: int,
     rates: np.ndarray,
     seed: int,
@@ -126,7 +126,7 @@ def run_epoch(
     ----------
     step : callable
         From `training_step`.
-    train : Fold
+    train : Split
         The training images.
     batch_size : int
         Images in a step.

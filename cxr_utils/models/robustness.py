@@ -18,7 +18,7 @@ import tensorflow as tf
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from ..data.dataset import Fold
+from ..data.dataset import Split
 from ..parameters import Augmentation
 from . import networks
 from .augmentation import DRAWS, change, to_float
@@ -78,13 +78,13 @@ def shifted(pixels: tf.Tensor, shift: str) -> tf.Tensor:
     return change(to_float(pixels), tf.constant(draws), STRENGTH, tf.constant([0, 0]))
 
 
-def with_other_rim(fold: Fold, rows: np.ndarray) -> np.ndarray:
-    """Return images of a fold in the rims of images of the other class, drawn at random but always the same.
+def with_other_rim(split: Split, rows: np.ndarray) -> np.ndarray:
+    """Return images of a split in the rims of images of the other class, drawn at random but always the same.
 
     Parameters
     ----------
-    fold : Fold
-        The fold.
+    split : Split
+        The split.
     rows : ndarray of int, shape (n,)
         Which of its images.
 
@@ -92,45 +92,45 @@ def with_other_rim(fold: Fold, rows: np.ndarray) -> np.ndarray:
     -------
     ndarray of uint8, shape (n, size, size)
     """
-    rng = np.random.default_rng(len(fold))
-    donors = np.empty(len(fold), np.int64)
+    rng = np.random.default_rng(len(split))
+    donors = np.empty(len(split), np.int64)
     for label in (0, 1):
-        donors[fold.labels == label] = rng.choice(
-            np.flatnonzero(fold.labels != label), int((fold.labels == label).sum())
+        donors[split.labels == label] = rng.choice(
+            np.flatnonzero(split.labels != label), int((split.labels == label).sum())
         )
-    images, size = fold.pixels[donors[rows]].copy(), fold.pixels.shape[1]
+    images, size = split.pixels[donors[rows]].copy(), split.pixels.shape[1]
     inner = slice(round(RIM * size), size - round(RIM * size))
-    images[:, inner, inner] = fold.pixels[rows][:, inner, inner]
+    images[:, inner, inner] = split.pixels[rows][:, inner, inner]
     return images
 
 
 def logits(
-    model: keras.Model, fold: Fold, rows: np.ndarray, shift: str, flips: bool = False
+    model: keras.Model, split: Split, rows: np.ndarray, shift: str, flips: bool = False
 ) -> np.ndarray:
-    """Return a model's logits of some images of a fold under one shift; float64, shape (len(rows),)."""
-    pixels = with_other_rim(fold, rows) if shift == "other rim" else fold.pixels[rows]
+    """Return a model's logits of some images of a split under one shift; float64, shape (len(rows),)."""
+    pixels = with_other_rim(split, rows) if shift == "other rim" else split.pixels[rows]
     return networks.logits(model, pixels, partial(shifted, shift=shift), flips)
 
 
-def mixed_logits(model: keras.Model, fold: Fold, flips: bool = False) -> np.ndarray:
+def mixed_logits(model: keras.Model, split: Split, flips: bool = False) -> np.ndarray:
     """Return logits where every image has one of the shifts, in turn: a stress test at the price of one pass."""
-    found = np.empty(len(fold))
+    found = np.empty(len(split))
     for number, shift in enumerate(SHIFTS):
-        rows = np.arange(number, len(fold), len(SHIFTS))
+        rows = np.arange(number, len(split), len(SHIFTS))
         if len(rows):
-            found[rows] = logits(model, fold, rows, shift, flips)
+            found[rows] = logits(model, split, rows, shift, flips)
     return found
 
 
-def for_choices(model: keras.Model, folds: dict[str, Fold], flips: bool = False) -> np.ndarray:
+def for_choices(model: keras.Model, splits: dict[str, Split], flips: bool = False) -> np.ndarray:
     """Return the logits on which temperature and thresholds are fixed: of the stress validation.
 
     Where the published ``val`` folder takes the place of validation, as in the original protocol, they are
     those of its images as they are.
     """
-    if "validation" in folds:
-        return mixed_logits(model, folds["validation"], flips)
-    return networks.logits(model, folds["val"].pixels, flips=flips)
+    if "validation" in splits:
+        return mixed_logits(model, splits["validation"], flips)
+    return networks.logits(model, splits["val"].pixels, flips=flips)
 
 
 def log_loss(logit: np.ndarray, labels: np.ndarray) -> float:
@@ -140,26 +140,26 @@ def log_loss(logit: np.ndarray, labels: np.ndarray) -> float:
 
 def table(
     model: keras.Model,
-    fold: Fold,
+    split: Split,
     temperature: float,
     threshold: float,
     seed: int,
     images: int = TABLE_IMAGES,
     flips: bool = False,
 ) -> pd.DataFrame:
-    """Return how a model does under each shift, on up to so many images of a fold that are drawn at random.
+    """Return how a model does under each shift, on up to so many images of a split that are drawn at random.
 
     Returns
     -------
     DataFrame
         shift, log loss, AUROC, accuracy, sensitivity, specificity; at the temperature and threshold of the run.
     """
-    chosen = np.sort(np.random.default_rng([seed, 4]).permutation(len(fold))[:images])
-    sick, rows = fold.labels[chosen] == 1, []
+    chosen = np.sort(np.random.default_rng([seed, 4]).permutation(len(split))[:images])
+    sick, rows = split.labels[chosen] == 1, []
     for shift in SHIFTS:
-        logit = logits(model, fold, chosen, shift, flips) / temperature
+        logit = logits(model, split, chosen, shift, flips) / temperature
         called = expit(logit) >= threshold
-        of_ranks = [log_loss(logit, fold.labels[chosen]), roc_auc_score(sick, logit)]
+        of_ranks = [log_loss(logit, split.labels[chosen]), roc_auc_score(sick, logit)]
         rows.append(
             [
                 shift,

@@ -17,8 +17,8 @@ import pandas as pd
 import tensorflow as tf
 
 from .. import paths
-from ..data.dataset import Fold
-from ..data.manifest import SCORED_FOLDS
+from ..data.dataset import Split
+from ..data.manifest import SCORED
 from ..data.splits import chosen_on
 from ..files import read_json, replacing, sha256_of, write_atomically
 from ..parameters import AnyModel, Augmentation, Params, Resnet50v2, UsageError
@@ -49,7 +49,7 @@ class Trained:
 
 
 def fit_or_load(
-    name: str, params: Params, digest: str, parts: dict[str, Fold], run: paths.RunFolder
+    name: str, params: Params, digest: str, parts: dict[str, Split], run: paths.RunFolder
 ) -> Trained:
     """Train a model, or load it where the same training was done before in this run folder.
 
@@ -61,7 +61,7 @@ def fit_or_load(
         All parameters of the run.
     digest : str
         The manifest's digest.
-    parts : dict of Fold
+    parts : dict of Split
         ``train``, and ``validation`` or, as in the original protocol, ``val`` in its place.
     run : RunFolder
         Where the model and its card are kept.
@@ -115,7 +115,7 @@ def fit(
     settings: AnyModel,
     augmentation: Augmentation,
     seed: int,
-    parts: dict[str, Fold],
+    parts: dict[str, Split],
     start: weights.Start | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
@@ -129,7 +129,7 @@ def fit(
         Changes to the training images.
     seed : int
         The same seed, data and machine give the same weights.
-    parts : dict of Fold
+    parts : dict of Split
         ``train``, and ``validation`` or, as in the original protocol, ``val`` in its place.
     start : Start, optional
         The weights to start from; those that `settings` asks for where left out.
@@ -182,7 +182,7 @@ def _fit(
     settings: AnyModel,
     augmentation: Augmentation,
     seed: int,
-    parts: dict[str, Fold],
+    parts: dict[str, Split],
     start: weights.Start,
     checkpoint: Checkpoint | None,
 ) -> Trained:
@@ -267,7 +267,7 @@ class _Prepared:
 
 
 def _prepare(
-    settings: AnyModel, augmentation: Augmentation, train: Fold, file: Path | None
+    settings: AnyModel, augmentation: Augmentation, train: Split, file: Path | None
 ) -> _Prepared:
     precision, devices = hardware.precision(settings.precision), hardware.devices(settings.strategy)
     if settings.batch_size % len(devices):
@@ -312,7 +312,7 @@ def _prepare(
 
 
 def _run_epoch(
-    made: _Prepared, batch_size: int, parts: dict[str, Fold], seed: int, epoch: int
+    made: _Prepared, batch_size: int, parts: dict[str, Split], seed: int, epoch: int
 ) -> dict[str, float]:
     """Train for an epoch, hand the weights (or their average) to the model that is kept, and validate it."""
     started = time.perf_counter()
@@ -359,7 +359,7 @@ def _report(row: dict[str, float], epochs: int) -> None:
     )
 
 
-def _validate(model: keras.Model, parts: dict[str, Fold]) -> dict[str, float]:
+def _validate(model: keras.Model, parts: dict[str, Split]) -> dict[str, float]:
     """Log loss and accuracy on the images that choices are made on, and log loss on shifted copies of them."""
     chosen = parts[chosen_on(parts)]
     found = networks.logits(model, chosen.pixels)
@@ -371,12 +371,12 @@ def _validate(model: keras.Model, parts: dict[str, Fold]) -> dict[str, float]:
     return losses | {"validation_accuracy": float(np.mean((found >= 0) == chosen.labels))}
 
 
-def score_folds(
-    model: keras.Model, folds: dict[str, Fold], flips: bool = False
+def score_splits(
+    model: keras.Model, splits: dict[str, Split], flips: bool = False
 ) -> dict[str, np.ndarray]:
-    """Return the logits of every fold that is scored (all but ``train``), with test-time flips or without."""
+    """Return the logits of every split that is scored (all but ``train``), with test-time flips or without."""
     return {
-        name: networks.logits(model, folds[name].pixels, flips=flips)
-        for name in SCORED_FOLDS
-        if name in folds
+        name: networks.logits(model, splits[name].pixels, flips=flips)
+        for name in SCORED
+        if name in splits
     }

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..data.dataset import Fold
+from ..data.dataset import Split
 from ..parameters import Resnet50v2
 from . import networks, robustness
 from .gradient import Loss
@@ -46,7 +46,7 @@ def features(model: keras.Model, pixels) -> np.ndarray:
 
 
 def train_head(
-    model: keras.Model, settings: Resnet50v2, train: Fold, validation: Fold, loss: Loss, seed: int
+    model: keras.Model, settings: Resnet50v2, train: Split, validation: Split, loss: Loss, seed: int
 ) -> dict[str, Any]:
     """Train the last layer alone, on the pooled features of the images as they are.
 
@@ -59,7 +59,7 @@ def train_head(
         In float32, with weights in its backbone; its head is trained in place.
     settings : Resnet50v2
         Its section of the parameters.
-    train, validation : Fold
+    train, validation : Split
         Images to learn from, and to tell the log loss of.
     loss : Loss
         As in the training of all layers.

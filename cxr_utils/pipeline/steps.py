@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from ..data import sources
-from ..data.splits import split_folds
+from ..data.splits import assign_splits
 from ..files import read_json, within
 from ..models import weights
 from ..parameters import LEAST_SIDE, MODELS, STEPS, UsageError, flat, model_of
@@ -36,8 +36,8 @@ def check_data(run: Run) -> None:
             )
     if run.manifest is None:
         return
-    files = split_folds(run.manifest.files, run.params.data, run.params.seed)
-    training = int((files["fold"] == "train").sum())
+    files = assign_splits(run.manifest.files, run.params.data, run.params.seed)
+    training = int((files["split"] == "train").sum())
     for model in MODELS:
         batch = getattr(run.params, model).batch_size
         if batch > training:

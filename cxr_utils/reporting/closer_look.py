@@ -179,21 +179,21 @@ def beyond_metadata(
 
 
 def without_doubtful(part: pd.DataFrame, files: pd.DataFrame, entry: dict[str, Any]) -> list[str]:
-    """Return the scores on test without the images whose patient number also stands in another fold under another kind.
+    """Return the scores on test without the images whose patient number also stands in another split under another kind.
 
     Parameters
     ----------
     part : DataFrame
         Predictions of test.
     files : DataFrame
-        All files with their folds, as `XRays.files`; those of test in the order of `part`.
+        All files with their splits, as `Dataset.files`; those of test in the order of `part`.
     entry : dict
         The scores of test.
     """
-    doubtful = reused_numbers(files)[files["fold"] == "test"].notna().to_numpy()
+    doubtful = reused_numbers(files)[files["split"] == "test"].notna().to_numpy()
     if not doubtful.any():
         return [
-            "No patient number of a test image stands in another fold under another kind of pneumonia."
+            "No patient number of a test image stands in another split under another kind of pneumonia."
         ]
     rest = part[~doubtful]
     labels, scores = labels_of(rest), rest["score"].to_numpy()
@@ -201,7 +201,7 @@ def without_doubtful(part: pd.DataFrame, files: pd.DataFrame, entry: dict[str, A
     if of["auroc"] is None:
         return ["All test images of a class have such numbers: without them nothing can be scored."]
     return [
-        f"{int(doubtful.sum())} test images have a patient number that also stands in another fold under another kind of pneumonia "
+        f"{int(doubtful.sum())} test images have a patient number that also stands in another split under another kind of pneumonia "
         f"(person1_bacteria, person1_virus). If those are one child, test scores are too good. Without them {int(labels.sum())} "
         f"PNEUMONIA and {int((labels == 0).sum())} NORMAL images remain: AUROC {of['auroc']:.3f} (with them "
         f"{with_interval(entry, 'auroc')}), {SCORES['sensitivity']} {rates['sensitivity']:.3f} (with them "

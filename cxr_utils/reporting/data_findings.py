@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ..data import sources
-from ..data.dataset import XRays
+from ..data.dataset import Dataset
 from ..data.manifest import LABELS, Manifest
 from ..data.sources import COUNTS
 from ..evaluation.audit import Finding
@@ -26,7 +26,7 @@ def count_table(manifest: Manifest, standing: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def origin(data: XRays, standing: str) -> dict[str, str]:
+def origin(data: Dataset, standing: str) -> dict[str, str]:
     """Return where the data comes from and under which terms, in the words of the table of sources."""
     known = vars(data.source.origin) | {
         "source": data.source.kind,
@@ -42,14 +42,14 @@ def origin(data: XRays, standing: str) -> dict[str, str]:
     return {name: known[name] for name in names}
 
 
-def origin_table(data: XRays, standing: str) -> pd.DataFrame:
+def origin_table(data: Dataset, standing: str) -> pd.DataFrame:
     """Return `origin` as a table."""
     return pd.DataFrame(
         [{"": name, "this data": value} for name, value in origin(data, standing).items()]
     )
 
 
-def against_published(data: XRays, standing: str) -> list[str]:
+def against_published(data: Dataset, standing: str) -> list[str]:
     """Return how the counts of each folder stand to the published ones."""
     if standing != "published":
         return []
@@ -57,7 +57,7 @@ def against_published(data: XRays, standing: str) -> list[str]:
     return [_against_published(split, counts[split]) for split in COUNTS if split in counts]
 
 
-def about_data(data: XRays, standing: str, audited: list[Finding]) -> list[str]:
+def about_data(data: Dataset, standing: str, audited: list[Finding]) -> list[str]:
     """Return what the counts, the split and the audit say."""
     counts, files = data.manifest.counts(), data.files
     test = counts["test"]
@@ -75,7 +75,7 @@ def about_data(data: XRays, standing: str, audited: list[Finding]) -> list[str]:
         sentences.append(
             f"One image of the published val changes accuracy on it by {100 / images:.1f} points: too coarse to choose anything on."
         )
-    train, chosen = (files[files["fold"] == fold] for fold in ("train", data.chosen_on))
+    train, chosen = (files[files["split"] == split] for split in ("train", data.chosen_on))
     shared = len(set(train["patient"]) & set(chosen["patient"]))
     sentences.append(
         f"{'Validation' if data.chosen_on == 'validation' else 'The published val, which choices are made on here,'} holds {len(chosen)} "
@@ -91,7 +91,7 @@ def about_data(data: XRays, standing: str, audited: list[Finding]) -> list[str]:
 
 def about_children(files: pd.DataFrame) -> list[str]:
     """Return how many children stand behind the test images, which is what counts."""
-    test = files[files["split"] == "test"]
+    test = files[files["folder"] == "test"]
     kinds = ", ".join(
         f"{KIND_NAMES[kind]} {count}"
         for kind, count in test.groupby("subtype")["patient"].nunique().items()
@@ -110,7 +110,7 @@ def about_sizes(files: pd.DataFrame) -> list[str]:
             f"Every file is {width} x {height} px. X-rays are not taken so: they were resized before they came here. Their own size and "
             "aspect are no longer recorded, though an aspect that was squashed may still show as distortion."
         ]
-    means = files.groupby("split", sort=False)[["width", "height"]].mean()
+    means = files.groupby("folder", sort=False)[["width", "height"]].mean()
     sizes = ", ".join(
         f"{row.width:.0f} x {row.height:.0f} px in {row.Index}" for row in means.itertuples()
     )

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from .. import paths
 from ..data import decoding
-from ..data.dataset import Fold
+from ..data.dataset import Split
 from ..data.manifest import LABELS
 from ..files import replacing
 from .names import KIND_NAMES
@@ -212,12 +212,12 @@ def say_sections(sections: dict[str, list[str]]) -> None:
     display(Markdown("\n\n".join(parts)))
 
 
-def some_of_each(fold: Fold, count: int) -> np.ndarray:
+def some_of_each(fold: Split, count: int) -> np.ndarray:
     """Return the rows of the first images of each class, NORMAL first; int, shape (<= 2 * count,)."""
     return np.concatenate([np.flatnonzero(fold.labels == label)[:count] for label in (0, 1)])
 
 
-def examples(fold: Fold, count: int, seed: int) -> dict[str, np.ndarray]:
+def examples(fold: Split, count: int, seed: int) -> dict[str, np.ndarray]:
     """Return some images of each subtype, drawn at random; subtype -> uint8, shape (<= count, size, size)."""
     rng = np.random.default_rng([seed, 3])
     rows = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..data.dataset import Fold
+from ..data.dataset import Split
 from ..data.sources import COUNTS
 from ..data.splits import chosen_on
 from ..evaluation.evaluate import SHOWN_AS, best_interval
@@ -188,7 +188,7 @@ def in_place_of(model: str, network: str) -> str:
     )
 
 
-def about_folds(folds: Mapping[str, Fold]) -> list[str]:
+def about_folds(folds: Mapping[str, Split]) -> list[str]:
     """Return how many images each fold has, and how many of them are PNEUMONIA."""
     return [
         f"{SPLIT_NAMES[name]}: {len(fold)} images, {fold.labels.mean():.1%} PNEUMONIA"

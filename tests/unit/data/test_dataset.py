@@ -66,12 +66,12 @@ def test_decoders_own_scaling_changes_little(tmp_path):
 
 def test_folds_hold_the_files_pixels_and_labels(smoke):
     data = dataset.open_data(smoke, 48)
-    assert set(data.folds) == {"train", "validation", "val", "test"}
-    for fold in data.folds.values():
+    assert set(data.splits) == {"train", "validation", "val", "test"}
+    for fold in data.splits.values():
         assert fold.pixels.shape == (len(fold), 48, 48)
         assert (fold.labels == (fold.files["label"] == "PNEUMONIA")).all()
-    row = data.folds["test"].files.iloc[7]
-    assert (data.folds["test"].pixels[7] == _decode(data.manifest.root / row["path"], 48)).all()
+    row = data.splits["test"].files.iloc[7]
+    assert (data.splits["test"].pixels[7] == _decode(data.manifest.root / row["path"], 48)).all()
 
 
 def test_second_start_reads_the_cache(smoke, monkeypatch):
@@ -244,7 +244,7 @@ data = dataset.open_data(parameters.load("default", ["data.phantom_size=64", "da
 peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 held = lambda: int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1])
 before = held()
-for name, fold in data.folds.items():
+for name, fold in data.splits.items():
     for start in range(0, len(fold), 32):
         fold.pixels[start : start + 32].sum()
 print(peak, before, held())

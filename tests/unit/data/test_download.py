@@ -79,11 +79,11 @@ def test_medmnist_is_unpacked_with_its_own_validation(medmnist):
     data = dataset.open_data(load("smoke", ["data.medmnist_size=28"], "medmnist"), 32)
     assert (
         data.unit == "image"
-        and set(data.folds) == {"train", "validation", "test"}
-        and len(data.folds["validation"]) == 5
+        and set(data.splits) == {"train", "validation", "test"}
+        and len(data.splits["validation"]) == 5
     )
     assert (
-        breakdown(data.files, "fold")["images"] == breakdown(data.files, "fold")["patients"]
+        breakdown(data.files, "split")["images"] == breakdown(data.files, "split")["patients"]
     ).all()
     assert len(medmnist.asked) == 1  # once for all
 

@@ -36,7 +36,7 @@ def test_layout_balance_and_patients(phantom_root):
     }  # 25.7 % and 74.3 % of 120, as in the real set
     assert counts["val"] == {"NORMAL": 8, "PNEUMONIA": 8}
     assert counts["test"] == {"NORMAL": 11, "PNEUMONIA": 19}
-    assert listed.files.groupby("patient")["split"].nunique().max() == 1
+    assert listed.files.groupby("patient")["folder"].nunique().max() == 1
     assert listed.files["patient"].value_counts().max() > 1
     assert set(listed.files["subtype"]) == {"normal", "bacteria", "virus"}
 

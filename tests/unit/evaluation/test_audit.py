@@ -26,7 +26,7 @@ def test_a_clean_phantom_raises_no_warning(seed):
     assert (
         found["exact duplicates"].verdict
         == found["labels of twins"].verdict
-        == found["patients across folds"].verdict
+        == found["patients across splits"].verdict
         == "fine"
     )
 
@@ -67,7 +67,7 @@ def test_a_patient_across_splits(planted):
     child = _first(planted, "train/NORMAL")
     moved = child.with_stem(child.stem[:-1] + "9").name
     _first(planted, "test/NORMAL").rename(planted / "test" / "NORMAL" / moved)
-    finding = _findings(planted)["patients across folds"]
+    finding = _findings(planted)["patients across splits"]
     assert finding.verdict == "warning" and finding.says.startswith("1 of ")
     assert {f"train/NORMAL/{child.name}", f"test/NORMAL/{moved}"} <= set(
         finding.files[0].split(" = ")
@@ -141,13 +141,13 @@ def test_what_each_fit_lets_through_of_an_aspect_shortcut(tmp_path):
     )
     for row in drawn.files.itertuples():
         label = "PNEUMONIA" if row.width > 1.15 * row.height else "NORMAL"
-        target = tmp_path / row.split / label / f"case{row.Index}.jpeg"
+        target = tmp_path / row.folder / label / f"case{row.Index}.jpeg"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(drawn.manifest.root / row.path, target)
     found = {}
     for fit in ("squash", "crop", "pad"):
         data = dataset.open_data(parameters.load("default", [f"data.fit={fit}"], str(tmp_path)), 16)
-        train, test = data.folds["train"], data.folds["test"]
+        train, test = data.splits["train"], data.splits["test"]
         model = LogisticRegression(C=1e-6, max_iter=1000).fit(
             train.pixels[:].reshape(len(train), -1), train.labels
         )
@@ -168,7 +168,7 @@ def test_films_of_one_aspect_leave_nothing_to_measure(planted):
 
 
 def test_class_means_and_grey_values_are_those_of_the_pixels(smoke):
-    fold = dataset.open_data(smoke, 48).folds["train"]
+    fold = dataset.open_data(smoke, 48).splits["train"]
     pixels, sick = fold.pixels[:], fold.labels == 1
     means, shares = shortcuts.class_means(fold), shortcuts.grey_histograms(fold)
     assert np.allclose(means["difference"], pixels[sick].mean(0) - pixels[~sick].mean(0), atol=1e-6)
@@ -236,7 +236,7 @@ def test_a_number_used_twice_is_noted(planted):
 def test_names_that_tell_no_patient_are_noted(planted):
     for number, file in enumerate(sorted(planted.glob("*/*/*.jpeg"))):
         file.rename(file.with_name(f"case{number}.jpeg"))
-    assert _findings(planted)["patients across folds"].verdict == "note"
+    assert _findings(planted)["patients across splits"].verdict == "note"
 
 
 def test_prior_shift_is_noted_and_its_absence_fine(planted):

@@ -30,12 +30,12 @@ def trained(data):
     )
     few = settings.augmentation.model_copy(update=still | {"zoom": 0.1})
     return training.fit(
-        settings.baseline_cnn, few, 1, data.folds, weights.Start(None, "random")
+        settings.baseline_cnn, few, 1, data.splits, weights.Start(None, "random")
     ).model
 
 
 def _called(model, data):
-    return networks.logits(model, data.folds["test"].pixels) >= 0
+    return networks.logits(model, data.splits["test"].pixels) >= 0
 
 
 def test_the_peak_is_in_the_consolidation(trained, data):
@@ -80,7 +80,7 @@ def test_one_map_for_all_images_is_found_out():
 
 def test_the_map_is_the_gradient_times_the_maps(trained, data):
     """After the last stage of the baseline come the mean over the map and a weighted sum, whose weights are the slopes."""
-    picture = data.folds["test"].pixels[[0]]
+    picture = data.splits["test"].pixels[[0]]
     split = gradcam._maps_and_logit(trained)
     maps, logit = split(picture[..., None] / np.float32(255), training=False)
     assert logit.numpy()[:, 0] == pytest.approx(networks.logits(trained, picture), abs=1e-4)
@@ -112,7 +112,7 @@ def test_the_stage_is_the_last_that_is_large_enough_and_whole(backbone, size, si
 
 def test_a_nested_backbone_is_explained(data):
     model = networks.build(Resnet50v2(backbone="MobileNetV2", image_size=96))
-    pixels = data.folds["test"].pixels[:3]
+    pixels = data.splits["test"].pixels[:3]
     found = gradcam.explain(model, pixels)
     assert found.shape == (3, 6, 6) and np.isfinite(found).all() and (found >= 0).all()
     split = gradcam._maps_and_logit(model)

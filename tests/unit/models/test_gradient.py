@@ -114,9 +114,9 @@ hardware.devices = lambda strategy: ["CPU:0", "CPU:1"]
 asked = ["data.source=phantom", "baseline_cnn.image_size=32", "baseline_cnn.average=0.5", f"baseline_cnn.precision={sys.argv[1]}"]
 smoke = params.load("smoke", asked)
 data = images.open_data(smoke, 32)
-runs = [training.fit(smoke.baseline_cnn, smoke.augmentation, 3, data.folds) for _ in range(2)]
+runs = [training.fit(smoke.baseline_cnn, smoke.augmentation, 3, data.splits) for _ in range(2)]
 same = all((a == b).all() for a, b in zip(runs[0].model.get_weights(), runs[1].model.get_weights(), strict=True))
-logits = models.logits(runs[0].model, data.folds["test"].pixels)
+logits = models.logits(runs[0].model, data.splits["test"].pixels)
 print(runs[0].card["precision"], "| same", same, "| finite", np.isfinite(logits).all(), "| rows", len(runs[0].history))
 """
 
@@ -172,7 +172,7 @@ def test_a_batch_that_devices_cannot_share_stops(smoke, monkeypatch):
             smoke.baseline_cnn,
             smoke.augmentation,
             1,
-            dataset.open_data(smoke, smoke.baseline_cnn.image_size).folds,
+            dataset.open_data(smoke, smoke.baseline_cnn.image_size).splits,
         )
 
 
@@ -218,7 +218,7 @@ def test_a_batch_too_large_for_memory_stops_before_training(smoke, monkeypatch):
 
 def test_an_epoch_shows_each_image_once_with_its_label(smoke):
     """Full batches in a new order each epoch; the label that comes with an image is that image's."""
-    train = dataset.open_data(smoke, 32).folds["train"]
+    train = dataset.open_data(smoke, 32).splits["train"]
     label_of = {
         image.tobytes(): label for image, label in zip(train.pixels[:], train.labels, strict=True)
     }

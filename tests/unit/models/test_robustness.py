@@ -7,7 +7,7 @@ from cxr_utils.models import networks, robustness
 
 @pytest.fixture(scope="module")
 def fold(smoke):
-    return dataset.open_data(smoke, smoke.baseline_cnn.image_size).folds["validation"]
+    return dataset.open_data(smoke, smoke.baseline_cnn.image_size).splits["validation"]
 
 
 def test_shifts_do_what_their_names_say(fold):

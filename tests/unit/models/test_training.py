@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(learner, learner_data, folder):
     return training.fit_or_load(
-        "baseline_cnn", learner, learner_data.manifest.digest, learner_data.folds, folder
+        "baseline_cnn", learner, learner_data.manifest.digest, learner_data.splits, folder
     )
 
 
@@ -53,13 +53,13 @@ def test_training_learns(trained, learner_data):
     """AUROC well over chance on test patients it has never seen."""
     from sklearn.metrics import roc_auc_score
 
-    test = learner_data.folds["test"]
+    test = learner_data.splits["test"]
     assert roc_auc_score(test.labels, networks.logits(trained.model, test.pixels)) > 0.75
     assert trained.history["loss"].iloc[-1] < 0.8 * trained.history["loss"].iloc[0]
 
 
 def test_saved_model_answers_as_the_one_in_memory(trained, learner_data, folder):
-    pixels = learner_data.folds["test"].pixels
+    pixels = learner_data.splits["test"].pixels
     loaded = keras.models.load_model(folder.model("baseline_cnn"), compile=False, safe_mode=True)
     assert (networks.logits(loaded, pixels) == networks.logits(trained.model, pixels)).all()
 
@@ -67,7 +67,7 @@ def test_saved_model_answers_as_the_one_in_memory(trained, learner_data, folder)
 def test_same_training_is_not_done_twice(trained, learner, learner_data, folder, monkeypatch):
     monkeypatch.setattr(training, "fit", lambda *_: pytest.fail("trained again"))
     again = training.fit_or_load(
-        "baseline_cnn", learner, learner_data.manifest.digest, learner_data.folds, folder
+        "baseline_cnn", learner, learner_data.manifest.digest, learner_data.splits, folder
     )
     assert again.history.equals(trained.history)
 
@@ -103,7 +103,7 @@ def test_training_key_follows_what_decides_the_weights(learner):
 def test_same_seed_same_weights(smoke, precision):
     data = dataset.open_data(smoke, 32)
     settings = smoke.baseline_cnn.model_copy(update={"image_size": 32, "precision": precision})
-    runs = [training.fit(settings, smoke.augmentation, 3, data.folds) for _ in range(2)]
+    runs = [training.fit(settings, smoke.augmentation, 3, data.splits) for _ in range(2)]
     for first, second in zip(runs[0].model.get_weights(), runs[1].model.get_weights(), strict=True):
         assert (first == second).all()
 
@@ -128,7 +128,7 @@ def test_a_stopped_training_ends_with_the_same_weights(smoke, tmp_path, monkeypa
     if "weights" in kind:
         weights.backbone_of(networks.build(settings)).save_weights(tmp_path / "w.weights.h5")
         settings = settings.model_copy(update={"weights": str(tmp_path / "w.weights.h5")})
-    alone = training.fit(settings, smoke.augmentation, 3, data.folds)
+    alone = training.fit(settings, smoke.augmentation, 3, data.splits)
     kept = checkpoint.Checkpoint(tmp_path / "kept", "key")
 
     class Killed(BaseException):
@@ -140,9 +140,9 @@ def test_a_stopped_training_ends_with_the_same_weights(smoke, tmp_path, monkeypa
     with monkeypatch.context() as patch, pytest.raises(Killed):
         save = kept.save
         patch.setattr(kept, "save", lambda *state: (save(*state), kill()))
-        training.fit(settings, smoke.augmentation, 3, data.folds, checkpoint=kept)
+        training.fit(settings, smoke.augmentation, 3, data.splits, checkpoint=kept)
     keras.utils.clear_session()
-    resumed = training.fit(settings, smoke.augmentation, 3, data.folds, checkpoint=kept)
+    resumed = training.fit(settings, smoke.augmentation, 3, data.splits, checkpoint=kept)
     for first, second in zip(alone.model.get_weights(), resumed.model.get_weights(), strict=True):
         assert (first == second).all()
     assert resumed.history.drop(columns="seconds").equals(alone.history.drop(columns="seconds"))
@@ -168,7 +168,7 @@ def test_nan_loss_stops_with_a_remedy(smoke):
         np.errstate(invalid="ignore"),
         pytest.raises(FloatingPointError, match="smaller learning_rate"),
     ):
-        training.fit(settings, smoke.augmentation, 1, data.folds)
+        training.fit(settings, smoke.augmentation, 1, data.splits)
 
 
 def test_auto_falls_back_to_float32_where_bfloat16_diverges(smoke, tmp_path, monkeypatch, capsys):
@@ -176,7 +176,7 @@ def test_auto_falls_back_to_float32_where_bfloat16_diverges(smoke, tmp_path, mon
     data = dataset.open_data(smoke, 32)
     asked = smoke.baseline_cnn.model_copy(update={"image_size": 32, "epochs": 2})
     expected = training.fit(
-        asked.model_copy(update={"precision": "float32"}), smoke.augmentation, 3, data.folds
+        asked.model_copy(update={"precision": "float32"}), smoke.augmentation, 3, data.splits
     )
     monkeypatch.setattr(
         hardware, "precision", lambda precision: "bfloat16" if precision == "auto" else precision
@@ -195,13 +195,13 @@ def test_auto_falls_back_to_float32_where_bfloat16_diverges(smoke, tmp_path, mon
         patch.setattr(
             kept, "save", lambda *state: (save(*state), (_ for _ in ()).throw(KeyboardInterrupt()))
         )
-        training.fit(asked, smoke.augmentation, 3, data.folds, checkpoint=kept)
+        training.fit(asked, smoke.augmentation, 3, data.splits, checkpoint=kept)
     assert (
         "in bfloat16 the loss is nan in epoch 1: the training starts again in float32"
         in capsys.readouterr().out
     )
-    for trained in (training.fit(asked, smoke.augmentation, 3, data.folds, checkpoint=kept),
-                    training.fit(asked, smoke.augmentation, 3, data.folds)):  # fmt: skip
+    for trained in (training.fit(asked, smoke.augmentation, 3, data.splits, checkpoint=kept),
+                    training.fit(asked, smoke.augmentation, 3, data.splits)):  # fmt: skip
         assert trained.card["precision"] == "float32"
         for first, second in zip(
             expected.model.get_weights(), trained.model.get_weights(), strict=True
@@ -209,16 +209,16 @@ def test_auto_falls_back_to_float32_where_bfloat16_diverges(smoke, tmp_path, mon
             assert (first == second).all()
     with pytest.raises(FloatingPointError):
         training.fit(
-            asked.model_copy(update={"precision": "bfloat16"}), smoke.augmentation, 3, data.folds
+            asked.model_copy(update={"precision": "bfloat16"}), smoke.augmentation, 3, data.splits
         )
 
 
 def test_bfloat16_trains_and_scores_in_float32(smoke):
     data = dataset.open_data(smoke, smoke.baseline_cnn.image_size)
     settings = smoke.baseline_cnn.model_copy(update={"precision": "bfloat16", "epochs": 1})
-    trained = training.fit(settings, smoke.augmentation, 1, data.folds)
+    trained = training.fit(settings, smoke.augmentation, 1, data.splits)
     assert trained.card["precision"] == "bfloat16" and trained.model.dtype_policy.name == "float32"
-    assert np.isfinite(networks.logits(trained.model, data.folds["test"].pixels)).all()
+    assert np.isfinite(networks.logits(trained.model, data.splits["test"].pixels)).all()
 
 
 def test_batch_larger_than_the_data_stops(smoke):
@@ -228,7 +228,7 @@ def test_batch_larger_than_the_data_stops(smoke):
             smoke.baseline_cnn.model_copy(update={"batch_size": 1024}),
             smoke.augmentation,
             1,
-            data.folds,
+            data.splits,
         )
 
 
@@ -283,7 +283,7 @@ def test_training_stops_when_nothing_improves(smoke, monkeypatch, capsys):
     )
     data = dataset.open_data(smoke, 32)
     settings = smoke.baseline_cnn.model_copy(update={"epochs": 5, "patience": 2, "image_size": 32})
-    trained = training.fit(settings, smoke.augmentation, 1, data.folds)
+    trained = training.fit(settings, smoke.augmentation, 1, data.splits)
     assert (
         len(trained.history) == 4
         and trained.card["best_epoch"] == 2
@@ -297,10 +297,10 @@ def test_the_original_protocol_chooses_on_val(smoke):
         "seed", ["data.source=phantom", "data.phantom_images=120", "data.phantom_size=64"]
     )
     data = dataset.open_data(seed, 32)
-    assert set(data.folds) == {"train", "val", "test"} and data.chosen_on == "val"
-    assert len(data.folds["train"]) == sum(data.manifest.counts()["train"].values())
+    assert set(data.splits) == {"train", "val", "test"} and data.chosen_on == "val"
+    assert len(data.splits["train"]) == sum(data.manifest.counts()["train"].values())
     settings = seed.baseline_cnn.model_copy(update={"image_size": 32, "epochs": 1})
-    trained = training.fit(settings, seed.augmentation, 1, data.folds)
+    trained = training.fit(settings, seed.augmentation, 1, data.splits)
     assert trained.card["chosen_by"] == "validation_loss" and "stress_loss" not in trained.history
     unscaled = trained.model.get_layer("unscaled")
     assert unscaled(np.ones((1, 2, 2, 1), "float32")).numpy().max() == 255

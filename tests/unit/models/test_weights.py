@@ -117,27 +117,27 @@ def test_wrong_weights_are_refused(settings, file, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def folds(smoke):
-    return dataset.open_data(smoke, 32).folds
+def splits(smoke):
+    return dataset.open_data(smoke, 32).splits
 
 
-def test_the_head_alone_is_trained_on_features_of_the_frozen_backbone(settings, folds, file):
+def test_the_head_alone_is_trained_on_features_of_the_frozen_backbone(settings, splits, file):
     model = networks.build(settings, transfer=True)
     weights.put(weights.backbone_of(model), settings.backbone, file)
     before = model.get_weights()
     found = transfer.train_head(
-        model, settings, folds["train"], folds["validation"], gradient.Loss(), seed=1
+        model, settings, splits["train"], splits["validation"], gradient.Loss(), seed=1
     )
     changed = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)]
     assert changed == [False] * (len(changed) - 2) + [True, True] and found["epochs"] == 3
-    pixels = folds["validation"].pixels[:5]
+    pixels = splits["validation"].pixels[:5]
     by_hand = transfer.features(model, pixels) @ model.get_weights()[-2] + model.get_weights()[-1]
     assert np.allclose(by_hand[:, 0], networks.logits(model, pixels), atol=1e-4)
 
 
-def test_training_from_weights_tunes_all_layers_but_batch_norm(smoke, settings, folds, file, donor):
+def test_training_from_weights_tunes_all_layers_but_batch_norm(smoke, settings, splits, file, donor):
     trained = training.fit(
-        settings.model_copy(update={"weights": str(file)}), smoke.augmentation, 1, folds
+        settings.model_copy(update={"weights": str(file)}), smoke.augmentation, 1, splits
     )
     tuned = weights.backbone_of(trained.model)
     assert (

@@ -122,9 +122,9 @@ def test_models_of_other_images_are_not_compared(predictions, models):
 
 def _files(part):
     """The test images, the first six of them under a number that training has under another kind."""
-    test = part.assign(fold="test", patient=[f"person{row}_virus" for row in range(len(part))])
+    test = part.assign(split="test", patient=[f"person{row}_virus" for row in range(len(part))])
     train = pd.DataFrame(
-        {"fold": "train", "patient": [f"person{row}_bacteria" for row in range(6)]}
+        {"split": "train", "patient": [f"person{row}_bacteria" for row in range(6)]}
     )
     return pd.concat([train, test], ignore_index=True)
 

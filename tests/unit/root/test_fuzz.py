@@ -22,7 +22,7 @@ from PIL import Image
 
 from cxr_utils import cli, parameters, paths
 from cxr_utils.data import manifest, sources
-from cxr_utils.data.splits import breakdown, split_folds
+from cxr_utils.data.splits import assign_splits, breakdown
 from cxr_utils.evaluation import results
 from cxr_utils.files import read_json
 from cxr_utils.parameters import STEPS, UsageError
@@ -153,11 +153,11 @@ def _data(files):
 def _check_labels(found):
     for row in found.files.itertuples():
         split, label, _ = row.path.split("/")
-        assert (row.split, row.label) == (split, label) and (row.subtype == "normal") == (
+        assert (row.folder, row.label) == (split, label) and (row.subtype == "normal") == (
             label == "NORMAL"
         )
         assert Path(found.root, row.path).is_file()
-    breakdown(split_folds(found.files, parameters.Params().data, 1), "fold")
+    breakdown(assign_splits(found.files, parameters.Params().data, 1), "split")
 
 
 FOLDERS = st.sampled_from(["train", "test", "val", "Train", "validation", "NORMAL", "..", "x"])
