@@ -19,7 +19,7 @@ def one_line(said: object) -> str:
 def show(data: dataset.Dataset) -> None:
     """Print what a data set holds, how it stands to the published one, and what may be wrong with it."""
     from .evaluation import audit
-    from .reporting import data_findings, published  # here, as scikit-learn takes seconds to import
+    from .reporting import published, tables, text  # here, as scikit-learn takes seconds to import
 
     standing = published.standing(data.source.kind, data.manifest.counts())
     audited = audit.audit(data)
@@ -27,11 +27,11 @@ def show(data: dataset.Dataset) -> None:
         f"{data.source.kind}{' (SYNTHETIC)' if data.source.synthetic else ''}: {data.manifest.root}"
     )
     for sentence in (
-        published.STANDINGS[standing],
-        *data_findings.against_published(data, standing),
+        *text.render_lines("standing", standing=standing),
+        *text.render_lines("counts", **text.counts(data.manifest, standing)),
     ):
         _print_wrapped(sentence)
-    for name, value in data_findings.origin(data, standing).items():
+    for name, value in tables.origin(data, standing).itertuples(index=False):
         _print_wrapped(f"{name}: {value}")
     print("\nimages and patients by published folder:")
     print(breakdown(data.files, "folder").to_string())

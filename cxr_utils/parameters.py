@@ -176,6 +176,16 @@ class BaselineCnn(ModelSection):
         description="give each image zero mean and unit spread; false feeds grey values of 0..255",
     )
 
+    @property
+    def name(self) -> str:
+        """In the names of files."""
+        return "baseline_cnn"
+
+    @property
+    def title(self) -> str:
+        """What readers know the model by."""
+        return "Baseline CNN"
+
 
 class Resnet50v2(ModelSection):
     """A standard backbone of keras.applications."""
@@ -234,6 +244,16 @@ class Resnet50v2(ModelSection):
         return (
             None if self.weights in ("auto", "imagenet", "none") else paths.from_root(self.weights)
         )
+
+    @property
+    def name(self) -> str:
+        """In the names of files."""
+        return "resnet50v2"
+
+    @property
+    def title(self) -> str:
+        """What readers know the model by."""
+        return self.backbone
 
 
 class Evaluation(Section):
@@ -318,7 +338,7 @@ def gather(step: str, names: Mapping[str, Any]) -> Params:
     tree: dict[str, Any] = {"seed": names["seed"]}
     for section in sections_of(step):
         fields = type(getattr(Params(), section)).model_fields
-        tree[section] = {name: names[name] for name in fields}
+        tree[section] = {name: names[name] for name in fields if name in names}
     return checked(tree, f"parameters cell of {step}")
 
 

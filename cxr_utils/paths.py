@@ -60,6 +60,11 @@ class RunFolder:
         return self.root / "metrics.json"
 
     @property
+    def comparison(self) -> Path:
+        """How each two models differ."""
+        return self.root / "comparison.json"
+
+    @property
     def record(self) -> Path:
         """What is needed to repeat the run, and which steps are done."""
         return self.root / "run.json"
@@ -111,6 +116,7 @@ class RunFolder:
         """All that is there and tells of the data: scores, predictions, figures and reports, but not the models."""
         kinds = (
             "metrics.json",
+            "comparison.json",
             "predictions/*.csv",
             "floors/*.csv",
             "figures/*.png",

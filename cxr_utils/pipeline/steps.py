@@ -21,6 +21,12 @@ from . import record, validity
 from .validity import NEEDS, Decision, Run
 
 log = logging.getLogger(__name__)
+PAGES = (
+    ("01_eda", "1 The data", "class_counts"),
+    ("02_baseline_cnn", "2 Baseline CNN", "confusion_matrix_baseline_cnn_test"),
+    ("03_resnet50v2", "3 ResNet50V2", "confusion_matrix_resnet50v2_test"),
+    ("04_comparison", "4 Comparison", "comparison"),
+)
 
 
 def check_data(run: Run) -> None:
@@ -115,7 +121,7 @@ def publish(run: Run, problems: Sequence[str]) -> None:
     from ..reporting import html
 
     incomplete = [*problems, *outdated(run, problems)]
-    html.write_index(run.folder, run.record, incomplete)
+    html.write_index(run.folder, run.record, PAGES, incomplete)
     html.write_runs(run.folder.root.parent)
     run.record["problems"] = incomplete
     record.write_record(run)
@@ -154,7 +160,8 @@ def _attempt(step: str, run: Run, force: bool) -> str:
         from ..reporting import html
 
         if run.folder.executed(step).is_file():
-            html.render(step, run.folder, run.source.synthetic, failed)
+            title = next(title for name, title, _ in PAGES if name == step)
+            html.render(step, title, PAGES, run.folder, run.source.synthetic, failed)
 
     try:
         run_step(step, run, force)
@@ -204,7 +211,10 @@ def _complete(step: str, run: Run) -> str:
         model = model_of(step)
         if model:
             card = read_json(run.folder.model_card(model))
-            done["came_to"] = {name: card[name] for name in ("precision", "weights")}
+            done["came_to"] = {
+                "precision": card["precision"]["used"],
+                "weights": card["start"]["kind"],
+            }
         done["files"] = validity.remember(step, run)
         done["key"] = done.pop("ran_as")
         record.write_record(run)

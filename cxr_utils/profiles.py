@@ -1,0 +1,5 @@
+"""Collects a notebook's parameters."""
+
+from .parameters import gather, load
+
+__all__ = ["gather", "load"]
