@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score, roc_curve
 
+from ..data.manifest import LABELS
 from ..data.splits import chosen_on
 from ..files import read_json, sha256_of, within, write_atomically
 from ..paths import RunFolder
@@ -26,19 +27,7 @@ GAIN_AT = 0.2  # the probability at which the gain of a decision curve is told
 
 @dataclass(frozen=True)
 class Scored:
-    """A model with its scores, as a run's folder holds them.
-
-    Parameters
-    ----------
-    name : str
-        In the names of its files and in ``metrics.json``.
-    card : dict
-        Its card.
-    scores : dict
-        Split -> entry of ``metrics.json``.
-    predictions : DataFrame
-        Of all splits that were scored.
-    """
+    """A model with its card, its scores (split -> entry of ``metrics.json``) and predictions."""
 
     name: str
     card: dict[str, Any]
@@ -88,10 +77,7 @@ def read_model(name: str, run: RunFolder) -> Scored:
 
 
 def compare(models: Sequence[Scored], resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Compare each two models on test: the second minus the first.
-
-    All models are scored on the same resamples of patients, so that what is hard for all cancels
-    out.
+    """Compare each two models on test, the second minus the first, on the same resamples.
 
     Returns
     -------
@@ -99,7 +85,7 @@ def compare(models: Sequence[Scored], resamples: int, seed: int) -> list[dict[st
         For each pair ``names`` and ``titles``; ``differences`` (score -> value, low, high; None
         where undefined); ``mcnemar`` and ``delong``, two tests that share nothing with the
         bootstrap; ``agreement`` (images of each class that both, one or none calls rightly);
-        ``wrong``, ``same_answer``, ``kappa`` and ``spearman``.
+        ``same_answer``, ``kappa`` and ``spearman``.
 
     Raises
     ------
@@ -117,23 +103,16 @@ def compare(models: Sequence[Scored], resamples: int, seed: int) -> list[dict[st
         model.name: intervals.weighted_scores(*model.answers(), model.test["threshold"], weights)
         for model in models
     }
-    return [
-        {
-            "names": [one.name, two.name],
-            "titles": [one.title, two.title],
-            "differences": {
-                score: _difference(
-                    one.test[score],
-                    two.test[score],
-                    sampled[two.name][score] - sampled[one.name][score],
-                )
-                for score in COMPARED
-            },
-            **_tests(one, two, patients),
-            **_agreement(one, two),
+    pairs = []
+    for one, two in combinations(models, 2):
+        gaps = {name: sampled[two.name][name] - sampled[one.name][name] for name in COMPARED}
+        differences = {
+            name: _difference(one.test[name], two.test[name], gaps[name]) for name in gaps
         }
-        for one, two in combinations(models, 2)
-    ]
+        named = {"names": [one.name, two.name], "titles": [one.title, two.title]}
+        tests, agreement = _tests(one, two, patients), _agreement(one, two)
+        pairs.append({**named, "differences": differences, **tests, **agreement})
+    return pairs
 
 
 def _difference(one: float | None, two: float | None, sampled: np.ndarray) -> dict[str, Any]:
@@ -148,10 +127,7 @@ def _tests(one: Scored, two: Scored, patients: np.ndarray) -> dict[str, Any]:
     (labels, scores), (_, others) = two.answers(), one.answers()
     gap = intervals.delong(labels, scores, patients, less=others)
     told = {"value": gap.value, "low": gap.interval[0], "high": gap.interval[1]} if gap else None
-    return {
-        "mcnemar": {"alone": alone, "p": p},
-        "delong": told and told | {"p": gap.p},
-    }
+    return {"mcnemar": {"alone": alone, "p": p}, "delong": told and told | {"p": gap.p}}
 
 
 def _agreement(one: Scored, two: Scored) -> dict[str, Any]:
@@ -168,10 +144,7 @@ def _agreement(one: Scored, two: Scored) -> dict[str, Any]:
     ranks = spearmanr(scores, others).statistic
     return {
         "agreement": {
-            kind: {
-                "NORMAL": int(sum(rows & (labels == 0))),
-                "PNEUMONIA": int(sum(rows & (labels == 1))),
-            }
+            kind: {name: int(sum(rows & (labels == n))) for n, name in enumerate(LABELS)}
             for kind, rows in kinds.items()
         },
         "same_answer": float(np.mean(answers[0] == answers[1])),
@@ -197,15 +170,6 @@ def read(run: RunFolder) -> list[dict[str, Any]]:
 
 def beyond(model: Scored, reference: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
     """Return how far a model's test AUROC exceeds a reference classifier's, on the same resamples.
-
-    Parameters
-    ----------
-    model : Scored
-        The model.
-    reference : DataFrame
-        Predictions of the reference classifier, of the same test images in any order.
-    resamples, seed : int
-        Of the paired bootstrap over patients.
 
     Returns
     -------
@@ -233,11 +197,8 @@ def best_accuracy(model: Scored) -> float:
 def decision_curve(model: Scored) -> dict[str, Any]:
     """Return where acting on a model's scores beats calling all or none, and its gain at 20 %.
 
-    Returns
-    -------
-    dict
-        ``low`` and ``high``, the probabilities between which it does (None for nowhere), ``gaps``,
-        whether it does not in some between, and ``gain``, in true positives an image.
+    ``low`` and ``high`` are the probabilities between which it does (None: nowhere), ``gaps`` tells
+    whether it does not in some between, and ``gain`` counts true positives an image.
     """
     labels, scores = model.answers()
     cuts = metrics.CUTS
@@ -245,9 +206,6 @@ def decision_curve(model: Scored) -> dict[str, Any]:
     gain = metrics.net_benefit(labels, scores, cuts) - np.maximum(all_called, 0)
     useful = np.flatnonzero(gain > 1e-12)
     bounds = cuts[useful[[0, -1]]].tolist() if len(useful) else [None, None]
-    return {
-        "low": bounds[0],
-        "high": bounds[1],
-        "gaps": len(useful) > 0 and len(useful) < useful[-1] - useful[0] + 1,
-        "gain": float(gain[cuts == GAIN_AT][0]),
-    }
+    gaps = len(useful) > 0 and len(useful) < useful[-1] - useful[0] + 1
+    at_20 = float(gain[cuts == GAIN_AT][0])
+    return {"low": bounds[0], "high": bounds[1], "gaps": bool(gaps), "gain": at_20}

@@ -24,20 +24,9 @@ DPI = 110
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure as it is drawn, with what is said of it.
+    """A drawing with the name of its file, its title and its alt text.
 
-    Parameters
-    ----------
-    drawn : matplotlib Figure
-        The drawing.
-    name : str
-        Of its file.
-    title : str
-        Over the drawing.
-    alt : str
-        What it shows, for who does not see it.
-    photo : bool
-        A grid of X-rays: displayed as JPEG, which is a tenth of the size.
+    A `photo`, a grid of X-rays, is displayed as JPEG, which is a tenth of the size.
     """
 
     drawn: matplotlib.figure.Figure
@@ -49,15 +38,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Shows figures in a notebook and keeps them in the folder of a run.
-
-    Parameters
-    ----------
-    run : RunFolder
-        Where ``figures/`` lies.
-    synthetic : bool
-        Whether every title must say SYNTHETIC.
-    """
+    """Shows figures in a notebook and keeps them in a run's folder; `synthetic` ones say so."""
 
     run: paths.RunFolder
     synthetic: bool

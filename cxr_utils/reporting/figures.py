@@ -36,7 +36,7 @@ def canvas(
     return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
 
 
-def images(rows: dict[str, Sequence[np.ndarray]], name: str, title: str, alt: str) -> Figure:
+def images(rows: dict[str, Sequence[np.ndarray]], name: str, title: str) -> Figure:
     """Draw X-rays row by row, each row with its name; uint8 or floats in 0..1, of any aspect."""
     drawn, axes = canvas(max(map(len, rows.values())), len(rows), width=1.5, height=1.55)
     for line, (label, pictures) in zip(axes, rows.items(), strict=True):
@@ -46,7 +46,7 @@ def images(rows: dict[str, Sequence[np.ndarray]], name: str, title: str, alt: st
             white = 255 if picture.dtype == np.uint8 else 1
             axis.imshow(picture, cmap="gray", vmin=0, vmax=white)
         line[0].set_title(label, loc="left", fontsize="medium")
-    return Figure(drawn, name, title, alt, photo=True)
+    return Figure(drawn, name, title, f"Rows of chest X-rays: {'; '.join(rows)}.", photo=True)
 
 
 def examples(split: Split, count: int, seed: int) -> Figure:
@@ -57,25 +57,20 @@ def examples(split: Split, count: int, seed: int) -> Figure:
         found = np.flatnonzero(kinds == kind)
         chosen = rng.choice(found, min(count, len(found)), replace=False)
         rows[KINDS[kind]] = split.pixels[np.sort(chosen)]
-    alt = f"Rows of chest X-rays: {'; '.join(rows)}."
-    return images(rows, "examples", "Training X-rays of each kind", alt)
+    return images(rows, "examples", "Training X-rays of each kind")
 
 
 def preparation(rows: dict[str, Sequence[np.ndarray]]) -> Figure:
     """Draw training X-rays as filed, made square in each way, and standardised."""
     title = "Training X-rays as filed, made square in three ways, and standardised"
-    alt = f"The same X-rays in rows: {'; '.join(rows)}."
-    return images(rows, "preparation", title, alt)
+    return images(rows, "preparation", title)
 
 
 def augmentation(before: np.ndarray, changed: np.ndarray) -> Figure:
     """Draw training X-rays before and after augmentation; uint8, and floats in 0..1."""
-    rows = {"as it is": before, "augmented": changed, "standardised": standardised(255 * changed)}
-    alt = (
-        "Rows of the same X-rays: as they are; moved, turned, stretched, in other sharpness, "
-        "exposure and borders; these standardised."
-    )
-    return images(rows, "augmentation", "Training X-rays before and after augmentation", alt)
+    turned = "moved, turned, stretched, in other sharpness, exposure and borders"
+    rows = {"as it is": before, turned: changed, "standardised": standardised(255 * changed)}
+    return images(rows, "augmentation", "Training X-rays before and after augmentation")
 
 
 def some_of_each(split: Split, count: int) -> np.ndarray:
@@ -97,11 +92,10 @@ def class_counts(counts: dict[str, dict[str, int]]) -> Figure:
     for bars in axis.containers:
         axis.bar_label(bars, fontsize="small")
     axis.set(xlabel="published folder", ylabel="images")
-    told = "; ".join(
-        f"{folder}: {found['NORMAL']} NORMAL, {found['PNEUMONIA']} PNEUMONIA"
-        for folder, found in counts.items()
+    told = (
+        f"{n['NORMAL']} NORMAL and {n['PNEUMONIA']} PNEUMONIA in {f}" for f, n in counts.items()
     )
-    alt = f"Bar chart of the images of each class in each published folder. {told}."
+    alt = f"Bar chart of the images of each class in each published folder: {', '.join(told)}."
     return Figure(drawn, "class_counts", "Images per class and published folder", alt)
 
 
@@ -132,10 +126,8 @@ def mean_images(means: dict[str, np.ndarray]) -> Figure:
     drawn.colorbar(colours, ax=last, shrink=0.75, label="grey values")
     for axis in axes[0]:
         axis.axis("off")
-    alt = (
-        "The mean X-ray of each class, and PNEUMONIA minus NORMAL: "
-        f"from {gap.min():.0f} to {gap.max():+.0f} grey values of 255."
-    )
+    reach = f"from {gap.min():.0f} to {gap.max():+.0f} grey values of 255"
+    alt = f"The mean X-ray of each class, and PNEUMONIA minus NORMAL: {reach}."
     title = "The mean training X-ray of each class, and their difference"
     return Figure(drawn, "class_means", title, alt, photo=True)
 
@@ -169,23 +161,22 @@ def learning_curves(history: pd.DataFrame, card: dict[str, Any]) -> Figure:
     for axis in (losses, accuracy):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     alt = (
-        "Left, log loss by epoch on training images and on those that choices are made on; right, "
-        f"validation accuracy by epoch. The best of {len(history)} epochs was "
-        f"{card['epochs']['best']}."
+        "Left, log loss by epoch on training images and on those chosen on; right, validation "
+        f"accuracy by epoch. The best of {len(history)} epochs was {card['epochs']['best']}."
     )
-    name, title = f"learning_curves_{card['model']}", f"{card['title']}: learning curves"
-    return Figure(drawn, name, title, alt)
+    title = f"{card['title']}: learning curves"
+    return Figure(drawn, f"learning_curves_{card['model']}", title, alt)
 
 
 def confusion_matrix(model: Scored, split: str = "test", name: str = "") -> Figure:
     """Draw a confusion matrix: counts, and the share of each true class."""
-    (tn, fp), (fn, tp) = model.scores[split]["confusion_matrix"]
-    counts = np.array([[tn, fp], [fn, tp]])
+    counts = np.array(model.scores[split]["confusion_matrix"])
+    (tn, fp), (fn, tp) = counts
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     told = [f"{count}\n{share:.1%}" for count, share in zip(counts.flat, shares.flat, strict=True)]
     drawn, ((axis,),) = canvas()
     look: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": 1, "cbar": False, "square": True}
-    look |= {"xticklabels": LABELS, "yticklabels": LABELS}
+    look |= dict.fromkeys(("xticklabels", "yticklabels"), LABELS)
     sns.heatmap(shares, annot=np.reshape(told, (2, 2)), fmt="", ax=axis, **look)
     axis.set(xlabel="model's answer", ylabel="label")
     title = f"{model.title}, {SPLITS[split]}: confusion matrix"
@@ -218,9 +209,8 @@ def curves(model: Scored) -> Figure:
     for name in model.test["operating_points"]:
         roc.plot([], [], MARKERS[name], color="grey", label=POINTS[name])
     roc.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC", xlim=UNIT, ylim=UNIT)
-    pr.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", xlim=UNIT)
-    pr.set(title="precision and recall")
-    pr.set_ylim(top=1.02)
+    pr.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", title="precision and recall")
+    pr.set(xlim=UNIT, ylim=(None, 1.02))
     roc.legend(loc="lower right", fontsize="small")
     pr.legend(loc="lower left", fontsize="small")
     alt = (
@@ -239,21 +229,17 @@ def reliability(model: Scored) -> Figure:
         labels, after = results.labels_of(part), part["score"].to_numpy()
         before = results.uncalibrated(after, model.scores[split]["temperature"])
         axis.plot([0, 1], [0, 1], ":", color="grey", label="as often as the score says")
-        for name, values, line, mark in (
-            ("before calibration", before, "--", "o"),
-            ("after", after, "-", "s"),
-        ):
+        for name, values, line in (("before calibration", before, "o--"), ("after", after, "s-")):
             score, share, count = metrics.reliability(labels, values).T
-            (curve,) = axis.plot(score, share, line, label=name, alpha=0.8)
-            look = {"marker": mark, "color": curve.get_color(), "alpha": 0.8}
+            (curve,) = axis.plot(score, share, line[1:], label=name, alpha=0.8)
+            look = {"marker": line[0], "color": curve.get_color(), "alpha": 0.8}
             axis.scatter(score, share, s=6 + LARGEST * count / len(labels), **look)
         axis.set(xlabel="mean score of a bin", ylabel="share of PNEUMONIA", title=SPLITS[split])
         axis.set_aspect("equal")
     axes[0].legend(loc="upper left", fontsize="small")
     alt = (
         "Share of PNEUMONIA against mean score, by bins, before and after calibration: left on the "
-        "images chosen on, right on test. On the diagonal scores are probabilities; the larger a "
-        "mark, the more images."
+        "images chosen on, right on test. The larger a mark, the more images."
     )
     return Figure(drawn, f"reliability_{model.name}", f"{model.title}: reliability", alt)
 
@@ -275,16 +261,8 @@ def evidence(
 ) -> Figure:
     """Draw test images in a row, below each the same with Grad-CAM laid over it.
 
-    Parameters
-    ----------
-    model : Scored
-        Whose answers they are.
-    kind : str
-        What they have in common, as `text.telling_cases` calls it.
-    rows : ndarray of int, shape (n,)
-        Which test images, at least one.
-    pictures, heat : ndarray, shape (n, size, size)
-        Grey images, and what `gradcam.scaled` returns for them.
+    `rows` of the test images are of one `kind` of `text.telling_cases`; `pictures` are their pixels
+    and `heat` is what `gradcam.scaled` returns for them.
     """
     drawn, axes = canvas(len(rows), 2, width=1.75, height=1.9)
     cases = model.part().iloc[rows].itertuples()
@@ -313,17 +291,14 @@ def decision_curve(models: Sequence[Scored]) -> Figure:
         benefit = metrics.net_benefit(*model.answers(), cuts)
         axis.plot(cuts, benefit, linestyle=LINES[number % len(LINES)], label=model.title)
     labels = models[0].answers()[0]  # all models have the same test images
-    everyone = metrics.net_benefit(labels, np.ones(len(labels)), cuts)
-    axis.plot(cuts, everyone, ":", color="black", label="call all PNEUMONIA")
+    all_called = metrics.net_benefit(labels, np.ones(len(labels)), cuts)
+    axis.plot(cuts, all_called, ":", color="black", label="call all PNEUMONIA")
     axis.axhline(0, color="grey", linewidth=1, label="call none")
     axis.set_xlabel("probability of PNEUMONIA from which on one would act")
     axis.set(ylabel="net benefit (true positives an image)", ylim=(-0.1, labels.mean() * 1.1))
     axis.legend()
     titles = ", ".join(model.title for model in models)
-    alt = (
-        "Net benefit on test against the probability from which on one would act: "
-        f"{titles}, calling all PNEUMONIA, and calling none."
-    )
+    alt = f"Net benefit on test against probability: {titles}, calling all PNEUMONIA, calling none."
     return Figure(drawn, "decision_curve", "Decision curves on test", alt)
 
 
@@ -342,5 +317,5 @@ def comparison(models: Sequence[Scored]) -> Figure:
     axis.set(xticks=range(len(SHOWN)), xticklabels=names, ylabel="score on the test split")
     axis.legend()
     titles = " and ".join(model.title for model in models)
-    alt = f"Test scores of {titles} with their 95 % intervals: {', '.join(names)}."
+    alt = f"{', '.join(names)} on test of {titles}, with their 95 % intervals."
     return Figure(drawn, "comparison", "Scores on the test split with 95 % intervals", alt)

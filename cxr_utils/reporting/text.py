@@ -183,12 +183,7 @@ def calibration(model: Scored) -> dict[str, Any]:
 def doubtful(model: Scored, files: pd.DataFrame) -> dict[str, Any]:
     """Return the numbers of ``doubtful``: test without patients that may be in training as well.
 
-    Parameters
-    ----------
-    model : Scored
-        The model.
-    files : DataFrame
-        All files with their splits, as `Dataset.files`; those of test in the predictions' order.
+    `files` are those of the data set, those of test in the order of the predictions.
     """
     out = reused_numbers(files)[files["split"] == "test"].notna().to_numpy()
     labels, scores = (values[~out] for values in model.answers())
