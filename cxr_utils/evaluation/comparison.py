@@ -22,6 +22,7 @@ from . import intervals, metrics, results
 COMPARED = (
     "accuracy", "auroc", "auprc", "sensitivity", "specificity", "ppv", "npv", "f1", "loss", "brier",
 )  # fmt: skip
+AGREEMENT = ("both right", "first alone", "second alone", "both wrong")
 GAIN_AT = 0.2  # the probability at which the gain of a decision curve is told
 
 
@@ -53,9 +54,9 @@ class Scored:
         """Return the predictions of one split, numbered from 0."""
         return self.predictions[self.predictions["split"] == split].reset_index(drop=True)
 
-    def answers(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels (1 for PNEUMONIA) and scores of the test images."""
-        part = self.part()
+    def answers(self, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
+        """Return labels (1 for PNEUMONIA) and scores of the images of a split."""
+        part = self.part(split)
         return results.labels_of(part), part["score"].to_numpy()
 
     def right(self) -> np.ndarray:
@@ -66,8 +67,8 @@ class Scored:
 
 def read_models(run: RunFolder) -> list[Scored]:
     """Return every model of a run that has been scored, in the order of ``metrics.json``."""
-    names = within(results.read_metrics(run), "models")
-    return [read_model(name, run) for name in names if run.predictions(name).is_file()]
+    models = within(results.read_metrics(run), "models")
+    return [read_model(name, run) for name in models if run.predictions(name).is_file()]
 
 
 def read_model(name: str, run: RunFolder) -> Scored:
@@ -79,18 +80,10 @@ def read_model(name: str, run: RunFolder) -> Scored:
 def compare(models: Sequence[Scored], resamples: int, seed: int) -> list[dict[str, Any]]:
     """Compare each two models on test, the second minus the first, on the same resamples.
 
-    Returns
-    -------
-    list of dict
-        For each pair ``names`` and ``titles``; ``differences`` (score -> value, low, high; None
-        where undefined); ``mcnemar`` and ``delong``, two tests that share nothing with the
-        bootstrap; ``agreement`` (images of each class that both, one or none calls rightly);
-        ``same_answer``, ``kappa`` and ``spearman``.
-
-    Raises
-    ------
-    ValueError
-        The models were not scored on the same images.
+    Each pair has ``names`` and ``titles``; ``differences`` (score -> value, low, high; None where
+    undefined); ``mcnemar`` and ``delong``, two tests that share nothing with the bootstrap;
+    ``agreement`` (images of each class that both, one or none calls rightly); ``same_answer``,
+    ``kappa`` and ``spearman``. Raises ValueError where the models were scored on other images.
     """
     if not models:
         return []
@@ -125,27 +118,25 @@ def _difference(one: float | None, two: float | None, sampled: np.ndarray) -> di
 def _tests(one: Scored, two: Scored, patients: np.ndarray) -> dict[str, Any]:
     *alone, p = intervals.mcnemar(one.right(), two.right())
     (labels, scores), (_, others) = two.answers(), one.answers()
-    gap = intervals.delong(labels, scores, patients, less=others)
-    told = {"value": gap.value, "low": gap.interval[0], "high": gap.interval[1]} if gap else None
-    return {"mcnemar": {"alone": alone, "p": p}, "delong": told and told | {"p": gap.p}}
+    gap, told = intervals.delong(labels, scores, patients, less=others), None
+    if gap:
+        low, high = gap.interval
+        told = {"value": gap.value, "low": low, "high": high, "p": gap.p}
+    return {"mcnemar": {"alone": alone, "p": p}, "delong": told}
 
 
 def _agreement(one: Scored, two: Scored) -> dict[str, Any]:
     first, second = one.right(), two.right()
     (labels, scores), (_, others) = one.answers(), two.answers()
     answers = scores >= one.test["threshold"], others >= two.test["threshold"]
-    kinds = {
-        "both right": first & second,
-        "first alone": first & ~second,
-        "second alone": ~first & second,
-        "both wrong": ~first & ~second,
-    }
+    both, none = first & second, ~(first | second)
+    kinds = zip(AGREEMENT, (both, first & ~second, second & ~first, none), strict=True)
     varied = len(set(np.concatenate(answers))) > 1
     ranks = spearmanr(scores, others).statistic
     return {
         "agreement": {
             kind: {name: int(sum(rows & (labels == n))) for n, name in enumerate(LABELS)}
-            for kind, rows in kinds.items()
+            for kind, rows in kinds
         },
         "same_answer": float(np.mean(answers[0] == answers[1])),
         "kappa": float(cohen_kappa_score(*answers)) if varied else None,
@@ -155,26 +146,23 @@ def _agreement(one: Scored, two: Scored) -> dict[str, Any]:
 
 def write(pairs: list[dict[str, Any]], models: Sequence[Scored], run: RunFolder) -> None:
     """Write ``comparison.json``, tied to the predictions that it was computed from."""
-    made_from = {model.name: sha256_of(run.predictions(model.name)) for model in models}
-    content = {"schema": 1, "predictions": made_from, "pairs": pairs}
+    digests = {model.name: sha256_of(run.predictions(model.name)) for model in models}
+    content = {"schema": 1, "predictions": digests, "pairs": pairs}
     write_atomically(run.comparison, json.dumps(content, indent=1, allow_nan=False))
 
 
 def read(run: RunFolder) -> list[dict[str, Any]]:
     """Return the pairs of ``comparison.json``; none where the predictions are no longer those."""
     known = read_json(run.comparison)
-    names = within(results.read_metrics(run), "models")
-    current = {name: sha256_of(run.predictions(name)) for name in names}
+    models = within(results.read_metrics(run), "models")
+    current = {name: sha256_of(run.predictions(name)) for name in models}
     return known["pairs"] if known.get("predictions") == current else []
 
 
 def beyond(model: Scored, reference: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
     """Return how far a model's test AUROC exceeds a reference classifier's, on the same resamples.
 
-    Returns
-    -------
-    dict
-        ``own`` and ``reference`` (AUROC), ``value`` (their difference) with ``low`` and ``high``.
+    ``own`` and ``reference`` are the two, ``value`` is their difference, with ``low`` and ``high``.
     """
     part = model.part()
     labels, own = model.answers()
