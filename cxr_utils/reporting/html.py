@@ -207,7 +207,7 @@ def write_runs(folder: Path) -> None:
 
 
 def _run_rows(run: paths.RunFolder) -> list[dict[str, Any]]:
-    """A row for each model of a run; one that cannot be read, or is of another version, has none."""
+    """A row for each model of a run; none where it cannot be read or is of another version."""
     try:
         record, known = read_json(run.record), results.read_metrics(run)
         rows = []

@@ -254,11 +254,11 @@ def _published(score: published.Score) -> dict[str, str]:
 def _own_protocol(model: Scored, data: dict[str, Any]) -> str:
     whole, scored = published.TEST_IMAGES, model.test["n"]
     width, height = data["median_size"]
-    size = model.card["image_size"]
+    size, ours = model.card["image_size"], "validation" in model.scores
     told = [
         f"only {scored} of the {whole} published test images, so not row for row comparable",
         f"files of {width} x {height} px (median), seen at {size} x {size}",
         f"from {STARTS[model.card['start']['kind']]}",
-        f"threshold from {'validation, split by patient' if 'validation' in model.scores else 'val'}",
+        f"threshold from {'validation, split by patient' if ours else 'val'}",
     ]
     return "; ".join(told[scored == whole :])

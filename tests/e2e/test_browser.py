@@ -1,4 +1,4 @@
-"""The reports in a real browser, from files and without a network: nothing breaks, everyone can read them, the slider counts."""
+"""The reports in a real browser, from files, offline: all can read them, and the slider counts."""
 
 import json
 import os
@@ -30,7 +30,7 @@ MARKUP = (
 
 @pytest.fixture(scope="module")
 def run(run_all, phantom_root, tmp_path_factory):
-    """A run on a SYNTHETIC phantom whose test files and patients are named with markup, into a folder that is too."""
+    """A run on a SYNTHETIC phantom whose test files, patients and folder are named with markup."""
     data, out = tmp_path_factory.mktemp("named") / "data", tmp_path_factory.mktemp("pages")
     shutil.copytree(phantom_root, data)
     for file in (data / "test").glob("*/*.jpeg"):
@@ -190,7 +190,7 @@ def test_slider_by_keyboard_counts_as_numpy(browser, run, models, name):
 
 
 def _check_counts(run, page, models):
-    """What the page shows is what NumPy counts at the slider's threshold; returns the counts of all models."""
+    """Compare the page with NumPy's counts at the slider's threshold; returns those."""
     cut, seen = float(page.input_value("#threshold-slider-cut")), []
     for model in models:
         counts, shown = _counts(run, model, cut), _shown(page, model)
@@ -249,7 +249,7 @@ def test_each_report_has_its_figure_on_the_index(browser, run, models):
 
 
 def test_markup_in_names_is_text(browser, run):
-    """Errors of both models are listed by file: names are there to read, and nothing in them ran."""
+    """Errors are listed by file: names are there to read, and nothing in them ran."""
     for name in ("02_baseline_cnn", "03_resnet50v2", "runs"):
         with Visit(browser, _file(run, name)) as visit:
             assert MARKUP in visit.page.inner_text("main")

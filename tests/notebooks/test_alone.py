@@ -83,7 +83,7 @@ def test_wrong_value_is_told_by_name(tmp_path):
 
 
 def test_jupyter_runs_a_notebook_with_its_defaults(tmp_path):
-    """``jupyter execute`` of 01, defaults untouched, in a copy of the project so that reports/lab stays the user's."""
+    """``jupyter execute`` of 01, in a copy of the project: reports/lab stays the user's."""
     project = tmp_path / "project"
     for name in ("cxr_utils", "notebooks", "params"):
         shutil.copytree(paths.ROOT / name, project / name)
