@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..data.dataset import Split
-from ..parameters import AnyModel, Augmentation
+from ..parameters import Augmentation, ModelSection
 from .augmentation import augment, to_float
 from .optimizer import AdamW, LossScale
 
@@ -33,7 +33,7 @@ class Loss:
     weights: tuple[float, float] = (1.0, 1.0)
 
     @classmethod
-    def of(cls, settings: AnyModel, labels: np.ndarray) -> Loss:
+    def of(cls, settings: ModelSection, labels: np.ndarray) -> Loss:
         """Return the loss that a model's section asks for, on training labels (0 or 1, both present)."""
         share = float(np.mean(labels))
         weights = (0.5 / (1 - share), 0.5 / share) if settings.class_weights else (1.0, 1.0)

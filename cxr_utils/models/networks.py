@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from ..data.dataset import Pixels
-from ..parameters import AnyModel, BaselineCnn, Resnet50v2, UsageError
+from ..parameters import BaselineCnn, ModelSection, Resnet50v2, UsageError
 from .augmentation import to_float
 
 WIDTHS = (24, 48, 96, 192)
@@ -26,7 +26,9 @@ CAFFE_MEAN, TORCH_MEAN, TORCH_SPREAD = (
 )
 
 
-def build(settings: AnyModel, precision: str = "float32", transfer: bool = False) -> keras.Model:
+def build(
+    settings: ModelSection, precision: str = "float32", transfer: bool = False
+) -> keras.Model:
     """Build the network that `settings` describes, with random weights.
 
     Parameters
@@ -55,14 +57,15 @@ def build(settings: AnyModel, precision: str = "float32", transfer: bool = False
     )
     try:
         if isinstance(settings, Resnet50v2):
-            return _with_backbone(settings, transfer)
-        return _residual_cnn(settings)
+            return pretrained(settings, transfer)
+        assert isinstance(settings, BaselineCnn)
+        return residual_cnn(settings)
     finally:
         keras.mixed_precision.set_dtype_policy(before)
 
 
-def _residual_cnn(settings: BaselineCnn) -> keras.Model:
-    """A small residual network."""
+def residual_cnn(settings: BaselineCnn) -> keras.Model:
+    """Build a small residual network."""
     image = keras.Input((settings.image_size, settings.image_size, 1), name="image")
     x = (
         _standardised(image)
@@ -111,7 +114,7 @@ def _residual_block(x, width: int, name: str, stride: int):
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([shortcut, x]))
 
 
-def _with_backbone(settings: Resnet50v2, transfer: bool) -> keras.Model:
+def pretrained(settings: Resnet50v2, transfer: bool) -> keras.Model:
     """A backbone of keras.applications behind its own preprocessing, and one logit on its pooled features."""
     size = settings.image_size
     image = keras.Input((size, size, 1), name="image")

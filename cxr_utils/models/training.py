@@ -21,7 +21,7 @@ from ..data.dataset import Split
 from ..data.manifest import SCORED
 from ..data.splits import chosen_on
 from ..files import read_json, replacing, sha256_of, write_atomically
-from ..parameters import AnyModel, Augmentation, Params, Resnet50v2, UsageError
+from ..parameters import Augmentation, ModelSection, Params, Resnet50v2, UsageError
 from . import fingerprint, hardware, networks, robustness, transfer, weights
 from .checkpoint import Checkpoint, Progress
 from .gradient import Loss, run_epoch, training_step
@@ -112,7 +112,7 @@ def fit_or_load(
 
 
 def fit(
-    settings: AnyModel,
+    settings: ModelSection,
     augmentation: Augmentation,
     seed: int,
     parts: dict[str, Split],
@@ -179,7 +179,7 @@ def fit(
 
 
 def _fit(
-    settings: AnyModel,
+    settings: ModelSection,
     augmentation: Augmentation,
     seed: int,
     parts: dict[str, Split],
@@ -267,7 +267,7 @@ class _Prepared:
 
 
 def _prepare(
-    settings: AnyModel, augmentation: Augmentation, train: Split, file: Path | None
+    settings: ModelSection, augmentation: Augmentation, train: Split, file: Path | None
 ) -> _Prepared:
     precision, devices = hardware.precision(settings.precision), hardware.devices(settings.strategy)
     if settings.batch_size % len(devices):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import files, paths
 from ..files import sha256_of
-from ..parameters import AnyModel, Resnet50v2, UsageError
+from ..parameters import ModelSection, Resnet50v2, UsageError
 
 if TYPE_CHECKING:
     import keras
@@ -85,12 +85,12 @@ class Start(NamedTuple):
         return sha256_of(self.file) if self.file else "random"
 
 
-def find(settings: AnyModel) -> Start:
+def find(settings: ModelSection) -> Start:
     """Return what `settings` asks a training to start from.
 
     Parameters
     ----------
-    settings : AnyModel
+    settings : ModelSection
         A model's section of the parameters; one without ``weights`` has random ones.
 
     Raises
