@@ -173,6 +173,12 @@ def check_room(folder: Path, megabytes: int) -> None:
         )
 
 
-def one_line(error: Exception) -> str:
-    """Return an error's kind and message on one line of at most 200 characters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+def one_line(said: object) -> str:
+    """Return a text, or an error's kind and message, for a terminal: on one line, as it reads.
+
+    What would break the line or act on the terminal is escaped, as names of files may hold it.
+    """
+    if isinstance(said, Exception):
+        said = f"{type(said).__name__}: {said}"[:300]
+    text = " ".join(str(said).split())
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
