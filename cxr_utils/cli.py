@@ -117,7 +117,7 @@ def run_all(arguments: Sequence[str]) -> int:
     run_params = (
         repetition.params_of(record, asked.repeat, where)
         if record
-        else parameters.load(named, asked.set, where)
+        else profiles.load(named, asked.set, where)
     )
     reports = Path(asked.out).expanduser().resolve() if asked.out else paths.REPORTS
     folder = paths.RunFolder(reports / _run_name(asked, record))
@@ -306,7 +306,7 @@ def _step(name: str | None) -> str | None:
     if len(found) == 1:
         return found[0]
     raise UsageError(
-        f"step {name!r} is unknown{parameters.nearest(name, STEPS)}; the steps are {', '.join(STEPS)}"
+        f"step {name!r} is unknown{profiles.nearest(name, STEPS)}; the steps are {', '.join(STEPS)}"
     )
 
 
@@ -384,6 +384,6 @@ def main(arguments: Sequence[str]) -> int:
     if asked.command == "parameters":
         print(reference(), end="")
         return DONE
-    chosen = parameters.load("default", asked.set, _source(asked.source))
+    chosen = profiles.load("default", asked.set, _source(asked.source))
     description.show(dataset.open_data(chosen, dataset.OVERVIEW_SIZE, progress=True))
     return DONE

@@ -60,6 +60,11 @@ class RunFolder:
         return self.root / "metrics.json"
 
     @property
+    def comparison(self) -> Path:
+        """How the models differ on the same images, with intervals."""
+        return self.root / "comparison.json"
+
+    @property
     def record(self) -> Path:
         """What is needed to repeat the run, and which steps are done."""
         return self.root / "run.json"
@@ -102,6 +107,10 @@ class RunFolder:
     def checkpoint(self, model: str) -> Path:
         """State of a training that is not finished."""
         return self.root / "models" / f"{model}.checkpoint"
+
+    def progress(self, model: str) -> Path:
+        """How far a training is: its epochs, done and planned."""
+        return self.root / "models" / f"{model}.progress.json"
 
     def model_card(self, model: str) -> Path:
         """Preprocessing, threshold, temperature, source and provenance of a model."""

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from cxr_utils import parameters, paths
+from cxr_utils import paths, profiles
 from cxr_utils.data import sources
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -56,7 +56,7 @@ def private_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def smoke():
-    return parameters.load("smoke", ["data.source=phantom"])
+    return profiles.load("smoke", ["data.source=phantom"])
 
 
 @pytest.fixture(scope="session")

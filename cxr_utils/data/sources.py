@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from .. import files, paths
+from .. import files, paths, profiles
 from ..files import exclusive
-from ..parameters import Data, UsageError, nearest
+from ..parameters import Data, UsageError
 from . import phantom
 from .manifest import IMAGE_SUFFIXES, LABELS, check_layout
 
@@ -173,7 +173,7 @@ def plan(data: Data) -> Source:
         )
     if "/" not in name and os.sep not in name and not paths.from_root(name).exists():
         raise UsageError(
-            f"data.source {name!r}: neither a folder nor one of {', '.join(NAMES)}{nearest(name, NAMES)}"
+            f"data.source {name!r}: neither a folder nor one of {', '.join(NAMES)}{profiles.nearest(name, NAMES)}"
         )
     return _folder(paths.from_root(name))
 

@@ -222,7 +222,7 @@ def _card(job: Job, section: ModelSection, history: pd.DataFrame) -> dict[str, A
     return {
         "model": section.name,
         "title": section.title,
-        "network": section.network,
+        "network": getattr(section, "backbone", "small residual CNN"),
         "parameters": job.model.count_params(),
         "start": job.start.told(),
         "precision": {

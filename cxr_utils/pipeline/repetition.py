@@ -97,7 +97,7 @@ def params_of(record: Record, where: Path, source: str | None = None) -> Params:
     tree: dict[str, Any] = {}
     for step, done in record.done.items():
         try:
-            had = parameters.gather(step, done.parameters).model_dump(
+            had = profiles.gather(step, done.parameters).model_dump(
                 include={"seed", *parameters.sections_of(step)}
             )
         except KeyError as error:
@@ -120,7 +120,7 @@ def params_of(record: Record, where: Path, source: str | None = None) -> Params:
     tree["data"]["source"] = source or (
         record.data.root if record.data.source == "folder" else record.data.source
     )
-    return parameters.checked(tree, f"--repeat {where}")
+    return profiles.checked(tree, f"--repeat {where}")
 
 
 def check_data(record: Record, manifest: Manifest | None) -> None:

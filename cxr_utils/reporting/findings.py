@@ -12,8 +12,8 @@ from ..data.sources import COUNTS
 from ..data.splits import chosen_on
 from ..evaluation.evaluate import SHOWN_AS, best_interval
 from ..evaluation.results import read_card
-from ..parameters import STEPS, model_of
-from ..paths import RunFolder
+from ..parameters import MODELS
+from ..paths import NOTEBOOKS, RunFolder
 from . import published
 from .names import FLOOR_NAMES, KIND_NAMES, MODEL_NAMES, POINT_NAMES, SCORES, SHOWN, SPLIT_NAMES
 
@@ -247,7 +247,10 @@ def about_splits(known: dict[str, Any]) -> str:
 
 def about_missing(models: dict[str, Any], run: RunFolder) -> list[str]:
     """Return what to run first where a model has not been scored in this run folder."""
-    steps = {model: step for step in STEPS if (model := model_of(step))}
+    steps = {
+        model: next(file.stem for file in NOTEBOOKS.glob(f"[0-9][0-9]_{model}.ipynb"))
+        for model in MODELS
+    }
     return [
         f"No predictions of {MODEL_NAMES[model]} in {run.root.name}. Run the notebook {step} first, or: python run_all.py --run "
         f"{run.root.name} --from {step}"

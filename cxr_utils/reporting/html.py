@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,42 +20,46 @@ from .. import paths
 from ..data.sources import REAL_RUN, REAL_RUN_COST
 from ..evaluation import results
 from ..files import read_json, within, write_atomically
-from ..parameters import MODELS, STEPS, model_of
+from ..parameters import MODELS
 from . import comparison, display, findings, published
 from .display import SYNTHETIC_TITLE
 from .names import MODEL_NAMES, SHOWN
 from .slider import slider
 
-STEP_TITLES = {
-    "01_eda": "1 The data",
-    "02_baseline_cnn": "2 Baseline CNN",
-    "03_resnet50v2": "3 ResNet50V2",
-    "04_comparison": "4 Comparison",
-}
-# The figure that stands for a report on the index, and what it shows; a matrix is told by its counts.
+# What the figure that stands for a report on the index shows; a matrix is told by its counts.
 COVERS = {
-    "01_eda": ("class_counts", "Images of each class in each folder, drawn as bars."),
-    "02_baseline_cnn": ("confusion_matrix_baseline_cnn_test", ""),
-    "03_resnet50v2": ("confusion_matrix_resnet50v2_test", ""),
-    "04_comparison": ("comparison", "Test scores of both models with their 95 % intervals."),
+    "class_counts": "Images of each class in each folder, drawn as bars.",
+    "comparison": "Test scores of both models with their 95 % intervals.",
 }
+Pages = Sequence[tuple[str, str, str]]  # step, title, cover
 THUMBNAIL = 560  # pixels of the longer side, shown at half of it
 PICTURE = re.compile(r'<img[^>]*?src="data:image/(?:png|jpeg);base64,(?P<data>[^"]+)"[^>]*>')
 CONTENTS = "<!-- contents -->"
 GENERATED = '<meta name="generator" content="cxr_utils">'
-PAGES = [
-    ("index.html", "Overview"),
-    *((f"{step}.html", title) for step, title in STEP_TITLES.items()),
-]
 
 
-def render(step: str, folder: paths.RunFolder, synthetic: bool, failed: bool = False) -> None:
+def _links(pages: Pages) -> list[tuple[str, str]]:
+    return [("index.html", "Overview"), *((f"{step}.html", title) for step, title, _ in pages)]
+
+
+def render(
+    step: str,
+    title: str,
+    pages: Pages,
+    folder: paths.RunFolder,
+    synthetic: bool,
+    failed: bool = False,
+) -> None:
     """Write the HTML report of a step from its executed notebook, marked where the step failed.
 
     Parameters
     ----------
     step : str
         Stem of the notebook.
+    title : str
+        What the report is called.
+    pages : sequence of tuple
+        Step, title and cover of each report of the run.
     folder : RunFolder
         The run; ``executed/<step>.ipynb`` must be there.
     synthetic : bool
@@ -74,9 +79,9 @@ def render(step: str, folder: paths.RunFolder, synthetic: bool, failed: bool = F
     )
     exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     about = {
-        "title": f"{'SYNTHETIC: ' if synthetic else ''}{STEP_TITLES[step]}, run {folder.name}",
+        "title": f"{'SYNTHETIC: ' if synthetic else ''}{title}, run {folder.name}",
         "style": _style(),
-        "pages": PAGES,
+        "pages": _links(pages),
         "here": f"{step}.html",
         "synthetic": synthetic,
         "failed": failed,
@@ -113,7 +118,9 @@ def _contents(body: str) -> str:
     )
 
 
-def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[str]) -> None:
+def write_index(
+    folder: paths.RunFolder, record: dict[str, Any], pages: Pages, problems: list[str]
+) -> None:
     """Write ``index.html``: verdict, scores, the threshold to move, links, provenance.
 
     Parameters
@@ -122,6 +129,8 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
         The run.
     record : dict
         Content of ``run.json``.
+    pages : sequence of tuple
+        Step, title and cover of each report of the run.
     problems : list of str
         What failed, if anything.
     """
@@ -146,7 +155,9 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
         run=folder.name,
         style=_style(),
         pages=[
-            page for page in PAGES if page[0] == "index.html" or (folder.root / page[0]).is_file()
+            page
+            for page in _links(pages)
+            if page[0] == "index.html" or (folder.root / page[0]).is_file()
         ],
         synthetic=synthetic,
         command=REAL_RUN,
@@ -163,7 +174,7 @@ def write_index(folder: paths.RunFolder, record: dict[str, Any], problems: list[
         else "",
         splits=findings.about_splits(known) if models else "",
         slider=slider(predictions, models, synthetic) if predictions else "",
-        thumbnails=_thumbnails(folder, models, synthetic),
+        thumbnails=_thumbnails(folder, pages, models, synthetic),
         provenance=_provenance(record),
     )
     write_atomically(folder.index, page)
@@ -181,26 +192,30 @@ def _template(name: str) -> jinja2.Template:
 
 
 def _thumbnails(
-    folder: paths.RunFolder, models: dict[str, Any], synthetic: bool
+    folder: paths.RunFolder, pages: Pages, models: dict[str, Any], synthetic: bool
 ) -> list[dict[str, Any]]:
     """A figure of each report that is there, small and in the page itself."""
     mark = SYNTHETIC_TITLE if synthetic else ""
     found = []
-    for step, (name, alt) in COVERS.items():
-        shown = model_of(step) is None or model_of(step) in models
-        if shown and folder.html(step).is_file() and folder.figure(name).is_file():
+    for step, title, name in pages:
+        model = next((model for model in models if name == f"confusion_matrix_{model}_test"), None)
+        if (
+            (model or name in COVERS)
+            and folder.html(step).is_file()
+            and folder.figure(name).is_file()
+        ):
             with Image.open(folder.figure(name)) as file:
                 picture = file.convert("RGB")
             picture.thumbnail((THUMBNAIL, THUMBNAIL))
             small = io.BytesIO()
             picture.save(small, "JPEG", quality=80, optimize=True)
             data = base64.b64encode(small.getvalue()).decode()
-            alt = mark + (alt or _about_matrix(str(model_of(step)), models))
+            alt = mark + (_about_matrix(model, models) if model else COVERS[name])
             width, height = (side // 2 for side in picture.size)
             found.append(
                 {
                     "page": f"{step}.html",
-                    "title": STEP_TITLES[step],
+                    "title": title,
                     "alt": alt,
                     "data": data,
                     "width": width,
@@ -266,7 +281,7 @@ def _provenance(record: dict[str, Any]) -> list[tuple[str, str]]:
         if data["synthetic"]
         else f"real X-rays, source “{data['source']}”"
     )
-    seconds = sum(steps.get(step, {}).get("seconds", 0) for step in STEPS)
+    seconds = sum(step.get("seconds", 0) for step in steps.values())
     return [
         ("data", f"{kind}, manifest {data['manifest'][:12]}"),
         ("profile", record["profile"]),

@@ -13,8 +13,9 @@ import papermill
 import pytest
 
 from cxr_utils import paths
-from cxr_utils.parameters import STEPS
 from cxr_utils.pipeline.execution import OwnInterpreterKernelManager
+
+STEPS = [step.name for step in find_steps()]
 
 SMALL = {"source": "phantom", "phantom_images": 120, "phantom_size": 64}
 

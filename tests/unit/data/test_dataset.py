@@ -238,9 +238,9 @@ def _of_session(session):
 
 MEASURE = """
 import resource, sys
-from cxr_utils import parameters
+from cxr_utils import profiles
 from cxr_utils.data import dataset
-data = dataset.open_data(parameters.load("default", ["data.phantom_size=64", "data.phantom_images=" + sys.argv[1]], "phantom"), 224)
+data = dataset.open_data(profiles.load("default", ["data.phantom_size=64", "data.phantom_images=" + sys.argv[1]], "phantom"), 224)
 peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 held = lambda: int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1])
 before = held()

@@ -17,7 +17,8 @@ from cxr_utils.data import dataset, sources
 from cxr_utils.data.manifest import read_manifest
 from cxr_utils.data.sources import COUNTS
 from cxr_utils.data.splits import breakdown
-from cxr_utils.parameters import Data, UsageError, load
+from cxr_utils.parameters import Data, UsageError
+from cxr_utils.profiles import load
 
 FEW = {
     "train": {"NORMAL": 6, "PNEUMONIA": 9},

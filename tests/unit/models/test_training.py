@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from cxr_utils import parameters, paths
+from cxr_utils import paths, profiles
 from cxr_utils.data import dataset
 from cxr_utils.files import sha256_of
 from cxr_utils.models import (
@@ -29,7 +29,7 @@ def learner():
         "baseline_cnn.epochs=8",
         "baseline_cnn.image_size=64",
     ]
-    return parameters.load("smoke", [*asked, "baseline_cnn.precision=float32"])
+    return profiles.load("smoke", [*asked, "baseline_cnn.precision=float32"])
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_training_key_follows_what_decides_the_weights(learner):
         overrides.append("baseline_cnn.precision=float32")
         assert (
             fingerprint.training_key(
-                "baseline_cnn", parameters.load("smoke", overrides), "digest", "random"
+                "baseline_cnn", profiles.load("smoke", overrides), "digest", "random"
             )
             == key
         ) == same, change
@@ -293,7 +293,7 @@ def test_training_stops_when_nothing_improves(smoke, monkeypatch, capsys):
 
 def test_the_original_protocol_chooses_on_val(smoke):
     """Profile seed: all training images are trained on, and the published val folder takes the place of validation."""
-    seed = parameters.load(
+    seed = profiles.load(
         "seed", ["data.source=phantom", "data.phantom_images=120", "data.phantom_size=64"]
     )
     data = dataset.open_data(seed, 32)
@@ -318,7 +318,7 @@ def test_the_original_protocol_chooses_on_val(smoke):
 )
 def test_what_auto_came_to_is_part_of_the_model(tmp_path, weights_asked, start, taken):
     """A model is taken as it was trained, whether or not ImageNet weights could be had now; nothing is fetched to tell."""
-    asked = parameters.load(
+    asked = profiles.load(
         "smoke",
         [f"resnet50v2.weights={weights_asked}", "resnet50v2.weights_address=http://127.0.0.1:9"],
     )

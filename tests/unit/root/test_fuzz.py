@@ -31,7 +31,7 @@ from cxr_utils.pipeline import repetition, validity
 pytestmark = pytest.mark.fuzz
 
 DEFAULTS = yaml.safe_load((paths.PARAMS / "default.yaml").read_text())
-NAMES = parameters.parameter_names()
+NAMES = profiles.parameter_names()
 # Names of files, with a space, markup, quotes, line breaks, what looks like a path or a patient; bytes that are no UTF-8 among them.
 TEXT = st.one_of(
     st.text(max_size=40),
@@ -67,7 +67,7 @@ def _load(text, *overrides):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "profile.yaml"
         file.write_bytes(text)
-        return _refused(lambda: parameters.load(str(file), overrides))
+        return _refused(lambda: profiles.load(str(file), overrides))
 
 
 @given(
@@ -98,9 +98,9 @@ def test_a_value_is_taken_as_it_is_or_refused(name, value):
         within = within.setdefault(section, {})
         assume(isinstance(within, dict))
     within[key] = value
-    found = _refused(lambda: parameters.checked(tree, "here"))
+    found = _refused(lambda: profiles.checked(tree, "here"))
     if found is not None:
-        assert parameters.checked(found.model_dump(), "again") == found
+        assert profiles.checked(found.model_dump(), "again") == found
         assert name in NAMES
         if not isinstance(value, str | dict):
             assert (
@@ -121,7 +121,7 @@ def test_no_parameter_is_run_as_code(step, source, run_dir):
     """The cell that papermill writes consists of literals, and they are what was given."""
     with contextlib.suppress(UnicodeEncodeError):
         source.encode(), run_dir.encode()
-        values = parameters.flat(parameters.load("default", source=source), step, run_dir)
+        values = profiles.flat(profiles.load("default", source=source), step, run_dir)
         notebook = load_notebook_node(str(paths.NOTEBOOKS / f"{step}.ipynb"))
         notebook = parameterize_notebook(notebook, values, kernel_name="python3", language="python")
         (cell,) = [
@@ -285,7 +285,7 @@ def test_records_of_any_content(record, mixed):
 )
 def test_odd_files_in_a_run_folder_are_run_over(record, scores, card):
     """Whatever a run's own files hold, its steps are found to be run, not to be right."""
-    asked = parameters.load("smoke", ["data.source=phantom"])
+    asked = profiles.load("smoke", ["data.source=phantom"])
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UnicodeEncodeError):
         root = paths.RunFolder(Path(folder) / "run").make()
         files = {

@@ -11,7 +11,7 @@ from cxr_utils.parameters import STEPS, Params, UsageError
 
 
 def test_default_profile_is_the_models_defaults():
-    assert parameters.load("default") == Params()
+    assert profiles.load("default") == Params()
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -25,7 +25,7 @@ def test_parameters_cell_is_the_signature(step):
         statement.target.id: (statement.annotation.id, ast.literal_eval(statement.value))
         for statement in statements
     }
-    expected = parameters.flat(parameters.load("default"), step, "reports/lab")
+    expected = profiles.flat(profiles.load("default"), step, "reports/lab")
     fields = {"run_dir": str, "seed": int}
     for section in parameters.sections_of(step):
         fields |= {
@@ -55,9 +55,9 @@ def test_flat_names_do_not_collide():
 
 
 def test_gather_returns_what_flat_passed():
-    asked = parameters.load("smoke", ["baseline_cnn.epochs=3", "seed=5"])
-    gathered = parameters.gather(
-        "02_baseline_cnn", parameters.flat(asked, "02_baseline_cnn", "reports/x")
+    asked = profiles.load("smoke", ["baseline_cnn.epochs=3", "seed=5"])
+    gathered = profiles.gather(
+        "02_baseline_cnn", profiles.flat(asked, "02_baseline_cnn", "reports/x")
     )
     assert (
         gathered.baseline_cnn == asked.baseline_cnn
@@ -68,7 +68,7 @@ def test_gather_returns_what_flat_passed():
 
 def test_override_reads_numbers_as_meant():
     assert (
-        parameters.load("default", ["baseline_cnn.learning_rate=1e-4"]).baseline_cnn.learning_rate
+        profiles.load("default", ["baseline_cnn.learning_rate=1e-4"]).baseline_cnn.learning_rate
         == 1e-4
     )
 
@@ -93,7 +93,7 @@ def test_override_reads_numbers_as_meant():
 )
 def test_bad_override_is_one_line_with_a_remedy(overrides, words):
     with pytest.raises(UsageError) as error:
-        parameters.load("default", overrides)
+        profiles.load("default", overrides)
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
@@ -108,18 +108,18 @@ def test_bad_override_is_one_line_with_a_remedy(overrides, words):
 def test_bad_profile_is_one_line_with_a_remedy(tmp_path, text, words):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(UsageError) as error:
-        parameters.load(str(tmp_path / "mine.yaml"))
+        profiles.load(str(tmp_path / "mine.yaml"))
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_unknown_profile_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean smoke"):
-        parameters.load("smok")
+        profiles.load("smok")
 
 
 @pytest.mark.parametrize("profile", sorted(file.stem for file in paths.PARAMS.glob("*.yaml")))
 def test_every_profile_is_valid_and_states_only_differences(profile):
-    loaded = parameters.load(profile)
+    loaded = profiles.load(profile)
     if profile != "default":
         stated = yaml.safe_load((paths.PARAMS / f"{profile}.yaml").read_text())
         default = Params().model_dump()

@@ -5,7 +5,7 @@ import tomllib
 
 import yaml
 
-from cxr_utils import parameters, paths, reference
+from cxr_utils import paths, reference
 from cxr_utils.models import fingerprint
 
 NAMED = {"jupyterlab", "papermill", "tensorflow", "pandas", "seaborn", "scikit-learn", "nbconvert"}
@@ -134,7 +134,7 @@ def test_links_in_the_documents_lead_somewhere():
 
 def test_documents_name_files_and_parameters_that_exist():
     """Whatever stands in backticks and looks like a file of the project, or like a parameter."""
-    known = set(parameters.parameter_names())
+    known = set(profiles.parameter_names())
     for file in _documents():
         text = file.read_text()
         for name in re.findall(
