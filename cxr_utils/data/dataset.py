@@ -72,48 +72,6 @@ class Split:
         return len(self.labels)
 
 
-def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> np.ndarray:
-    """Return all images of a manifest as squares, decoding them only the first time.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        The files.
-    square : Square
-        Side, and how the images are fitted.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    memmap of uint8, shape (n, size, size)
-        In the order of ``manifest.files``; pages are read from disk as they are used.
-    """
-    cached = decoding.cached_at(manifest.digest, square)
-    shape = (len(manifest.files), square.size, square.size)
-    with exclusive("pixels"):
-        if not cached.is_file() or cached.stat().st_size != math.prod(shape):
-            files = [(manifest.root / row.path, row.sha256) for row in manifest.files.itertuples()]
-            decoding.store(manifest.digest, square, files, progress)
-    return np.memmap(cached, np.uint8, "r", shape=shape)
-
-
-def as_filed(manifest: Manifest, names: Sequence[str]) -> list[np.ndarray]:
-    """Return some images upright and grey in their own aspect, JPEGs reduced to a few hundred pixels; uint8, shape (height, width)."""
-    pictures = []
-    for name in names:
-        with Image.open(manifest.root / name) as image:
-            pictures.append(np.asarray(decoding.upright(image, OVERVIEW_SIZE)))
-    return pictures
-
-
-def squares(manifest: Manifest, names: Sequence[str], square: Square) -> np.ndarray:
-    """Return some images made square, past the cache; uint8, shape (n, size, size)."""
-    return np.stack(
-        [decoding.decode((manifest.root / name).read_bytes(), square) for name in names]
-    )
-
-
 @dataclass(frozen=True)
 class Dataset:
     """A data set as a notebook uses it.
@@ -179,7 +137,38 @@ def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
         rows = np.flatnonzero(files["split"] == split)
         if len(rows):
             part = files.iloc[rows].reset_index(drop=True)
-            splits[split] = Split(
-                Pixels(stored, rows), (part["label"] == "PNEUMONIA").to_numpy(np.int64), part
-            )
+            labels = (part["label"] == "PNEUMONIA").to_numpy(np.int64)
+            splits[split] = Split(Pixels(stored, rows), labels, part)
     return Dataset(source, manifest, files, stored, splits, params.data.fit)
+
+
+def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> np.ndarray:
+    """Return all images of a manifest as squares, decoding them only the first time.
+
+    Returns
+    -------
+    memmap of uint8, shape (n, size, size)
+        In the order of ``manifest.files``; pages are read from disk as they are used.
+    """
+    cached = decoding.cached_at(manifest.digest, square)
+    shape = (len(manifest.files), square.size, square.size)
+    with exclusive("pixels"):
+        if not cached.is_file() or cached.stat().st_size != math.prod(shape):
+            files = [(manifest.root / row.path, row.sha256) for row in manifest.files.itertuples()]
+            decoding.store(manifest.digest, square, files, progress)
+    return np.memmap(cached, np.uint8, "r", shape=shape)
+
+
+def as_filed(manifest: Manifest, names: Sequence[str]) -> list[np.ndarray]:
+    """Return some images upright, grey and in their own aspect, as uint8; JPEGs are reduced."""
+    pictures = []
+    for name in names:
+        with Image.open(manifest.root / name) as image:
+            pictures.append(np.asarray(decoding.upright(image, OVERVIEW_SIZE)))
+    return pictures
+
+
+def squares(manifest: Manifest, names: Sequence[str], square: Square) -> np.ndarray:
+    """Return some images made square, past the cache; uint8, shape (n, size, size)."""
+    contents = ((manifest.root / name).read_bytes() for name in names)
+    return np.stack([decoding.decode(content, square) for content in contents])
