@@ -14,18 +14,25 @@ from .. import paths
 from ..data.dataset import OVERVIEW_SIZE, Dataset, load_pixels
 from ..data.decoding import Square
 from ..files import read_json, within, write_atomically
-from ..parameters import Params
+from ..parameters import ModelSection, Params
 from . import calibration, shortcuts
-from .evaluate import evaluate, labels_of
+from .evaluate import (  # noqa: F401
+    FEW,
+    FEW_EITHER_WAY,
+    best_interval,
+    evaluate,
+    labels_of,
+    uncalibrated,
+)
 
 COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
 SCHEMA = 1
 MIRRORED = ", the mean over the image and its mirror image"
-FLOORS = ("always_pneumonia", "metadata")
+REFERENCES = ("always_pneumonia", "metadata")
 
 
 def score_model(
-    name: str,
+    section: ModelSection,
     card: dict[str, Any],
     logits: dict[str, np.ndarray],
     stressed: np.ndarray,
@@ -37,8 +44,8 @@ def score_model(
 
     Parameters
     ----------
-    name : str
-        ``baseline_cnn`` or ``resnet50v2``.
+    section : ModelSection
+        The model's section of the parameters.
     card : dict
         What training says of the model.
     logits : dict of ndarray
@@ -58,6 +65,7 @@ def score_model(
     DataFrame
         split, path, patient, label, subtype, score (P(PNEUMONIA) after calibration).
     """
+    name = section.name
     labels = data.splits[data.chosen_on].labels
     # Sixteen images may be told apart without error, and then any temperature would make a model surer of itself.
     temperature = (
@@ -76,9 +84,7 @@ def score_model(
     }
     card = (
         card
-        | _how_to_use(
-            Square(getattr(params, name).image_size, params.data.fit), temperature, points, params
-        )
+        | _how_to_use(Square(section.image_size, params.data.fit), temperature, points, params)
         | origin
     )
     write_atomically(run.predictions(name), predictions.to_csv(index=False))
@@ -147,15 +153,26 @@ def update_metrics(
     known = read_metrics(run)
     models = within(known, "models") if {key: known.get(key) for key in about} == about else {}
     models = dict(sorted((models | {name: entry}).items()))
-    floors = evaluate_floors(data.chosen_on, params, run)
+    floors = within(known, "floors") if {key: known.get(key) for key in about} == about else {}
     if data.unit == "image":
-        for splits in (entry, *floors.values()):
-            for scores in splits.values():
-                scores["patients"] = None
+        for scores in entry.values():
+            scores["patients"] = None
     write_atomically(
         run.metrics, json.dumps({**about, "models": models, "floors": floors}, indent=1)
     )
     return entry
+
+
+def score_references(data: Dataset, params: Params, run: paths.RunFolder) -> dict[str, Any]:
+    """Score the reference classifiers and put them into ``metrics.json``."""
+    score_floors(data, run)
+    floors = evaluate_floors(data.chosen_on, params, run)
+    if data.unit == "image":
+        for splits in floors.values():
+            for scores in splits.values():
+                scores["patients"] = None
+    write_atomically(run.metrics, json.dumps(read_metrics(run) | {"floors": floors}, indent=1))
+    return floors
 
 
 def score_floors(data: Dataset, run: paths.RunFolder) -> None:
@@ -191,7 +208,7 @@ def evaluate_floors(chosen_on: str, params: Params, run: paths.RunFolder) -> dic
         the images that choices are made on.
     """
     found = {}
-    for name in FLOORS:
+    for name in REFERENCES:
         if run.reference(name).is_file():
             answers = read_csv(run.reference(name))
             point = {"half": 0.0}

@@ -1,234 +1,329 @@
-"""Figures about models: learning curves, confusion matrices, ROC, calibration, errors, decision curves."""
+"""Every figure of the reports, drawn from data and scores, with its title and alt text."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.figure import Figure
+from matplotlib import figure as mpl
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
 
+from ..data import decoding
+from ..data.dataset import Split
 from ..data.manifest import LABELS
-from ..data.splits import chosen_on
-from ..evaluation import metrics
-from ..evaluation.evaluate import labels_of, uncalibrated
-from .display import canvas
-from .names import MODEL_NAMES, POINT_NAMES, SPLIT_NAMES
+from ..evaluation import metrics, results
+from ..evaluation.comparison import Scored
+from .display import Figure
+from .tables import KINDS, POINTS, SCORES, SHOWN, SPLITS
 
 MARKERS = {"half": "o", "youden": "s", "sensitivity": "^"}
 LARGEST = 300  # area of the mark of a bin that holds all images
-LINES = ("-", "--", "-.")
+LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
+UNIT = (-0.02, 1.02)
 
 
-def learning_curves(history: pd.DataFrame) -> Figure:
-    """Draw loss and validation accuracy by epoch."""
-    figure, axes = canvas(2)
-    axes[0, 0].plot(history["epoch"], history["loss"], "o-", label="training, augmented")
-    axes[0, 0].plot(history["epoch"], history["validation_loss"], "s--", label="validation")
-    if "stress_loss" in history:
-        axes[0, 0].plot(history["epoch"], history["stress_loss"], "^:", label="stress validation")
-    axes[0, 0].set(xlabel="epoch", ylabel="log loss (nats)", ylim=(0, None))
-    axes[0, 0].legend()
+def canvas(
+    columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.6
+) -> tuple[mpl.Figure, np.ndarray]:
+    """Return a drawing and its axes, shape (rows, columns); sizes are inches per panel."""
+    sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85)
+    size = (width * columns, height * rows)
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+
+
+def images(rows: dict[str, Sequence[np.ndarray]], name: str, title: str, alt: str) -> Figure:
+    """Draw X-rays row by row, each row with its name; uint8 or floats in 0..1, of any aspect."""
+    drawn, axes = canvas(max(map(len, rows.values())), len(rows), width=1.5, height=1.55)
+    for line, (label, pictures) in zip(axes, rows.items(), strict=True):
+        for axis in line:
+            axis.axis("off")
+        for axis, picture in zip(line, pictures, strict=False):
+            white = 255 if picture.dtype == np.uint8 else 1
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=white)
+        line[0].set_title(label, loc="left", fontsize="medium")
+    return Figure(drawn, name, title, alt, photo=True)
+
+
+def examples(split: Split, count: int, seed: int) -> Figure:
+    """Draw some training images of each subtype, chosen at random."""
+    rng, rows = np.random.default_rng([seed, 3]), {}
+    kinds = split.files["subtype"]
+    for kind in (kind for kind in KINDS if kind in set(kinds)):
+        found = np.flatnonzero(kinds == kind)
+        chosen = rng.choice(found, min(count, len(found)), replace=False)
+        rows[KINDS[kind]] = split.pixels[np.sort(chosen)]
+    alt = f"Rows of chest X-rays: {'; '.join(rows)}."
+    return images(rows, "examples", "Training X-rays of each kind", alt)
+
+
+def some_of_each(split: Split, count: int) -> np.ndarray:
+    """Return the rows of the first images of each class, NORMAL first; int, (<= 2 * count,)."""
+    return np.concatenate([np.flatnonzero(split.labels == label)[:count] for label in (0, 1)])
+
+
+def standardised(pictures: np.ndarray) -> np.ndarray:
+    """Return images less their mean and over their spread; -2.5 is shown black and 2.5 white."""
+    return np.clip(0.5 + decoding.standardised(pictures) / 5, 0, 1)
+
+
+def class_counts(counts: dict[str, dict[str, int]]) -> Figure:
+    """Draw images per class and published folder."""
+    table = pd.DataFrame(counts).T.rename_axis("folder").reset_index()
+    table = table.melt("folder", var_name="class", value_name="images")
+    drawn, ((axis,),) = canvas(width=6)
+    sns.barplot(table, x="folder", y="images", hue="class", hue_order=LABELS, ax=axis)
+    for bars in axis.containers:
+        axis.bar_label(bars, fontsize="small")
+    axis.set(xlabel="published folder", ylabel="images")
+    told = "; ".join(
+        f"{folder}: {found['NORMAL']} NORMAL, {found['PNEUMONIA']} PNEUMONIA"
+        for folder, found in counts.items()
+    )
+    alt = f"Bar chart of the images of each class in each published folder. {told}."
+    return Figure(drawn, "class_counts", "Images per class and published folder", alt)
+
+
+def image_sizes(files: pd.DataFrame) -> Figure:
+    """Draw width against height, and the aspect ratio, by class."""
+    drawn, ((left, right),) = canvas(2)
+    by_class: dict[str, Any] = {"hue": "label", "hue_order": LABELS}
+    sns.scatterplot(files, x="width", y="height", s=12, alpha=0.5, ax=left, **by_class)
+    left.set(xlabel="width (px)", ylabel="height (px)")
+    aspect = files.assign(aspect=files["width"] / files["height"])
+    look = {"stat": "density", "common_norm": False, "bins": 30, "element": "step", "fill": False}
+    sns.histplot(aspect, x="aspect", ax=right, **look, **by_class)
+    right.set(xlabel="aspect (width / height)", ylabel="density")
+    alt = "Left, the width of each image against its height; right, its aspect; both by class."
+    return Figure(drawn, "image_sizes", "Width, height and aspect by class", alt)
+
+
+def mean_images(means: dict[str, np.ndarray]) -> Figure:
+    """Draw the mean image of each class and their difference, from `shortcuts.class_means`."""
+    drawn, axes = canvas(3, width=2.9, height=3.0)
+    for axis, label in zip(axes[0], LABELS, strict=False):
+        axis.imshow(means[label], cmap="gray", vmin=0, vmax=255)
+        axis.set_title(f"mean {label}", fontsize="medium")
+    gap = means["difference"]
+    span, last = np.abs(gap).max(), axes[0, 2]
+    colours = last.imshow(gap, cmap="RdBu_r", vmin=-span, vmax=span)
+    last.set_title("PNEUMONIA - NORMAL", fontsize="medium")
+    drawn.colorbar(colours, ax=last, shrink=0.75, label="grey values")
     for axis in axes[0]:
+        axis.axis("off")
+    alt = (
+        "The mean X-ray of each class, and PNEUMONIA minus NORMAL: "
+        f"from {gap.min():.0f} to {gap.max():+.0f} grey values of 255."
+    )
+    title = "The mean training X-ray of each class, and their difference"
+    return Figure(drawn, "class_means", title, alt, photo=True)
+
+
+def grey_values(shares: dict[str, np.ndarray]) -> Figure:
+    """Draw how often each grey value but black occurs, by class; black stands in the legend."""
+    drawn, ((axis,),) = canvas(width=6.4)
+    for label, style in zip(LABELS, ("-", "--"), strict=True):
+        legend = f"{label} (and {shares[label][0]:.1%} black)"
+        axis.plot(range(1, 256), 100 * shares[label][1:], style, label=legend)
+    axis.set(xlabel="grey value, 1 (dark) to 255 (white)", ylabel="share of pixels (%)")
+    axis.set_ylim(0, None)
+    axis.legend()
+    black = ", ".join(f"{shares[label][0]:.1%} of {label}" for label in LABELS)
+    alt = f"The share of pixels at each grey value, a line for each class; black are {black}."
+    return Figure(drawn, "grey_values", "How often each grey value occurs, by class", alt)
+
+
+def learning_curves(history: pd.DataFrame, card: dict[str, Any]) -> Figure:
+    """Draw loss and validation accuracy by epoch."""
+    drawn, ((losses, accuracy),) = canvas(2)
+    epoch = history["epoch"]
+    losses.plot(epoch, history["loss"], "o-", label="training, augmented")
+    losses.plot(epoch, history["validation_loss"], "s--", label="validation")
+    if "stress_loss" in history:
+        losses.plot(epoch, history["stress_loss"], "^:", label="stress validation")
+    losses.set(xlabel="epoch", ylabel="log loss (nats)", ylim=(0, None))
+    losses.legend()
+    accuracy.plot(epoch, history["validation_accuracy"], "s--", color="C1")
+    accuracy.set(xlabel="epoch", ylabel="validation accuracy at 0.5", ylim=(None, 1.0))
+    for axis in (losses, accuracy):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0, 1].plot(history["epoch"], history["validation_accuracy"], "s--", color="C1")
-    axes[0, 1].set(xlabel="epoch", ylabel="validation accuracy at 0.5", ylim=(None, 1.0))
-    return figure
+    alt = (
+        "Left, log loss by epoch on training images and on those that choices are made on; right, "
+        f"validation accuracy by epoch. The best of {len(history)} epochs was "
+        f"{card['epochs']['best']}."
+    )
+    name, title = f"learning_curves_{card['model']}", f"{card['title']}: learning curves"
+    return Figure(drawn, name, title, alt)
 
 
-def confusion_matrix(matrix: list[list[int]]) -> Figure:
+def confusion_matrix(model: Scored, split: str = "test", name: str = "") -> Figure:
     """Draw a confusion matrix: counts, and the share of each true class."""
-    counts = np.array(matrix)
+    (tn, fp), (fn, tp) = model.scores[split]["confusion_matrix"]
+    counts = np.array([[tn, fp], [fn, tp]])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     told = [f"{count}\n{share:.1%}" for count, share in zip(counts.flat, shares.flat, strict=True)]
-    figure, axes = canvas()
-    sns.heatmap(
-        shares,
-        annot=np.reshape(told, counts.shape),
-        fmt="",
-        cmap="Blues",
-        vmin=0,
-        vmax=1,
-        cbar=False,
-        square=True,
-        xticklabels=LABELS,
-        yticklabels=LABELS,
-        ax=axes[0, 0],
+    drawn, ((axis,),) = canvas()
+    look: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": 1, "cbar": False, "square": True}
+    look |= {"xticklabels": LABELS, "yticklabels": LABELS}
+    sns.heatmap(shares, annot=np.reshape(told, (2, 2)), fmt="", ax=axis, **look)
+    axis.set(xlabel="model's answer", ylabel="label")
+    title = f"{model.title}, {SPLITS[split]}: confusion matrix"
+    alt = (
+        f"Confusion matrix of {model.title} on {SPLITS[split]}: {tn} true negatives, {fp} false "
+        f"positives, {fn} false negatives, {tp} true positives."
     )
-    axes[0, 0].set(xlabel="model's answer", ylabel="label")
-    return figure
+    return Figure(drawn, name or f"confusion_matrix_{model.name}_{split}", title, alt)
 
 
-def curves(predictions: pd.DataFrame, scores: dict[str, Any]) -> Figure:
-    """Draw ROC and precision-recall curves of test and of the images that choices were made on, with the operating points."""
-    figure, axes = canvas(2, width=4.6, height=4.4)
-    for split, line in zip((chosen_on(scores), "test"), LINES, strict=False):
-        part = predictions[predictions["split"] == split]
-        labels, entry = labels_of(part), scores[split]
+def curves(model: Scored) -> Figure:
+    """Draw ROC and precision-recall curves of test and of the split chosen on."""
+    drawn, ((roc, pr),) = canvas(2, width=4.6, height=4.4)
+    for split, line in zip((model.chosen_on, "test"), LINES, strict=False):
+        part, entry = model.part(split), model.scores[split]
+        labels = results.labels_of(part)
         alarms, hits, _ = sk.roc_curve(labels, part["score"])
         precision, recall, _ = sk.precision_recall_curve(labels, part["score"])
-        (drawn,) = axes[0, 0].plot(
-            alarms, hits, line, label=f"{SPLIT_NAMES[split]}, area {entry['auroc']:.3f}"
-        )
-        axes[0, 1].plot(
-            recall[:-1],
-            precision[:-1],
-            line,
-            label=f"{SPLIT_NAMES[split]}, area {entry['auprc']:.3f}",
-        )
+        legend = f"{SPLITS[split]}, area {{:.3f}}"
+        (curve,) = roc.plot(alarms, hits, linestyle=line, label=legend.format(entry["auroc"]))
+        pr.plot(recall[:-1], precision[:-1], linestyle=line, label=legend.format(entry["auprc"]))
         for name, point in entry["operating_points"].items():
-            look = {"marker": MARKERS[name], "color": drawn.get_color(), "linestyle": "none"}
-            axes[0, 0].plot(1 - point["specificity"], point["sensitivity"], **look)
+            look = {"marker": MARKERS[name], "color": curve.get_color(), "linestyle": "none"}
+            roc.plot(1 - point["specificity"], point["sensitivity"], **look)
             if point["ppv"] is not None:
-                axes[0, 1].plot(point["sensitivity"], point["ppv"], **look)
-    axes[0, 0].plot([0, 1], [0, 1], ":", color="grey", label="chance")
-    share = sum(scores["test"]["confusion_matrix"][1]) / scores["test"]["n"]
-    axes[0, 1].axhline(share, linestyle=":", color="grey", label="chance on test")
-    for name, marker in MARKERS.items():
-        if name in scores["test"]["operating_points"]:
-            axes[0, 0].plot([], [], marker, color="grey", label=POINT_NAMES[name])
-    axes[0, 0].set(
-        xlabel="1 - specificity",
-        ylabel="sensitivity",
-        title="ROC",
-        xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
+                pr.plot(point["sensitivity"], point["ppv"], **look)
+    roc.plot([0, 1], [0, 1], ":", color="grey", label="chance")
+    share = sum(model.test["confusion_matrix"][1]) / model.test["n"]
+    pr.axhline(share, linestyle=":", color="grey", label="chance on test")
+    for name in model.test["operating_points"]:
+        roc.plot([], [], MARKERS[name], color="grey", label=POINTS[name])
+    roc.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC", xlim=UNIT, ylim=UNIT)
+    pr.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", xlim=UNIT)
+    pr.set(title="precision and recall")
+    pr.set_ylim(top=1.02)
+    roc.legend(loc="lower right", fontsize="small")
+    pr.legend(loc="lower left", fontsize="small")
+    alt = (
+        "Left, sensitivity against 1 - specificity; right, PPV against sensitivity; each for test "
+        "and for the images chosen on, with the operating points. Numbers are in the tables."
     )
-    axes[0, 1].set(
-        xlabel="sensitivity (recall)",
-        ylabel="PPV (precision)",
-        title="precision and recall",
-        xlim=(-0.02, 1.02),
-    )
-    axes[0, 1].set_ylim(top=1.02)
-    for axis in axes[0]:
-        axis.legend(loc="lower right" if axis is axes[0, 0] else "lower left", fontsize="small")
-    return figure
+    title = f"{model.title}: ROC and precision-recall curves"
+    return Figure(drawn, f"roc_{model.name}", title, alt)
 
 
-def reliability(predictions: pd.DataFrame, scores: dict[str, Any]) -> Figure:
-    """Draw how often images with a score are PNEUMONIA, before and after calibration, for both splits of `curves`.
-
-    The larger a mark, the more images are in its bin.
-    """
-    splits = (chosen_on(scores), "test")
-    figure, axes = canvas(2, width=4.2, height=4.2)
-    for axis, split in zip(axes[0], splits, strict=True):
-        part = predictions[predictions["split"] == split]
-        labels, after = labels_of(part), part["score"].to_numpy()
-        before = uncalibrated(after, scores[split]["temperature"])
+def reliability(model: Scored) -> Figure:
+    """Draw the share of PNEUMONIA among images of like score, before and after calibration."""
+    drawn, (axes,) = canvas(2, width=4.2, height=4.2)
+    for axis, split in zip(axes, (model.chosen_on, "test"), strict=True):
+        part = model.part(split)
+        labels, after = results.labels_of(part), part["score"].to_numpy()
+        before = results.uncalibrated(after, model.scores[split]["temperature"])
         axis.plot([0, 1], [0, 1], ":", color="grey", label="as often as the score says")
         for name, values, line, mark in (
             ("before calibration", before, "--", "o"),
             ("after", after, "-", "s"),
         ):
-            found = metrics.reliability(labels, values)
-            (drawn,) = axis.plot(found[:, 0], found[:, 1], line, label=name, alpha=0.8)
-            axis.scatter(
-                found[:, 0],
-                found[:, 1],
-                s=6 + LARGEST * found[:, 2] / len(labels),
-                marker=mark,
-                color=drawn.get_color(),
-                alpha=0.8,
-            )
-        axis.set(
-            xlabel="mean score of a bin",
-            ylabel="share of PNEUMONIA",
-            title=SPLIT_NAMES[split],
-            aspect="equal",
-        )
-    axes[0, 0].legend(loc="upper left", fontsize="small")
-    return figure
+            score, share, count = metrics.reliability(labels, values).T
+            (curve,) = axis.plot(score, share, line, label=name, alpha=0.8)
+            look = {"marker": mark, "color": curve.get_color(), "alpha": 0.8}
+            axis.scatter(score, share, s=6 + LARGEST * count / len(labels), **look)
+        axis.set(xlabel="mean score of a bin", ylabel="share of PNEUMONIA", title=SPLITS[split])
+        axis.set_aspect("equal")
+    axes[0].legend(loc="upper left", fontsize="small")
+    alt = (
+        "Share of PNEUMONIA against mean score, by bins, before and after calibration: left on the "
+        "images chosen on, right on test. On the diagonal scores are probabilities; the larger a "
+        "mark, the more images."
+    )
+    return Figure(drawn, f"reliability_{model.name}", f"{model.title}: reliability", alt)
 
 
-def with_evidence(pictures: np.ndarray, evidence: np.ndarray, titles: list[str]) -> Figure:
-    """Draw images in a row, and below each the same with what speaks for PNEUMONIA laid over it.
+def scores(model: Scored) -> Figure:
+    """Draw the scores of the test images by class, with the threshold."""
+    drawn, ((axis,),) = canvas(width=6.4)
+    bins, cut = np.linspace(0, 1, 31), model.test["threshold"]
+    sns.histplot(model.part(), x="score", hue="label", hue_order=LABELS, bins=bins, ax=axis)
+    axis.axvline(cut, color="black", linestyle="--")
+    axis.annotate("threshold ", (cut, 0.92), xycoords=("data", "axes fraction"), ha="right")
+    axis.set(xlabel="score, P(PNEUMONIA)", ylabel="test images")
+    alt = f"Histogram of the test scores by class, with the decision threshold of {cut:.3f}."
+    return Figure(drawn, f"scores_{model.name}", f"{model.title}: scores of the test images", alt)
+
+
+def evidence(
+    model: Scored, kind: str, rows: np.ndarray, pictures: np.ndarray, heat: np.ndarray
+) -> Figure:
+    """Draw test images in a row, below each the same with Grad-CAM laid over it.
 
     Parameters
     ----------
-    pictures : ndarray of uint8, shape (n, size, size)
-        Grey images, at least one.
-    evidence : ndarray, shape (n, size, size)
-        In 0..1, as `gradcam.scaled` returns it.
-    titles : list of str
-        Of each image.
+    model : Scored
+        Whose answers they are.
+    kind : str
+        What they have in common, as `text.telling_cases` calls it.
+    rows : ndarray of int, shape (n,)
+        Which test images, at least one.
+    pictures, heat : ndarray, shape (n, size, size)
+        Grey images, and what `gradcam.scaled` returns for them.
     """
-    figure, axes = canvas(len(pictures), 2, width=1.75, height=1.9)
-    for column, (picture, heat, title) in enumerate(zip(pictures, evidence, titles, strict=True)):
+    drawn, axes = canvas(len(rows), 2, width=1.75, height=1.9)
+    cases = model.part().iloc[rows].itertuples()
+    for column, (case, picture, warm) in enumerate(zip(cases, pictures, heat, strict=True)):
         for axis in axes[:, column]:
             axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
             axis.axis("off")
-        shown = plt.get_cmap("inferno")(heat)
-        shown[..., 3] = 0.6 * heat
+        shown = plt.get_cmap("inferno")(warm)
+        shown[..., 3] = 0.6 * warm
         axes[1, column].imshow(shown)
-        axes[0, column].set_title(title, fontsize="x-small")
-    return figure
+        label = f"{KINDS[case.subtype].removeprefix('PNEUMONIA, ')}\nscore {case.score:.3f}"
+        axes[0, column].set_title(label, fontsize="x-small")
+    name = f"{kind.lower().replace(' ', '_')}_{model.name}"
+    alt = (
+        f"{len(rows)} test images, {kind}, surest first, each with its label and score; below each "
+        "where Grad-CAM sees PNEUMONIA."
+    )
+    return Figure(drawn, name, f"{model.title}, test: {kind}", alt, photo=True)
 
 
-def decision_curve(predictions: dict[str, pd.DataFrame]) -> Figure:
+def decision_curve(models: Sequence[Scored]) -> Figure:
     """Draw the net benefit on test of each model, of treating all and of treating none."""
-    figure, axes = canvas(width=7)
-    labels = np.zeros(0)  # those of any: all models have the same test images
-    for (model, frame), line in zip(predictions.items(), LINES, strict=False):
-        part = frame[frame["split"] == "test"]
-        labels = labels_of(part)
-        axes[0, 0].plot(
-            metrics.CUTS,
-            metrics.net_benefit(labels, part["score"].to_numpy(), metrics.CUTS),
-            line,
-            label=MODEL_NAMES[model],
-        )
-    axes[0, 0].plot(
-        metrics.CUTS,
-        metrics.net_benefit(labels, np.ones(len(labels)), metrics.CUTS),
-        ":",
-        color="black",
-        label="call all PNEUMONIA",
-    )
-    axes[0, 0].axhline(0, color="grey", linewidth=1, label="call none")
-    axes[0, 0].set(
-        xlabel="probability of PNEUMONIA from which on one would act",
-        ylabel="net benefit (true positives an image)",
-    )
-    axes[0, 0].set_ylim(-0.1, labels.mean() * 1.1)
-    axes[0, 0].legend()
-    return figure
-
-
-def score_histogram(predictions: pd.DataFrame, threshold: float) -> Figure:
-    """Draw the scores of the test images by class, with the threshold."""
-    figure, axes = canvas(width=6.4)
-    part = predictions[predictions["split"] == "test"]
-    sns.histplot(
-        part, x="score", hue="label", hue_order=LABELS, bins=np.linspace(0, 1, 31), ax=axes[0, 0]
-    )
-    axes[0, 0].axvline(threshold, color="black", linestyle="--")
-    axes[0, 0].annotate(
-        "threshold ", (threshold, 0.92), xycoords=("data", "axes fraction"), ha="right"
-    )
-    axes[0, 0].set(xlabel="score, P(PNEUMONIA)", ylabel="test images")
-    return figure
-
-
-def bars_with_intervals(table: pd.DataFrame) -> Figure:
-    """Draw scores with 95 % intervals side by side; columns: model, score, value, low, high."""
-    figure, axes = canvas(width=7.5)
-    models, names = list(table["model"].unique()), list(table["score"].unique())
+    drawn, ((axis,),) = canvas(width=7)
+    cuts = metrics.CUTS
     for number, model in enumerate(models):
-        rows = table[table["model"] == model].set_index("score").loc[names]
-        offset = np.arange(len(names)) + (number - (len(models) - 1) / 2) * 0.18
-        span = [
-            np.maximum(rows["value"] - rows["low"], 0),
-            np.maximum(rows["high"] - rows["value"], 0),
-        ]
-        axes[0, 0].errorbar(
-            offset, rows["value"], yerr=span, fmt="os"[number % 2], capsize=4, label=model
-        )
-    axes[0, 0].set(xticks=range(len(names)), xticklabels=names, ylabel="score on the test split")
-    axes[0, 0].legend()
-    return figure
+        benefit = metrics.net_benefit(*model.answers(), cuts)
+        axis.plot(cuts, benefit, linestyle=LINES[number % len(LINES)], label=model.title)
+    labels = models[0].answers()[0]  # all models have the same test images
+    everyone = metrics.net_benefit(labels, np.ones(len(labels)), cuts)
+    axis.plot(cuts, everyone, ":", color="black", label="call all PNEUMONIA")
+    axis.axhline(0, color="grey", linewidth=1, label="call none")
+    axis.set_xlabel("probability of PNEUMONIA from which on one would act")
+    axis.set(ylabel="net benefit (true positives an image)", ylim=(-0.1, labels.mean() * 1.1))
+    axis.legend()
+    titles = ", ".join(model.title for model in models)
+    alt = (
+        "Net benefit on test against the probability from which on one would act: "
+        f"{titles}, calling all PNEUMONIA, and calling none."
+    )
+    return Figure(drawn, "decision_curve", "Decision curves on test", alt)
+
+
+def comparison(models: Sequence[Scored]) -> Figure:
+    """Draw test scores with their 95 % intervals, all models side by side."""
+    drawn, ((axis,),) = canvas(width=7.5)
+    for number, model in enumerate(models):
+        values = np.array([np.nan if model.test[s] is None else model.test[s] for s in SHOWN])
+        bounds = [results.best_interval(model.test, score) or (np.nan, np.nan) for score in SHOWN]
+        low, high = np.transpose(bounds)
+        span = [np.maximum(values - low, 0), np.maximum(high - values, 0)]
+        place = np.arange(len(SHOWN)) + (number - (len(models) - 1) / 2) * 0.18
+        mark = "os^Dv"[number % 5]
+        axis.errorbar(place, values, yerr=span, fmt=mark, capsize=4, label=model.title)
+    names = [SCORES[score] for score in SHOWN]
+    axis.set(xticks=range(len(SHOWN)), xticklabels=names, ylabel="score on the test split")
+    axis.legend()
+    titles = " and ".join(model.title for model in models)
+    alt = f"Test scores of {titles} with their 95 % intervals: {', '.join(names)}."
+    return Figure(drawn, "comparison", "Scores on the test split with 95 % intervals", alt)

@@ -1,4 +1,4 @@
-"""What others reported on this data set, counts and scores with their protocol, and how a run's data stands to it."""
+"""What others reported on this data set, and how a run's data stands to it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ..data.sources import COUNTS
 
 TEST_IMAGES = sum(COUNTS["test"].values())
+MEDMNIST = "doi:10.1038/s41597-022-01721-8"
+STANDINGS = ("synthetic", "published", "medmnist", "own")
 
 # As the original project counted them: one hidden .DS_Store per folder went in as an image.
 ORIGINAL_COUNTS = {
@@ -14,9 +16,6 @@ ORIGINAL_COUNTS = {
     "val": {"NORMAL": 9, "PNEUMONIA": 9},
     "test": {"NORMAL": 234, "PNEUMONIA": 390},
 }
-
-
-MEDMNIST = "doi:10.1038/s41597-022-01721-8"
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ class Score:
     source: str = ""
 
 
+# By the name of the model that stands beside it.
 ORIGINAL = {
     "baseline_cnn": Score(
         "original project, baseline CNN",
@@ -49,16 +49,17 @@ ORIGINAL = {
     ),
 }
 
+KERMANY = Score(
+    "Kermany et al. 2018, Inception V3",
+    0.928,
+    0.968,
+    0.932,
+    0.901,
+    "ImageNet weights",
+    source="doi:10.1016/j.cell.2018.02.010",
+)
 OTHERS = (
-    Score(
-        "Kermany et al. 2018, Inception V3",
-        0.928,
-        0.968,
-        0.932,
-        0.901,
-        "ImageNet weights",
-        source="doi:10.1016/j.cell.2018.02.010",
-    ),
+    KERMANY,
     Score(
         "MedMNIST v2, ResNet-50",
         0.884,
@@ -93,31 +94,15 @@ OTHERS = (
     ),
 )
 
-STANDINGS = {
-    "synthetic": "SYNTHETIC data: every image was drawn by this project's phantom; no score of this run says anything about real X-rays.",
-    "published": "Its train folder holds as many images of each class as the published set's, so this counts as that set, whole or in "
-    "part. The children were one to five years old and at one hospital; physicians labelled the films by looking at them, with no "
-    "laboratory result.",
-    "medmnist": "PneumoniaMNIST: the published images, cropped to the centre and scaled by MedMNIST, with its own train and validation; "
-    "patients are not known, so the split and every interval are by image.",
-    "own": "These are not the images of the published set; what others reported on that set is not comparable.",
-}
-NOT_COMPARABLE = {
-    "synthetic": "Reported on real X-rays, not comparable: the scores of this run are on SYNTHETIC images.",
-    "medmnist": "Only the rows of MedMNIST are on these images; the others are on the published ones, uncropped and larger.",
-    "own": "Reported on the published set, not comparable: the scores of this run are on other images.",
-}
-
 
 def standing(kind: str, counts: dict[str, dict[str, int]]) -> str:
-    """Return how a data set of a kind of source stands to the published one: ``synthetic``, ``published``, ``medmnist`` or ``own``.
+    """Return how the data of a kind of source stands to the published set: one of `STANDINGS`.
 
-    It is the published one where as many training images of each class are there, and no more test images; a part
-    of those may be missing, which the sentences then say.
+    It is the published set where it has as many training images of each class, and no more test
+    images; a part of those may be missing, which the reports then say.
     """
     if kind in ("phantom", "medmnist"):
         return {"phantom": "synthetic", "medmnist": "medmnist"}[kind]
-    part = all(
-        counts.get("test", {}).get(label, 0) <= images for label, images in COUNTS["test"].items()
-    )
+    found = counts.get("test", {})
+    part = all(found.get(label, 0) <= images for label, images in COUNTS["test"].items())
     return "published" if part and counts.get("train") == COUNTS["train"] else "own"

@@ -1,0 +1,253 @@
+"""Scored models side by side, any number of them: paired differences, agreement, net benefit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+from sklearn.metrics import cohen_kappa_score, roc_curve
+
+from ..data.splits import chosen_on
+from ..files import read_json, sha256_of, within, write_atomically
+from ..paths import RunFolder
+from . import intervals, metrics, results
+
+COMPARED = (
+    "accuracy", "auroc", "auprc", "sensitivity", "specificity", "ppv", "npv", "f1", "loss", "brier",
+)  # fmt: skip
+GAIN_AT = 0.2  # the probability at which the gain of a decision curve is told
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A model with its scores, as a run's folder holds them.
+
+    Parameters
+    ----------
+    name : str
+        In the names of its files and in ``metrics.json``.
+    card : dict
+        Its card.
+    scores : dict
+        Split -> entry of ``metrics.json``.
+    predictions : DataFrame
+        Of all splits that were scored.
+    """
+
+    name: str
+    card: dict[str, Any]
+    scores: dict[str, Any]
+    predictions: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        """What readers know the model by."""
+        return self.card["title"]
+
+    @property
+    def test(self) -> dict[str, Any]:
+        """Its scores on test."""
+        return self.scores["test"]
+
+    @property
+    def chosen_on(self) -> str:
+        """The split on which epochs and thresholds were chosen."""
+        return chosen_on(self.scores)
+
+    def part(self, split: str = "test") -> pd.DataFrame:
+        """Return the predictions of one split, numbered from 0."""
+        return self.predictions[self.predictions["split"] == split].reset_index(drop=True)
+
+    def answers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return labels (1 for PNEUMONIA) and scores of the test images."""
+        part = self.part()
+        return results.labels_of(part), part["score"].to_numpy()
+
+    def right(self) -> np.ndarray:
+        """Tell which test images the model calls rightly at its threshold; bool, shape (n,)."""
+        labels, scores = self.answers()
+        return (scores >= self.test["threshold"]) == (labels == 1)
+
+
+def read_models(run: RunFolder) -> list[Scored]:
+    """Return every model of a run that has been scored, in the order of ``metrics.json``."""
+    names = within(results.read_metrics(run), "models")
+    return [read_model(name, run) for name in names if run.predictions(name).is_file()]
+
+
+def read_model(name: str, run: RunFolder) -> Scored:
+    """Return one scored model of a run; raises FileNotFoundError where it has not been scored."""
+    scores = within(results.read_metrics(run), "models", name)
+    return Scored(name, results.read_card(name, run), scores, results.read_predictions(name, run))
+
+
+def compare(models: Sequence[Scored], resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Compare each two models on test: the second minus the first.
+
+    All models are scored on the same resamples of patients, so that what is hard for all cancels
+    out.
+
+    Returns
+    -------
+    list of dict
+        For each pair ``names`` and ``titles``; ``differences`` (score -> value, low, high; None
+        where undefined); ``mcnemar`` and ``delong``, two tests that share nothing with the
+        bootstrap; ``agreement`` (images of each class that both, one or none calls rightly);
+        ``wrong``, ``same_answer``, ``kappa`` and ``spearman``.
+
+    Raises
+    ------
+    ValueError
+        The models were not scored on the same images.
+    """
+    if not models:
+        return []
+    first = models[0].part()
+    if any(list(model.part()["path"]) != list(first["path"]) for model in models):
+        raise ValueError("the models were not scored on the same images; run all of them again")
+    patients = first["patient"].to_numpy()
+    weights = intervals.patient_weights(patients, resamples, seed)
+    sampled = {
+        model.name: intervals.weighted_scores(*model.answers(), model.test["threshold"], weights)
+        for model in models
+    }
+    return [
+        {
+            "names": [one.name, two.name],
+            "titles": [one.title, two.title],
+            "differences": {
+                score: _difference(
+                    one.test[score],
+                    two.test[score],
+                    sampled[two.name][score] - sampled[one.name][score],
+                )
+                for score in COMPARED
+            },
+            **_tests(one, two, patients),
+            **_agreement(one, two),
+        }
+        for one, two in combinations(models, 2)
+    ]
+
+
+def _difference(one: float | None, two: float | None, sampled: np.ndarray) -> dict[str, Any]:
+    low, high = intervals.interval(sampled) or (None, None)
+    if one is None or two is None:
+        return {"value": None, "low": None, "high": None}
+    return {"value": two - one, "low": low, "high": high}
+
+
+def _tests(one: Scored, two: Scored, patients: np.ndarray) -> dict[str, Any]:
+    *alone, p = intervals.mcnemar(one.right(), two.right())
+    (labels, scores), (_, others) = two.answers(), one.answers()
+    gap = intervals.delong(labels, scores, patients, less=others)
+    told = {"value": gap.value, "low": gap.interval[0], "high": gap.interval[1]} if gap else None
+    return {
+        "mcnemar": {"alone": alone, "p": p},
+        "delong": told and told | {"p": gap.p},
+    }
+
+
+def _agreement(one: Scored, two: Scored) -> dict[str, Any]:
+    first, second = one.right(), two.right()
+    (labels, scores), (_, others) = one.answers(), two.answers()
+    answers = scores >= one.test["threshold"], others >= two.test["threshold"]
+    kinds = {
+        "both right": first & second,
+        "first alone": first & ~second,
+        "second alone": ~first & second,
+        "both wrong": ~first & ~second,
+    }
+    varied = len(set(np.concatenate(answers))) > 1
+    ranks = spearmanr(scores, others).statistic
+    return {
+        "agreement": {
+            kind: {
+                "NORMAL": int(sum(rows & (labels == 0))),
+                "PNEUMONIA": int(sum(rows & (labels == 1))),
+            }
+            for kind, rows in kinds.items()
+        },
+        "same_answer": float(np.mean(answers[0] == answers[1])),
+        "kappa": float(cohen_kappa_score(*answers)) if varied else None,
+        "spearman": float(ranks) if np.isfinite(ranks) else None,
+    }
+
+
+def write(pairs: list[dict[str, Any]], models: Sequence[Scored], run: RunFolder) -> None:
+    """Write ``comparison.json``, tied to the predictions that it was computed from."""
+    made_from = {model.name: sha256_of(run.predictions(model.name)) for model in models}
+    content = {"schema": 1, "predictions": made_from, "pairs": pairs}
+    write_atomically(run.comparison, json.dumps(content, indent=1, allow_nan=False))
+
+
+def read(run: RunFolder) -> list[dict[str, Any]]:
+    """Return the pairs of ``comparison.json``; none where the predictions are no longer those."""
+    known = read_json(run.comparison)
+    names = within(results.read_metrics(run), "models")
+    current = {name: sha256_of(run.predictions(name)) for name in names}
+    return known["pairs"] if known.get("predictions") == current else []
+
+
+def beyond(model: Scored, reference: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
+    """Return how far a model's test AUROC exceeds a reference classifier's, on the same resamples.
+
+    Parameters
+    ----------
+    model : Scored
+        The model.
+    reference : DataFrame
+        Predictions of the reference classifier, of the same test images in any order.
+    resamples, seed : int
+        Of the paired bootstrap over patients.
+
+    Returns
+    -------
+    dict
+        ``own`` and ``reference`` (AUROC), ``value`` (their difference) with ``low`` and ``high``.
+    """
+    part = model.part()
+    labels, own = model.answers()
+    other = reference.set_index("path").loc[part["path"], "score"].to_numpy()
+    weights = intervals.patient_weights(part["patient"].to_numpy(), resamples, seed)
+    sampled = [intervals.weighted_areas(labels == 1, s, weights)["auroc"] for s in (own, other)]
+    areas = [metrics.of_scores(labels, scores)["auroc"] for scores in (own, other)]
+    return {"own": areas[0], "reference": areas[1]} | _difference(
+        areas[1], areas[0], sampled[0] - sampled[1]
+    )
+
+
+def best_accuracy(model: Scored) -> float:
+    """Return the accuracy on test at the threshold that is best in hindsight."""
+    alarms, hits, _ = roc_curve(*model.answers(), drop_intermediate=False)
+    well, sick = (sum(row) for row in model.test["confusion_matrix"])
+    return float(((1 - alarms) * well + hits * sick).max() / (well + sick))
+
+
+def decision_curve(model: Scored) -> dict[str, Any]:
+    """Return where acting on a model's scores beats calling all or none, and its gain at 20 %.
+
+    Returns
+    -------
+    dict
+        ``low`` and ``high``, the probabilities between which it does (None for nowhere), ``gaps``,
+        whether it does not in some between, and ``gain``, in true positives an image.
+    """
+    labels, scores = model.answers()
+    cuts = metrics.CUTS
+    all_called = metrics.net_benefit(labels, np.ones(len(labels)), cuts)
+    gain = metrics.net_benefit(labels, scores, cuts) - np.maximum(all_called, 0)
+    useful = np.flatnonzero(gain > 1e-12)
+    bounds = cuts[useful[[0, -1]]].tolist() if len(useful) else [None, None]
+    return {
+        "low": bounds[0],
+        "high": bounds[1],
+        "gaps": len(useful) > 0 and len(useful) < useful[-1] - useful[0] + 1,
+        "gain": float(gain[cuts == GAIN_AT][0]),
+    }

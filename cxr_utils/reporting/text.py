@@ -1,0 +1,265 @@
+"""Fills the templates of the reports' prose with numbers, and computes those numbers."""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from markupsafe import Markup, escape
+from nbconvert.filters import markdown2html
+from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
+
+from .. import parameters, paths
+from ..data.dataset import Dataset
+from ..data.manifest import Manifest
+from ..data.sources import COUNTS, REAL_RUN
+from ..data.splits import reused_numbers
+from ..evaluation import comparison, metrics, results
+from ..evaluation.audit import Finding
+from ..evaluation.comparison import Scored
+from . import published, tables
+
+MARKUP = str.maketrans({character: "\\" + character for character in "\\`*_[]$"})
+SURE = 0.05  # P(true class) under which a model counts as sure of its error
+
+
+def render(template: str, **numbers: Any) -> str:
+    """Return the Markdown of ``templates/<template>.md.j2`` filled with numbers.
+
+    Text that is put in is escaped: what looks like markup in the name of a file is shown as text.
+    """
+    return _environment().get_template(f"{template}.md.j2").render(numbers).strip()
+
+
+def render_html(template: str, **numbers: Any) -> str:
+    """Return the same as HTML, for a page that is no notebook."""
+    return markdown2html(render(template, **numbers))
+
+
+def render_lines(template: str, **numbers: Any) -> list[str]:
+    """Return the same as lines of plain text, for a terminal."""
+    plain = html.unescape(re.sub(r"\\(.)", r"\1", render(template, **numbers)))
+    return [line.removeprefix("- ") for line in plain.splitlines() if line]
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(paths.TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_escaped,
+    )
+    environment.filters.update(
+        score=lambda entry, name: Markup(tables.with_interval(entry, name)),
+        number=tables.number,
+        best_interval=results.best_interval,
+        three=lambda value: "undefined" if value is None else f"{value:.3f}",
+        signed=lambda value, digits=3: f"{value:+.{digits}f}",
+        percent=lambda value, digits=0: f"{value:.{digits}%}",
+        p=lambda value: Markup("p < 0.001") if value < 0.001 else f"p = {value:.3f}",
+        markdown=_markdown,
+    )
+    environment.globals.update(
+        SPLITS=tables.SPLITS,
+        POINTS=tables.POINTS,
+        SCORES=tables.SCORES,
+        KINDS=tables.KINDS,
+        SHOWN=tables.SHOWN,
+        STARTS=tables.STARTS,
+        ORIGINAL=published.ORIGINAL,
+        KERMANY=published.KERMANY,
+        TEST_IMAGES=published.TEST_IMAGES,
+        TEST_COUNTS=COUNTS["test"],
+        REAL_RUN=REAL_RUN,
+        FEW=results.FEW,
+        FEW_EITHER_WAY=results.FEW_EITHER_WAY,
+    )
+    return environment
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return Markup(str(escape(value)).translate(MARKUP))
+    return value
+
+
+def _markdown(table: pd.DataFrame, index: bool = False) -> Markup:
+    """A table in Markdown; its cells may hold links."""
+    table = table.rename_axis("").reset_index() if index else table
+    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
+    return Markup("\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines))
+
+
+def counts(manifest: Manifest, standing: str) -> dict[str, Any]:
+    """Return the numbers of ``counts``: those of each published folder, here and published."""
+    found = manifest.counts() if standing == "published" else {}
+    return {"folders": [(name, found[name], COUNTS[name]) for name in COUNTS if name in found]}
+
+
+def data(data: Dataset, standing: str, audited: list[Finding]) -> dict[str, Any]:
+    """Return the numbers of ``data``: what the counts, the split and the audit tell."""
+    files = data.files
+    train, chosen = (files[files["split"] == split] for split in ("train", data.chosen_on))
+    return {
+        "standing": standing,
+        "images": len(files),
+        "counts": data.manifest.counts(),
+        **counts(data.manifest, standing),
+        "chosen_on": data.chosen_on,
+        "chosen": len(chosen),
+        "patients": chosen["patient"].nunique(),
+        "shared": len(set(train["patient"]) & set(chosen["patient"])),
+        "training": len(train),
+        "findings": [finding for finding in audited if finding.verdict != "fine"],
+    }
+
+
+def children(files: pd.DataFrame) -> dict[str, Any]:
+    """Return the numbers of ``children``: how many patients stand behind the test images."""
+    test = files[files["folder"] == "test"]
+    kinds = test.groupby("subtype")["patient"].nunique().to_dict()
+    return {"images": len(test), "patients": test["patient"].nunique(), "kinds": kinds}
+
+
+def sizes(files: pd.DataFrame) -> dict[str, Any]:
+    """Return the numbers of ``sizes``: the files' size by folder, and their aspect by class."""
+    aspect = files["width"] / files["height"]
+    return {
+        "one": len(files[["width", "height"]].drop_duplicates()) == 1,
+        "folders": files.groupby("folder", sort=False)[["width", "height"]].mean().to_dict("index"),
+        "aspect": aspect.groupby(files["label"]).mean().to_dict(),
+    }
+
+
+def errors(model: Scored) -> dict[str, Any]:
+    """Return the numbers of ``errors``: what is called wrongly, and how surely."""
+    labels, scores = model.answers()
+    of_the_truth = np.where(labels == 1, scores, 1 - scores)[~model.right()]
+    return {"test": model.test, "sure": int((of_the_truth < SURE).sum()), "limit": 1 - SURE}
+
+
+def telling_cases(model: Scored, most: int) -> dict[str, np.ndarray]:
+    """Return the rows of the surest false alarms, misses and hits on test; int, (<= most,) each."""
+    labels, scores = model.answers()
+    sick, called = labels == 1, scores >= model.test["threshold"]
+    kinds = {
+        "NORMAL called PNEUMONIA": (~sick & called, -scores),
+        "PNEUMONIA missed": (sick & ~called, scores),
+        "PNEUMONIA found": (sick & called, -scores),
+    }
+    return {
+        kind: np.flatnonzero(among)[np.argsort(order[among], kind="stable")][:most]
+        for kind, (among, order) in kinds.items()
+    }
+
+
+def calibration(model: Scored) -> dict[str, Any]:
+    """Return the numbers of ``calibration``: whether test scores can be read as probabilities.
+
+    The slope is that of a logistic regression of the label on the score's logit (Cox 1958): under
+    1 the scores are too extreme.
+    """
+    labels, scores = model.answers()
+    scores = np.clip(scores, metrics.CLIP, 1 - metrics.CLIP)
+    fit = LogisticRegression(C=np.inf, max_iter=1000).fit(logit(scores)[:, None], labels)
+    return {
+        "test": model.test,
+        "mean": float(scores.mean()),
+        "share": float(labels.mean()),
+        "slope": float(fit.coef_[0, 0]),
+    }
+
+
+def doubtful(model: Scored, files: pd.DataFrame) -> dict[str, Any]:
+    """Return the numbers of ``doubtful``: test without patients that may be in training as well.
+
+    Parameters
+    ----------
+    model : Scored
+        The model.
+    files : DataFrame
+        All files with their splits, as `Dataset.files`; those of test in the predictions' order.
+    """
+    out = reused_numbers(files)[files["split"] == "test"].notna().to_numpy()
+    labels, scores = (values[~out] for values in model.answers())
+    both = len(set(labels)) == 2
+    return {
+        "model": model,
+        "images": int(out.sum()),
+        "sick": int((labels == 1).sum()),
+        "well": int((labels == 0).sum()),
+        "without": both
+        and metrics.of_scores(labels, scores)
+        | metrics.rates(labels, scores, model.test["threshold"]),
+    }
+
+
+def missing(models: Sequence[Scored]) -> dict[str, Any]:
+    """Return the numbers of ``missing``: the notebooks that train a model, and what is there."""
+    names = [file.stem for file in sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))]
+    steps = [name for name in names if name.split("_", 1)[1] in parameters.MODELS]
+    return {"steps": steps, "models": models}
+
+
+def recommendations(
+    models: Sequence[Scored], pairs: list[dict[str, Any]], standing: str
+) -> dict[str, Any]:
+    """Return the numbers of ``recommendations``: what a run can say of each usual one."""
+    fallen = {
+        score: [model.title for model in models if _fell(model, score)]
+        for score in ("specificity", "sensitivity")
+    }
+    return {
+        "models": models,
+        "standing": standing,
+        "validation": _validation(models[0].scores),
+        "networks": [_networks(pair, models) for pair in pairs],
+        "copies": {model.title: row for model in models if "stress_loss" in (row := _best(model))},
+        "hindsight": {model.title: comparison.best_accuracy(model) for model in models},
+        "fallen": {score: titles for score, titles in fallen.items() if titles},
+    }
+
+
+def _validation(splits: dict[str, Any]) -> dict[str, Any] | None:
+    """How much narrower intervals are on our validation than on the few images of ``val``."""
+    if not {"val", "validation"} <= set(splits):
+        return None
+    few, many = splits["val"], splits["validation"]
+    if few["n"] >= many["n"] / 4:
+        return None
+    bounds = [results.best_interval(entry, "accuracy") or (0.0, 1.0) for entry in (few, many)]
+    return {"few": few["n"], "many": many["n"], "widths": [high - low for low, high in bounds]}
+
+
+def _networks(pair: dict[str, Any], models: Sequence[Scored]) -> dict[str, Any]:
+    """What the larger network of a pair cost and bought."""
+    found = [next(model for model in models if model.name == name) for name in pair["names"]]
+    gap, (small, large) = dict(pair["differences"]["auroc"]), found
+    if large.card["parameters"] < small.card["parameters"]:
+        small, large = large, small
+        if gap["value"] is not None:
+            gap = {"value": -gap["value"], "low": -gap["high"], "high": -gap["low"]}
+    minutes = [sum(row["seconds"] for row in m.card["history"]) / 60 for m in (small, large)]
+    return {"small": small, "large": large, "minutes": minutes, "gap": gap}
+
+
+def _best(model: Scored) -> dict[str, Any]:
+    """The row of the history of the epoch that was kept."""
+    return model.card["history"][model.card["epochs"]["best"] - 1]
+
+
+def _fell(model: Scored, score: str) -> bool:
+    """Whether a rate on test is lower than on validation, with the intervals apart."""
+    before = results.best_interval(model.scores[model.chosen_on], score)
+    after = results.best_interval(model.test, score)
+    return bool(before and after and after[1] < before[0])
