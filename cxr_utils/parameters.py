@@ -133,6 +133,11 @@ class ModelSection(Section):
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
     @property
+    def weights_file(self) -> Path | None:
+        """The file of weights that is named, if any."""
+        return None
+
+    @property
     def title(self) -> str:
         """What reports call the model."""
         return self.name.replace("_", " ").capitalize()
@@ -195,7 +200,7 @@ class Resnet50v2(ModelSection):
 
     @property
     def weights_file(self) -> Path | None:
-        """The file that `weights` names; None where it is a word."""
+        """The file of weights that is named, if any."""
         known = self.weights in ("auto", "imagenet", "none")
         return None if known else paths.from_root(self.weights)
 

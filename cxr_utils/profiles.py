@@ -156,9 +156,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def parameter_names() -> list[str]:
     """Return every parameter as ``section.key`` (and the sections and ``seed`` themselves)."""
-    inside = {name: getattr(value, "model_dump", dict)() for name, value in Params()}
-    return [name for part, inner in inside.items()
-            for name in (part, *(f"{part}.{key}" for key in inner))]  # fmt: skip
+    found = []
+    for name, value in Params().model_dump().items():
+        found += [name, *(f"{name}.{key}" for key in (value if isinstance(value, dict) else ()))]
+    return found
 
 
 def _arguments(step: str) -> dict[str, str | None]:

@@ -18,7 +18,9 @@ from ..data.splits import chosen_on
 from ..files import replacing, write_atomically
 from . import networks, robustness
 
-AVERAGED_EVERY = 4  # steps: often enough for a decay over hundreds of steps, at a quarter of the cost
+AVERAGED_EVERY = (
+    4  # steps: often enough for a decay over hundreds of steps, at a quarter of the cost
+)
 
 
 class MovingAverage(keras.callbacks.Callback):

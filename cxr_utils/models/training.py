@@ -127,7 +127,11 @@ def train_or_load(
         The loss is not finite, in float32 or where another precision was asked for by name.
     """
     digest, recipe = data.manifest.digest, fingerprint.recipe_of(train)
-    name, card_file, model_file = section.name, run.model_card(section.name), run.model(section.name)
+    name, card_file, model_file = (
+        section.name,
+        run.model_card(section.name),
+        run.model(section.name),
+    )
     if fingerprint.is_trained(section, params, digest, recipe, run):
         card = read_json(card_file)
         print(f"{name}: loaded, trained before with the same data, parameters and code")

@@ -104,7 +104,7 @@ def check_data(run: Run) -> None:
         step.section: run.params.sections[step.section] for step in run.steps if step.section
     }
     for settings in trained.values():
-        if isinstance(settings, Resnet50v2) and settings.weights_file:
+        if settings.weights_file:
             weights.check_file(settings.weights_file)
     if run.manifest is None:
         return
@@ -122,16 +122,17 @@ def check_weights(run: Run, decisions: Sequence[Decision]) -> None:
     In a process of its own: TensorFlow's threads would be in the way of those that decode images.
     """
     for decision in decisions:
-        settings = run.params.sections.get(decision.step.section or "")
-        named = isinstance(settings, Resnet50v2) and settings.weights_file
-        if decision.action == "run" and named:
-            spawn = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(1, spawn, initializer=_silence) as other:
-                other.submit(weights.check, settings).result()
+        section = run.params.sections.get(decision.step.section or "")
+        if decision.action == "run" and section and section.weights_file:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+                other.submit(_check_weights, section).result()
 
 
-def _silence() -> None:
+def _check_weights(section: Resnet50v2) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what TensorFlow says as it starts
+    from ..models import networks
+
+    networks.check_weights(section)
 
 
 def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[str]:

@@ -43,6 +43,11 @@ class Step:
     cover: str
     parameters: tuple[str, ...]
 
+    @property
+    def file(self) -> Path:
+        """The notebook."""
+        return paths.NOTEBOOKS / f"{self.name}.ipynb"
+
 
 def read_cells(name: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return a notebook's cells and metadata; raises UsageError where the file is none.
@@ -120,11 +125,11 @@ def _described(file: Path) -> Step:
         raise UsageError(f"{where}: its first Markdown cell has no heading; begin it with # and "
                          "the report's title")  # fmt: skip
     about = metadata.get("cxr", {})
-    needs, cover = (about.get(key, kind()) if isinstance(about, dict) else None
-                    for key, kind in (("needs", list), ("cover", str)))  # fmt: skip
-    if not (isinstance(needs, list) and all(isinstance(n, str) for n in [*needs, cover])):
-        raise UsageError(f"{where}: its metadata cxr is not understood; it is like "
-                         '{"needs": ["models"], "cover": "comparison"}')  # fmt: skip
+    try:
+        needs, cover = [str(other) for other in about.get("needs", [])], str(about.get("cover", ""))
+    except (AttributeError, TypeError):
+        like = '{"needs": ["models"], "cover": "comparison"}'
+        raise UsageError(f"{where}: its metadata cxr is not like {like}") from None
     section = name.partition("_")[2]
     models = Params().sections
     if section in models:

@@ -182,7 +182,8 @@ def training_ahead(step: Step, run: Run) -> str:
     """Say whether the model of a step that will run will be trained; empty where it has none."""
     if not step.section or run.manifest is None:
         return ""
-    kept = fingerprint.is_trained(step.section, run.params, run.manifest.digest, run.folder)
+    section, recipe = run.params.sections[step.section], fingerprint.recipe_in(step.file)
+    kept = fingerprint.is_trained(section, run.params, run.manifest.digest, recipe, run.folder)
     return "its model is taken as it was trained" if kept else "its model is trained"
 
 
