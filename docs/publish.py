@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,9 @@ import pandas as pd
 from PIL import Image
 
 from cxr_utils import paths
-from cxr_utils.evaluation import results
-from cxr_utils.parameters import MODELS
-from cxr_utils.reporting import comparison, findings, published
-from cxr_utils.reporting.names import MODEL_NAMES, SHOWN
+from cxr_utils.evaluation import comparison, results
+from cxr_utils.files import read_json
+from cxr_utils.reporting import published, tables, text
 
 DOCS = Path(__file__).resolve().parent
 # Figures that show scores alone; those of examples, errors, means and preparation show radiographs.
@@ -67,15 +67,17 @@ def publish_results(run: paths.RunFolder, target: Path) -> None:
     """Copy scores, predictions and plots of a run on real X-rays, and write their page."""
     shutil.copytree(run.root / "predictions", target / "predictions")
     shutil.copytree(run.root / "floors", target / "floors")
-    shutil.copy(run.metrics, target)
+    for file in (run.metrics, run.comparison):
+        shutil.copy(file, target)
     (target / "run.json").write_text(
         _without_paths(run.record.read_text(encoding="utf-8"), run), encoding="utf-8"
     )
     (target / "models").mkdir()
     (target / "figures").mkdir()
-    for model in MODELS:
+    models = list(results.read_metrics(run)["models"])
+    for model in models:
         shutil.copy(run.model_card(model), target / "models")
-    for name in (*PLOTS, *(plot.format(model) for model in MODELS for plot in PLOTS_OF_MODEL)):
+    for name in (*PLOTS, *(plot.format(model) for model in models for plot in PLOTS_OF_MODEL)):
         shutil.copy(run.figure(name), target / "figures")
     (target / "README.md").write_text(page(paths.RunFolder(target)), encoding="utf-8")
     readme = paths.ROOT / "README.md"
@@ -86,7 +88,13 @@ def publish_results(run: paths.RunFolder, target: Path) -> None:
 
 def publish_example(run: paths.RunFolder, target: Path) -> None:
     """Copy the HTML reports of a run on the SYNTHETIC phantom, and what they link to."""
-    for file in (*sorted(run.root.glob("*.html")), run.record, run.log, run.metrics):
+    for file in (
+        *sorted(run.root.glob("*.html")),
+        run.record,
+        run.log,
+        run.metrics,
+        run.comparison,
+    ):
         text = file.read_text(encoding="utf-8")
         (target / file.name).write_text(
             _without_paths(text, run).replace(ALL_RUNS, ""), encoding="utf-8"
@@ -136,153 +144,59 @@ def _without_paths(text: str, run: paths.RunFolder) -> str:
 
 def page(run: paths.RunFolder) -> str:
     """Return the page of published results, every number from the files beside it."""
-    known, record = (
-        json.loads(run.metrics.read_text(encoding="utf-8")),
-        json.loads(run.record.read_text(encoding="utf-8")),
+    known, record = results.read_metrics(run), read_json(run.record)
+    models, pairs = comparison.read_models(run), comparison.read(run)
+    told = text.render(
+        "results_page",
+        models=models,
+        pairs=pairs,
+        known=known,
+        record=record,
+        references=known["floors"],
+        standing="published",
+        scores=tables.scores(models, known["floors"], ["test"]),
+        beside=_beside(models),
+        differences=[tables.differences(pair).map(_rounded) for pair in pairs],
+        subtypes=tables.subtypes(models),
+        folder=Path(record["data"]["root"]).name,
     )
-    models, floors = known["models"], known["floors"]
-    frames = {model: results.read_predictions(model, run) for model in MODELS}
-    gaps = comparison.differences(
-        comparison.pair(frames, models), known["bootstrap"]["resamples"], known["bootstrap"]["seed"]
-    )
-    width, height = known["data"]["median_size"]
-    whole, scored = published.TEST_IMAGES, models[MODELS[0]]["test"]["n"]
-    tested = record["versions"]
-    lines = [
-        "# Results on real X-rays",
-        "",
-        f"One run of the profile `{record['profile']}` on a reduced copy of the published data set: train and val are whole, of "
-        f"test **{scored} of {whole} images** are there, which is {scored / whole:.0%} of it, split by patient; and the files had "
-        f"been squashed to {width} x {height} px before. Original size and aspect are lost, so the floor of metadata is that of "
-        f"these files. Rows of others are on all {whole}, so the comparison is not row for row. {_start(run)}".rstrip(),
-        "",
-        *(f"- {sentence}" for sentence in comparison.verdict(models, floors, gaps, "published")),
-        "",
-        "## Test",
-        "",
-        _markdown(findings.score_table(models, floors, ["test"]), index=True),
-        "",
-        findings.about_splits(known),
-        "",
-        "## Beside published work",
-        "",
-        _markdown(_beside(run)),
-        "",
-        "Protocols differ: read the last column. Claims of .98 and more on this data, where it was split anew or choices were made on its "
-        "test images, are left out.",
-        "",
-        "## ResNet50V2 minus baseline",
-        "",
-        _markdown(gaps.round(4)),
-        "",
-        "## By subtype",
-        "",
-        _markdown(findings.subtype_table(models)),
-        "",
-        *(
-            f"![{_alt(name, models)}](figures/{name}.png)"
-            for name in (
-                "comparison",
-                *(f"confusion_matrix_{model}_test" for model in MODELS),
-                "decision_curve",
-            )
-        ),
-        "",
-        "## How it was made",
-        "",
-        f"`python {' '.join(record['command'])}`, seed {record['seed']}, revision `{record['git']}`, Python {tested['python']}, "
-        f"TensorFlow {tested['tensorflow']}, Keras {tested['keras']}, {record['machine']['processor']} with "
-        f"{record['machine']['cores']} cores. Everything else is in [run.json](run.json), every score in [metrics.json](metrics.json), "
-        "every prediction in `predictions/`. No radiograph is shown: this repository holds none. "
-        f"`{Path(record['data']['root']).name}` is the reduced copy, which is not distributed here; "
-        "`python run_all.py --data kaggle --run real` runs the same on the original files and gives other numbers.",
-    ]
-    return "\n".join(lines) + "\n"
+    return f"{told}\n"
 
 
-def scores(run: paths.RunFolder) -> str:
-    """Return the table of scores in the project's README, with what must be known to read it."""
-    known = results.read_metrics(run)
-    models, (width, height) = known["models"], known["data"]["median_size"]
-    whole, scored = published.TEST_IMAGES, models[MODELS[0]]["test"]["n"]
-    size = results.read_card(MODELS[0], run)["image_size"]
-    said = (
-        f"One run of the default profile on {scored} of the {whole} published test images ({scored / whole:.0%}, split by patient). "
-        f"The files came as {width} x {height} px and were seen at {size} x {size}. In brackets 95 % intervals, from resampling "
-        f"patients; a share with fewer than 10 errors has Wilson's. The other rows are on all {whole} images and by other "
-        f"protocols, so this is not row for row. {_start(run)}"
-    )
-    return f"{said.rstrip()}\n\n{_markdown(_beside(run))}"
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def update_readme(run: paths.RunFolder, readme: str) -> str:
     """Return the README with its scores taken from a run."""
+    models, known = comparison.read_models(run), results.read_metrics(run)
+    scores = text.render("readme_scores", models=models, known=known, beside=_beside(models))
     before, rest = readme.split(MARKS[0])
     after = rest.split(MARKS[1])[1]
-    return f"{before}{MARKS[0]}\n{scores(run)}\n{MARKS[1]}{after}"
+    return f"{before}{MARKS[0]}\n{scores}\n{MARKS[1]}{after}"
 
 
-def _from_random(run: paths.RunFolder) -> bool:
-    return results.read_card("resnet50v2", run)["weights"].startswith("random")
+def _beside(models: Sequence[comparison.Scored]) -> pd.DataFrame:
+    """The run's models, each below the original project's, and what others reported."""
+    rows = []
+    for model in models:
+        original = published.ORIGINAL.get(model.name)
+        rows += [_row(original)] if original else []
+        scores = (tables.with_interval(model.test, score) for score in tables.SHOWN)
+        start = f"from {tables.STARTS[model.card['start']['kind']]}"
+        rows.append([f"**this run, {model.title}**", *scores, start])
+    names = (tables.SCORES[score] for score in tables.SHOWN)
+    rows += [_row(other) for other in published.OTHERS]
+    return pd.DataFrame(rows, columns=["who", *names, "protocol"])
 
 
-def _start(run: paths.RunFolder) -> str:
-    """What must be said of the weights that ResNet50V2 started from."""
-    if not _from_random(run):
-        return ""
-    return (
-        "ImageNet weights could not be fetched on that machine, so ResNet50V2 started from random ones, unlike most of the large networks "
-        "in the table; where they can be fetched, the same command starts from them and gives other scores."
-    )
-
-
-def _beside(run: paths.RunFolder) -> pd.DataFrame:
-    models, rows = results.read_metrics(run)["models"], []
-    for model in MODELS:
-        original, test = published.ORIGINAL[model], models[model]["test"]
-        rows.append([original.who, f"{original.accuracy:.3f}", "–", "–", "–", original.note])
-        start = (
-            "from random weights"
-            if model == MODELS[0] or _from_random(run)
-            else "from ImageNet weights"
-        )
-        rows.append(
-            [
-                f"**this run, {MODEL_NAMES[model]}**",
-                *(findings.with_interval(test, score) for score in SHOWN),
-                start,
-            ]
-        )
-    for other in published.OTHERS:
-        values = (getattr(other, score) for score in SHOWN)
-        source = (
-            f"[{other.source}](https://doi.org/{other.source.removeprefix('doi:')})"
-            if other.source.startswith("doi:")
-            else other.source
-        )
-        said = ", ".join(filter(None, (other.note, source)))
-        rows.append(
-            [other.who, *("–" if value is None else f"{value:.3f}" for value in values), said]
-        )
-    return pd.DataFrame(
-        rows, columns=["who", "accuracy", "AUROC", "sensitivity", "specificity", "protocol"]
-    )
-
-
-def _markdown(table: pd.DataFrame, index: bool = False) -> str:
-    table = table.rename_axis("").reset_index() if index else table
-    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
-def _alt(name: str, models: dict[str, Any]) -> str:
-    for model in MODELS:
-        if model in name:
-            return f"Confusion matrix of {MODEL_NAMES[model]} on test: {findings.matrix_in_words(models[model]['test'])}"
-    return {
-        "comparison": "Test scores of both models with their 95 % intervals.",
-        "decision_curve": "Net benefit on test of both models.",
-    }[name]
+def _row(score: published.Score) -> list[str]:
+    values = (getattr(score, name) for name in tables.SHOWN)
+    source = score.source
+    if source.startswith("doi:"):
+        source = f"[{source}](https://doi.org/{source.removeprefix('doi:')})"
+    said = ", ".join(filter(None, (score.note, source)))
+    return [score.who, *("–" if value is None else f"{value:.3f}" for value in values), said]
 
 
 if __name__ == "__main__":

@@ -86,8 +86,10 @@ def alt_text(picture: Image.Image) -> str:
 
 
 def say(template: str, **numbers: Any) -> None:
-    """Display the prose of a template, filled with numbers; see `text.render`."""
-    display.display(display.Markdown(text.render(template, **numbers)))
+    """Display the prose of a template, filled with numbers, if there is any to say."""
+    prose = text.render(template, **numbers)
+    if prose:
+        display.display(display.Markdown(prose))
 
 
 def show_html(content: str) -> None:

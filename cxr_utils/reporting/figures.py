@@ -61,6 +61,23 @@ def examples(split: Split, count: int, seed: int) -> Figure:
     return images(rows, "examples", "Training X-rays of each kind", alt)
 
 
+def preparation(rows: dict[str, Sequence[np.ndarray]]) -> Figure:
+    """Draw training X-rays as filed, made square in each way, and standardised."""
+    title = "Training X-rays as filed, made square in three ways, and standardised"
+    alt = f"The same X-rays in rows: {'; '.join(rows)}."
+    return images(rows, "preparation", title, alt)
+
+
+def augmentation(before: np.ndarray, changed: np.ndarray) -> Figure:
+    """Draw training X-rays before and after augmentation; uint8, and floats in 0..1."""
+    rows = {"as it is": before, "augmented": changed, "standardised": standardised(255 * changed)}
+    alt = (
+        "Rows of the same X-rays: as they are; moved, turned, stretched, in other sharpness, "
+        "exposure and borders; these standardised."
+    )
+    return images(rows, "augmentation", "Training X-rays before and after augmentation", alt)
+
+
 def some_of_each(split: Split, count: int) -> np.ndarray:
     """Return the rows of the first images of each class, NORMAL first; int, (<= 2 * count,)."""
     return np.concatenate([np.flatnonzero(split.labels == label)[:count] for label in (0, 1)])

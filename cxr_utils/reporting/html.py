@@ -138,7 +138,9 @@ def write_index(
         "references": within(known, "floors"),
         "standing": published.standing(about.get("source", ""), about.get("counts", {})),
     }
-    scored = tables.scores(models, known["floors"], ["test"], brief=True) if models else None
+    scored = (
+        tables.scores(models, within(known, "floors"), ["test"], brief=True) if models else None
+    )
     written = [page for page in pages if folder.html(page[0]).is_file()]
     page = _template("overview.html.j2").render(
         run=folder.name,

@@ -71,6 +71,12 @@ def counts(manifest: Manifest, standing: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def sizes(files: pd.DataFrame) -> pd.DataFrame:
+    """Return the smallest, mean and largest width and height by folder and class."""
+    grouped = files.groupby(["folder", "label"], sort=False)[["width", "height"]]
+    return grouped.agg(["min", "mean", "max"])
+
+
 def splits(data: Dataset) -> pd.DataFrame:
     """Return how many images each split holds, and the share of PNEUMONIA among them."""
     rows = [[SPLITS[name], len(s), f"{s.labels.mean():.1%}"] for name, s in data.splits.items()]
@@ -195,17 +201,16 @@ def subtypes(models: Sequence[Scored]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def cases(part: pd.DataFrame) -> pd.DataFrame:
-    """Return the file, label, subtype and score of some predictions."""
-    return part[["path", "label", "subtype", "score"]]
-
-
 def differences(pair: dict[str, Any]) -> pd.DataFrame:
     """Return the differences of two models, as `comparison.compare` gives them."""
     rows = {SCORES[score]: found for score, found in pair["differences"].items()}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
     table = table.rename_axis("score").reset_index()
-    return table.rename(columns={"value": "difference"}).astype(object).fillna("undefined")
+    return (
+        table.rename(columns={"value": "{1} minus {0}".format(*pair["titles"])})
+        .astype(object)
+        .fillna("undefined")
+    )
 
 
 def agreement(pair: dict[str, Any]) -> pd.DataFrame:
