@@ -139,7 +139,8 @@ def compare(one: paths.RunFolder, other: paths.RunFolder) -> tuple[int, list[str
 
 def _results(run: paths.RunFolder) -> Iterator[tuple[str, Any]]:
     """Every figure and prediction of a run, with where it stands."""
-    yield from _leaves({**read_json(run.metrics), "run": ""}, run.metrics.name)
+    scores = {name: part for name, part in read_json(run.metrics).items() if name != "run"}
+    yield from _leaves(scores, run.metrics.name)
     for file in sorted(run.predictions("x").parent.glob("*.csv")):
         with file.open(encoding="utf-8", newline="") as lines:
             for row in csv.DictReader(lines):

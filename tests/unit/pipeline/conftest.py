@@ -1,6 +1,7 @@
 """A project of small notebooks that leave what real ones leave, within seconds and without TensorFlow."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -79,10 +80,11 @@ def prepared(notebooks, tmp_path, smoke, manifest, monkeypatch):
     monkeypatch.setattr(html, "write_index", lambda folder, *_: folder.index.touch())
     monkeypatch.setattr(html, "write_runs", lambda _: None)
 
-    def prepare(params=smoke):
+    def prepare(params=smoke, digest=manifest.digest):
         folder = paths.RunFolder(tmp_path / "run")
         record = json.loads(folder.record.read_text()) if folder.record.is_file() else {}
-        return Run(folder, "smoke", params, sources.plan(params.data), manifest, record)
+        own = replace(manifest, digest=digest)
+        return Run(folder, "smoke", params, sources.plan(params.data), own, record)
 
     return prepare
 
