@@ -1,4 +1,4 @@
-"""The commands: ``run_all.py`` runs the notebooks, ``python -m cxr_utils`` looks at data and runs."""
+"""The commands: ``run_all.py`` runs notebooks, ``python -m cxr_utils`` looks at data and runs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,17 @@ from .files import NO_ROOM, one_line, read_json, within
 from .parameters import UsageError
 from .pipeline import record, validity
 from .pipeline import run as runs
-from .pipeline.validity import Run
+from .pipeline.validity import Decision, Run
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SOURCE_HELP = f"{', '.join(sources.NAMES)}, or a folder in the Kaggle layout"
+SET: dict[str, Any] = {
+    "metavar": "SECTION.KEY=VALUE",
+    "action": "append",
+    "default": [],
+    "help": "override one parameter (repeatable)",
+}
 
 log = logging.getLogger("cxr_utils")
 
@@ -62,10 +68,8 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         log.exception("standard output is closed")
         if sys.stdout:  # or Python would fail once more as it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code, said = (
-            FAILED,
-            "stopped, as nobody reads the output any more; the same command goes on",
-        )
+        said = "stopped, as nobody reads the output any more; the same command goes on"
+        code = FAILED
     except UsageError as error:
         code, said = BAD_USAGE, f"error: {one_line(str(error))}"
     except KeyboardInterrupt:
@@ -82,11 +86,12 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
 def _remedy(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return "make room on that disk, and the same command resumes the run"
-    logs = [one.baseFilename for one in log.handlers if isinstance(one, logging.FileHandler)]
+    logs = [f"the traceback is in {one.baseFilename}" for one in log.handlers
+            if isinstance(one, logging.FileHandler)]  # fmt: skip
     cache = str(paths.cache_folder())
     if not logs or str(getattr(error, "filename", "")).startswith(cache):
         logs.insert(0, f"the cache is {cache}, which $CXR_CACHE can move")
-    return ", the traceback is in ".join(logs)
+    return ", ".join(logs)
 
 
 def _stop(number: int, _: Any) -> NoReturn:
@@ -100,28 +105,28 @@ def run_all(arguments: Sequence[str]) -> int:
     """Run the notebooks in sequence; see ``python run_all.py --help``."""
     asked = _run_parser().parse_args(arguments)
     params = profiles.load(asked.profile, asked.set, _source(asked.data))
-    given = Path(asked.profile)
+    given = Path(asked.profile).expanduser()
     known = read_json(given) if given.suffix == ".json" else {}  # of a run that is run again
-    name = asked.run if asked.run is not None else _usual_name(given, known)
+    usual = f"{known.get('run', given.stem)}-repeated" if known else given.stem
+    name = usual if asked.run is None else asked.run
     if not name or name.startswith(".") or {"/", os.sep} & set(name) or not name.isprintable():
         plain = "a plain folder name is needed, without slashes, line breaks or a leading dot"
         raise UsageError(f"--run {name!r}: {plain}")
     reports = Path(asked.out).expanduser().resolve() if asked.out else paths.REPORTS
     folder, source = paths.RunFolder(reports / name), sources.plan(params.data)
     run = Run(folder, str(known.get("profile", given.stem)), params, source)
-    run.arguments, run.minutes = tuple(arguments), asked.time_limit
-    run.record = read_json(folder.record)
+    run.arguments, run.minutes, run.record = arguments, asked.time_limit, read_json(folder.record)
     chosen = _steps(asked, [step.name for step in run.steps])
     sizes = {params.sections[step.section].image_size for step in run.steps if step.section}
     squares = [Square(size, params.data.fit) for size in sorted({dataset.OVERVIEW_SIZE, *sizes})]
-    if asked.list or asked.dry_run:
-        run.manifest = read_manifest(source.root, squares) if source.root.is_dir() else None
-        _check(run, known)
+    if asked.dry_run and source.root.is_dir():
+        run.manifest = read_manifest(source.root, squares)
+    runs.check_data(run, known)  # what can be known before a folder is made or anything fetched
+    if asked.dry_run:
         _print_run(run)
         for decision in validity.decide(run, chosen, asked.force):
             print(f"  {decision.step.name:<16} {decision.action:<6} {decision.reason}")
         return DONE
-    _check(run, known)  # what can be known before a folder is made or anything fetched
     with runs.alone_in(folder) as run.temporary:
         run.record = read_json(folder.record)  # another run may have ended since
         _log_to(folder)
@@ -129,7 +134,7 @@ def run_all(arguments: Sequence[str]) -> int:
         run.manifest = read_manifest(run.source.root, squares, progress=True)
         for square in squares:  # what the notebooks will ask for; they then only read
             dataset.load_pixels(run.manifest, square, progress=True)
-        _check(run, known)
+        runs.check_data(run, known)
         decisions = validity.decide(run, chosen, asked.force)
         _print_run(run)
         if known and (changed := record.changed_surroundings(known, record.describe(run))):
@@ -137,15 +142,6 @@ def run_all(arguments: Sequence[str]) -> int:
         problems = runs.work(run, decisions, asked.force)
     _print_summary(run, decisions, problems)
     return FAILED if problems else DONE
-
-
-def _check(run: Run, known: dict[str, Any]) -> None:
-    record.check_same_data(known, run)
-    runs.check_data(run)
-
-
-def _usual_name(given: Path, known: dict[str, Any]) -> str:
-    return f"{known.get('run', given.stem)}-repeated" if known else given.stem
 
 
 def _log_to(folder: paths.RunFolder) -> None:
@@ -159,29 +155,23 @@ def _log_to(folder: paths.RunFolder) -> None:
 
 
 def _run_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        "run_all.py", description="Run the notebooks in sequence, resuming what is still valid."
-    )
+    about = "Run the notebooks in sequence, resuming what is still valid."
+    parser = _Parser("run_all.py", description=about)
     add = parser.add_argument
-    add("profile", nargs="?", default="default", help="a file in params/ by its stem, the path of "
-        "a profile, or of the run.json of a run, which is run again (default: default)")  # fmt: skip
+    profile = "a file in params/ by its stem, a path, or the run.json of a run, to run it again"
+    add("profile", nargs="?", default="default", help=f"{profile} (default: default)")
     add("--data", metavar="SOURCE", help=SOURCE_HELP)
-    _add_set(parser)
+    add("--set", **SET)
     add("--only", metavar="STEP", help="run this step alone")
     add("--from", metavar="STEP", dest="start", help="run this step and those after it")
     add("--force", action="store_true", help="run, and train, also what is still valid")
-    add("--list", action="store_true", help="list the steps and their state")
-    add("--dry-run", action="store_true", help="say what would run and why, and stop")
-    add("--time-limit", metavar="MINUTES", type=_minutes, default=1440.0,
-        help="of each step (default: 1440; 0: none)")  # fmt: skip
+    listed = "list the steps, say what would run and why, and stop"
+    add("--list", "--dry-run", action="store_true", dest="dry_run", help=listed)
+    limit = "minutes that a step may take (default: 1440; 0: no limit)"
+    add("--time-limit", metavar="MINUTES", type=_minutes, default=1440.0, help=limit)
     add("--run", metavar="NAME", help="name of the run (default: the profile's stem)")
     add("--out", metavar="DIR", help="folder of all runs (default: reports)")
     return parser
-
-
-def _add_set(parser: argparse.ArgumentParser) -> None:
-    known = {"action": "append", "default": [], "help": "override one parameter (repeatable)"}
-    parser.add_argument("--set", metavar="SECTION.KEY=VALUE", **known)  # type: ignore[arg-type]
 
 
 def _minutes(text: str) -> float:
@@ -199,78 +189,65 @@ def _source(data: str | None) -> str | None:
 
 
 def _steps(asked: argparse.Namespace, steps: Sequence[str]) -> Sequence[str]:
-    def named(name: str) -> str:
-        found = [step for step in steps if step.startswith(name)]
-        if len(found) != 1:
-            known = f"{profiles.nearest(name, steps)}; the steps are {', '.join(steps)}"
-            raise UsageError(f"step {name!r} is unknown{known}")
-        return found[0]
-
     if asked.only is not None and asked.start is not None:
         raise UsageError("--only and --from exclude each other; give one of them")
-    if asked.only is not None:
-        return [named(asked.only)]
-    return steps[steps.index(named(asked.start)) :] if asked.start is not None else steps
+    name = asked.start if asked.only is None else asked.only
+    if name is None:
+        return steps
+    found = [number for number, step in enumerate(steps) if step.startswith(name)]
+    if len(found) != 1:
+        known = f"{profiles.nearest(name, steps)}; the steps are {', '.join(steps)}"
+        raise UsageError(f"step {name!r} is unknown{known}")
+    return steps[found[0] :] if asked.only is None else [steps[found[0]]]
 
 
 def _print_run(run: Run) -> None:
-    data = f"{run.source.kind}{' (SYNTHETIC)' if run.source.synthetic else ''}"
+    data = f"{run.source.kind}{' (SYNTHETIC)' * run.source.synthetic}"
     there = "" if run.manifest else ", not on disk yet"
     print(f"run {run.folder.name}: profile {run.profile}, data {data}{there}", flush=True)
 
 
-def _print_summary(
-    run: Run, decisions: Sequence[validity.Decision], problems: Sequence[str]
-) -> None:
-    kept = [decision.step.name for decision in decisions if decision.action == "keep"]
-    if kept:
+def _print_summary(run: Run, decisions: Sequence[Decision], problems: Sequence[str]) -> None:
+    if kept := [decision.step.name for decision in decisions if decision.action == "keep"]:
         print(f"still valid: {', '.join(kept)}")
     for model, splits in within(read_json(run.folder.metrics), "models").items():
         test = splits["test"]
-        scores = (f"{name} {test[name]:.3f}" for name in ("accuracy", "sensitivity", "specificity"))
-        auroc = f"AUROC {test['auroc']:.3f}"
-        print(f"{model:<14} test: {auroc}, {', '.join(scores)} (n = {test['n']})")
+        shares = [f"{name} {test[name]:.3f}" for name in ("accuracy", "sensitivity", "specificity")]
+        shares.insert(1, f"AUROC {test['auroc']:.3f}")
+        print(f"{model:<14} test: {', '.join(shares)} (n = {test['n']})")
     for problem in problems:
         print(f"error: {one_line(problem)}; more in {run.folder.log}", file=sys.stderr)
     print(f"open {run.folder.index}", flush=True)
     if run.source.synthetic:
-        real = f"{sources.REAL_RUN} ({sources.REAL_RUN_COST})"
-        print(
-            f"SYNTHETIC data: these scores say nothing about real X-rays. For the real set: {real}"
-        )
+        said = "SYNTHETIC data: these scores say nothing about real X-rays. For the real set:"
+        print(f"{said} {sources.REAL_RUN} ({sources.REAL_RUN_COST})")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``python -m cxr_utils``: look at data, compare runs, print the reference of parameters."""
+    """Run ``python -m cxr_utils``: describe data, compare runs, print what parameters there are."""
     parser = _Parser("python -m cxr_utils", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    data = commands.add_parser(
-        "data", help="fetch or make a data set, verify it, say what it holds"
-    )
+    data = commands.add_parser("data", help="fetch or make a data set, verify it, describe it")
     data.add_argument("source", help=SOURCE_HELP)
-    _add_set(data)
+    data.add_argument("--set", **SET)
     compared = commands.add_parser("compare", help="print what differs between two runs")
-    for name in ("one", "other"):
-        compared.add_argument(name, metavar="RUN", help="a name in reports/, or a run's folder")
+    compared.add_argument("runs", nargs=2, metavar="RUN", help="a name in reports/, or a folder")
     commands.add_parser("parameters", help="print the reference of all parameters, in Markdown")
     asked = parser.parse_args(arguments)
     if asked.command == "compare":
-        return _compare(asked.one, asked.other)
+        return _compare(*map(Path, asked.runs))
     if asked.command == "parameters":
         print(profiles.reference(), end="")
-        return DONE
-    chosen = profiles.load("default", asked.set, _source(asked.source))
-    _describe(dataset.open_data(chosen, dataset.OVERVIEW_SIZE, progress=True))
+    else:
+        chosen = profiles.load("default", asked.set, _source(asked.source))
+        _describe(dataset.open_data(chosen, dataset.OVERVIEW_SIZE, progress=True))
     return DONE
 
 
-def _compare(one: str, other: str) -> int:
+def _compare(*given: Path) -> int:
     """Print what differs between two runs; exit code 1 where anything does."""
-    folders = [paths.RunFolder(Path(name)) for name in (one, other)]
-    known = [
-        run if run.root.is_dir() else paths.RunFolder(paths.REPORTS / run.root) for run in folders
-    ]
-    compared, differing = record.compare(*known)
+    found = [folder if folder.is_dir() else paths.REPORTS / folder for folder in given]
+    compared, differing = record.compare(*map(paths.RunFolder, found))
     for line in differing:
         print(f"differs: {one_line(line)}")
     print(f"{compared - len(differing)} of {compared} figures and predictions are equal")
@@ -282,19 +259,16 @@ def _describe(data: dataset.Dataset) -> None:
     from .evaluation import audit
     from .reporting import published, tables, text  # here, as scikit-learn takes seconds to import
 
-    width = max(shutil.get_terminal_size((120, 24)).columns - 2, 40)
     standing = published.standing(data.source.kind, data.manifest.counts())
     audited = audit.audit(data)
-    print(f"{data.source.kind}{' (SYNTHETIC)' * data.source.synthetic}: {data.manifest.root}")
     said = [
         *text.render_lines("standing", standing=standing),
         *text.render_lines("counts", **text.counts(data.manifest, standing)),
-        *(
-            f"{name}: {value}"
-            for name, value in tables.origin(data, standing).itertuples(index=False)
-        ),
-        *(" ".join([f"{one.verdict}: {one.check}. {one.says}", one.remedy]) for one in audited),
+        *(": ".join(row) for row in tables.origin(data, standing).itertuples(index=False)),
+        *(f"{one.verdict}: {one.check}. {one.says} {one.remedy}" for one in audited),
     ]
+    print(f"{data.source.kind}{' (SYNTHETIC)' * data.source.synthetic}: {data.manifest.root}")
+    width = max(shutil.get_terminal_size((120, 24)).columns - 2, 40)
     for sentence in said:
         print(textwrap.fill(sentence, width, initial_indent="  ", subsequent_indent="    "))
     for column, title in (("folder", "published folder"), ("split", "split of a default run")):

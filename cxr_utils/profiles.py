@@ -14,18 +14,6 @@ from pydantic import ValidationError
 from . import paths
 from .parameters import Params, UsageError
 
-HEADER = """# Parameters
-
-Generated from `cxr_utils/parameters.py` by `make docs`; do not edit. A profile in `params/` states
-only what it changes; `--set SECTION.KEY=VALUE` overrides one value of a run. Unknown keys, wrong
-types and values out of range are refused before anything runs. [method.md](method.md) says what
-the *stress validation* is and why models are as they are, [outputs.md](outputs.md) what the
-operating points are, [data.md](data.md) what the *phantom* and the folders are.
-"""
-BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
-TYPES = {"boolean": "true, false", "integer": "whole number", "number": "number", "string": "text"}
-MANY = 8  # choices that are counted, not listed
-
 
 def load(profile: str, overrides: Iterable[str] = (), source: str | None = None) -> Params:
     """Read a profile and apply overrides.
@@ -213,26 +201,8 @@ def gather(step: str, names: Mapping[str, Any]) -> Params:
 
 def reference() -> str:
     """Return every parameter with its default, what it may be, and its meaning, as Markdown."""
-    schema = Params.model_json_schema()
-    top = {name: field for name, field in schema["properties"].items() if "$ref" not in field}
-    lines = [HEADER, "## At the top", "", *_table("", top)]
-    for name, field in schema["properties"].items():
-        if "$ref" in field:
-            section = schema["$defs"][field["$ref"].split("/")[-1]]
-            lines += ["", f"## `{name}`", "", section["description"].splitlines()[0], ""]
-            lines += _table(f"{name}.", section["properties"])
-    return "\n".join(lines) + "\n"
+    import jinja2  # here, as no run needs it
 
-
-def _table(prefix: str, fields: dict[str, Any]) -> list[str]:
-    rows = ["| parameter | default | may be | meaning |", "| --- | --- | --- | --- |"]
-    for name, field in fields.items():
-        default = json.dumps(field["default"]).strip('"')
-        choices = [f"`{choice}`" for choice in field.get("enum", ())]
-        if len(choices) >= MANY:
-            allowed = f"one of {len(choices)} names of `keras.applications`"
-        else:
-            bounds = [f"{sign} {field[bound]}" for bound, sign in BOUNDS.items() if bound in field]
-            allowed = ", ".join(choices or [TYPES[field["type"]], *bounds])
-        rows.append(f"| `{prefix}{name}` | `{default}` | {allowed} | {field['description']} |")
-    return rows
+    text = (paths.TEMPLATES / "parameters.md.j2").read_text(encoding="utf-8")
+    template = jinja2.Template(text, trim_blocks=True, lstrip_blocks=True)
+    return template.render(schema=Params.model_json_schema()).strip() + "\n"

@@ -98,8 +98,9 @@ def _settle_in(folder: paths.RunFolder) -> Path:
     return temporary
 
 
-def check_data(run: Run) -> None:
-    """Raise UsageError where the data cannot be trained on as asked; no notebook has run yet."""
+def check_data(run: Run, known: dict[str, Any]) -> None:
+    """Raise UsageError where the data cannot be trained on, or is not that of a `known` record."""
+    record.check_same_data(known, run)
     trained = {
         step.section: run.params.sections[step.section] for step in run.steps if step.section
     }

@@ -155,8 +155,11 @@ def _parameters(cells: list[dict[str, Any]], where: str) -> tuple[str, ...]:
     except (ValueError, SyntaxError):
         raise UsageError(f"{where}: one cell, of plain assignments, is to be tagged parameters; "
                          f"{len(tagged)} are") from None  # fmt: skip
-    targets = [target for statement in statements
-               for target in getattr(statement, "targets", [getattr(statement, "target", None)])]  # fmt: skip
+    targets = [
+        target
+        for statement in statements
+        for target in getattr(statement, "targets", [getattr(statement, "target", None)])
+    ]
     return tuple(target.id for target in targets if isinstance(target, ast.Name))
 
 

@@ -85,12 +85,12 @@ def splits(data: Dataset) -> pd.DataFrame:
 
 def origin(data: Dataset, standing: str) -> pd.DataFrame:
     """Return where the data comes from and under which terms; columns: "" (what), "this data"."""
-    known = vars(data.source.origin) | {
+    known = data.source.origin() | {
         "source": data.source.kind,
         "manifest digest": data.manifest.digest,
     }
     if standing == "published" and data.source.kind == "folder":
-        theirs = sources.ORIGINS["kaggle"]
+        theirs = sources.Kaggle
         licence = f"{theirs.licence}, if this is a copy of it"
         known |= {"licence": licence, "citation": theirs.citation}
     names = ("source", "address", "version", "manifest digest", "checks", "licence", "citation")
