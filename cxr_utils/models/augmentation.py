@@ -77,7 +77,9 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return images, float32 in 0..1, shape (n, size, size, 1), and labels, float32, shape (n,)."""
-        order = np.random.default_rng([self.seed, 2, max(self.epoch, 0)]).permutation(len(self.split))
+        order = np.random.default_rng([self.seed, 2, max(self.epoch, 0)]).permutation(
+            len(self.split)
+        )
         rows = order[index * self.batch_size : (index + 1) * self.batch_size]
         step = max(self.epoch, 0) * len(self) + index
         with tf.device("CPU"):

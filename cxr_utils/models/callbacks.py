@@ -18,7 +18,9 @@ from ..data.splits import chosen_on
 from ..files import replacing, write_atomically
 from . import networks, robustness
 
-AVERAGED_EVERY = 4  # steps: often enough for a decay over hundreds of steps, at a quarter of the cost
+AVERAGED_EVERY = (
+    4  # steps: often enough for a decay over hundreds of steps, at a quarter of the cost
+)
 
 
 class MovingAverage(keras.callbacks.Callback):
@@ -193,6 +195,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None) -> None:
         """Take up what was saved."""
+        with self.model.distribute_strategy.scope():
+            self.model.optimizer.build(self.model.trainable_variables)
         found = self.saved.load()
         if not found:
             return

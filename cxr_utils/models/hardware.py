@@ -16,7 +16,9 @@ from .. import paths
 from ..files import read_json, write_atomically
 from ..parameters import UsageError
 
-FASTER = 1.1  # bfloat16 must beat float32 by this much, so that noise in a measurement decides nothing
+FASTER = (
+    1.1  # bfloat16 must beat float32 by this much, so that noise in a measurement decides nothing
+)
 FLAGS = ("avx512_bf16", "amx_bf16")
 
 
