@@ -195,6 +195,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None) -> None:
         """Take up what was saved."""
+        with self.model.distribute_strategy.scope():
+            self.model.optimizer.build(self.model.trainable_variables)
         found = self.saved.load()
         if not found:
             return

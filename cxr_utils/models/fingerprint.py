@@ -79,8 +79,11 @@ def recipe_of(train: Callable[..., Any]) -> str:
 
 def recipe_in(notebook: Path) -> str:
     """Return the same of the function ``train`` in a notebook's file."""
+    from IPython.core.inputtransformer2 import TransformerManager  # reads cells with magics
+
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    plain = TransformerManager().transform_cell
+    code = [plain("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
     functions = {
         node.name: ast.unparse(node)
         for source in code

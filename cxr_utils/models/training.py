@@ -248,9 +248,8 @@ def train_head(
     job: Job,
     section: Any,
     splits: dict[str, Split],
-    loss: keras.losses.Loss,
     class_weight: dict[int, float] | None = None,
-) -> dict[str, Any]:
+) -> None:
     """Train the last layer alone, on pooled features of the images as they are.
 
     The backbone does not change meanwhile, so that its features are computed once and an epoch takes a
@@ -259,20 +258,15 @@ def train_head(
     Parameters
     ----------
     network : keras.Model
-        The network in training; is given the trained head.
+        The network in training, compiled; is given the trained head.
     job : Job
-        Its model computes the features, in float32.
+        Its model computes the features, in float32; its ``head`` tells what this came to.
     section : ModelSection
         The model's section of the parameters.
     splits : dict of Split
         ``train``, and what choices are made on, whose log loss is told.
-    loss, class_weight
+    class_weight : dict, optional
         As in the training of all layers.
-
-    Returns
-    -------
-    dict
-        epochs, validation_loss, features_seconds, epoch_seconds.
 
     Raises
     ------
@@ -287,7 +281,7 @@ def train_head(
     head = keras.Sequential([keras.Input(features.shape[1:]), *layers])
     steps = -(-len(train) // HEAD_BATCH)
     rate = cosine(section.learning_rate, section.head_epochs, steps, section.warmup_epochs)
-    head.compile(AdamW(rate, section.weight_decay), loss)
+    head.compile(AdamW(rate, section.weight_decay), network.loss)
     labels = train.labels.astype(np.float32)
     head.fit(features, labels, HEAD_BATCH, section.head_epochs, 0, class_weight=class_weight)
     seconds = time.perf_counter() - computed
@@ -295,7 +289,7 @@ def train_head(
     if not np.isfinite(found):
         raise FloatingPointError(f"the loss of the head alone is {found}")
     network.set_weights(model.get_weights())
-    return {
+    job.head = {
         "epochs": section.head_epochs,
         "validation_loss": found,
         "features_seconds": computed - started,
