@@ -35,7 +35,7 @@ def show(data: dataset.Dataset) -> None:
         _print_wrapped(f"{name}: {value}")
     print("\nimages and patients by published folder:")
     print(breakdown(data.files, "folder").to_string())
-    print("\nby fold, as a run with default parameters uses them:")
+    print("\nby split, as a run with default parameters uses them:")
     print(breakdown(data.files, "split").to_string())
     print("\naudit:")
     for finding in audited:

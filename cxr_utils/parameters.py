@@ -130,7 +130,17 @@ class Augmentation(Section):
 
 
 class ModelSection(Section):
-    """What the two models have in common."""
+    """What the models have in common."""
+
+    @property
+    def name(self) -> str:
+        """The model's name in files and in ``metrics.json``."""
+        return "baseline_cnn"
+
+    @property
+    def title(self) -> str:
+        """The model's name in reports."""
+        return "Baseline CNN"
 
     image_size: int = Field(
         96, ge=32, le=512, description="side of the square the network sees, in pixels"
@@ -179,6 +189,16 @@ class BaselineCnn(ModelSection):
 
 class Resnet50v2(ModelSection):
     """A standard backbone of keras.applications."""
+
+    @property
+    def name(self) -> str:
+        """The backbone's name in lower case."""
+        return self.backbone.lower()
+
+    @property
+    def title(self) -> str:
+        """The backbone's own name."""
+        return self.backbone
 
     epochs: int = Field(
         6, ge=1, le=500, description="passes over the training images, from random weights"

@@ -176,20 +176,24 @@ def delong(
     """
     groups = np.unique(patients.astype(str), return_inverse=True)[1]
     sick = labels == 1
-    clusters = {rows: len(set(groups[sick == rows])) for rows in (True, False)}
-    if min(clusters.values()) < 2:
+    if min(len(set(groups[sick])), len(set(groups[~sick]))) < 2:
         return None
     shares = _beaten(sick, scores) - (_beaten(sick, less) if less is not None else 0.0)
     area = float(shares[sick].mean())
-    sums = {}
-    for rows in (True, False):
-        own = shares[sick == rows] - area
-        sums[rows] = np.bincount(groups[sick == rows], own, groups.max() + 1) / len(own)
-    small = {rows: count / (count - 1) for rows, count in clusters.items()}
-    both = len(set(groups)) / (len(set(groups)) - 1)
-    variance = sum(small[rows] * (sums[rows] @ sums[rows]) for rows in (True, False))
-    variance += 2 * both * (sums[True] @ sums[False])
-    return Estimate(area, float(np.sqrt(max(variance, 0.0))))
+    parts, sums, counts = [], [], []
+    for rows in (sick, ~sick):
+        values = np.bincount(groups[rows], shares[rows] - area, groups.max() + 1)
+        parts.append(_small(groups[rows]) * (values @ values) / rows.sum() ** 2)
+        sums.append(values)
+        counts.append(rows.sum())
+    shared = 2 * _small(groups) * (sums[0] @ sums[1]) / (counts[0] * counts[1])
+    return Estimate(area, float(np.sqrt(max(sum(parts) + shared, 0.0))))
+
+
+def _small(groups: np.ndarray) -> float:
+    """What corrects a variance for the number of groups."""
+    count = len(set(groups))
+    return count / (count - 1)
 
 
 def _beaten(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from ..data.splits import chosen_on, reused_numbers
 from ..evaluation import intervals, metrics
-from ..evaluation.evaluate import labels_of
+from ..evaluation.results import labels_of
 from ..models.gradcam import Checked
 from .findings import with_interval
 from .names import KIND_NAMES, POINT_NAMES, SCORES, SPLIT_NAMES

@@ -12,7 +12,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from ..data.splits import chosen_on
 from ..evaluation import intervals, metrics
-from ..evaluation.evaluate import best_interval, labels_of
+from ..evaluation.results import best_interval, labels_of
 from ..parameters import MODELS
 from . import published
 from .findings import number, with_interval

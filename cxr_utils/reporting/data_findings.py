@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..data import sources
 from ..data.dataset import Dataset
 from ..data.manifest import LABELS, Manifest
-from ..data.sources import COUNTS
+from ..data.sources import COUNTS, Kaggle
 from ..evaluation.audit import Finding
 from . import published
 from .names import KIND_NAMES
@@ -28,15 +27,14 @@ def count_table(manifest: Manifest, standing: str) -> pd.DataFrame:
 
 def origin(data: Dataset, standing: str) -> dict[str, str]:
     """Return where the data comes from and under which terms, in the words of the table of sources."""
-    known = vars(data.source.origin) | {
+    known = data.source.origin() | {
         "source": data.source.kind,
         "manifest digest": data.manifest.digest,
     }
-    if standing == "published" and data.source.kind == "folder":
-        theirs = sources.ORIGINS["kaggle"]
+    if standing == "published" and not data.source.counts:
         known |= {
-            "licence": f"{theirs.licence}, if this is a copy of it",
-            "citation": theirs.citation,
+            "licence": f"{Kaggle.licence}, if this is a copy of it",
+            "citation": Kaggle.citation,
         }
     names = ("source", "address", "version", "manifest digest", "checks", "licence", "citation")
     return {name: known[name] for name in names}

@@ -15,7 +15,7 @@ from sklearn import metrics as sk
 from ..data.manifest import LABELS
 from ..data.splits import chosen_on
 from ..evaluation import metrics
-from ..evaluation.evaluate import labels_of, uncalibrated
+from ..evaluation.results import labels_of, uncalibrated
 from .display import canvas
 from .names import MODEL_NAMES, POINT_NAMES, SPLIT_NAMES
 

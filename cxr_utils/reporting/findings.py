@@ -10,8 +10,7 @@ import pandas as pd
 from ..data.dataset import Split
 from ..data.sources import COUNTS
 from ..data.splits import chosen_on
-from ..evaluation.evaluate import SHOWN_AS, best_interval
-from ..evaluation.results import read_card
+from ..evaluation.results import FEW, FEW_EITHER_WAY, best_interval, read_card
 from ..parameters import STEPS, model_of
 from ..paths import RunFolder
 from . import published
@@ -234,7 +233,8 @@ def about_splits(known: dict[str, Any]) -> str:
     splits = next(iter(known["models"].values()))
     bootstrap, val = known["bootstrap"], sum(known["data"]["counts"].get("val", {}).values())
     sentences = [
-        f"{SHOWN_AS} There were {bootstrap['resamples']} resamples of {bootstrap['unit']}s. The positive class is PNEUMONIA.",
+        f"95 % intervals in brackets: from resampling patients (images, where patients are not known), and Wilson's by image "
+        f"for a share of fewer than {FEW} images, or with fewer than {FEW_EITHER_WAY} right or wrong ones. There were {bootstrap['resamples']} resamples of {bootstrap['unit']}s. The positive class is PNEUMONIA.",
         f"Every choice about the models was made on {'shifted copies of ' if 'validation' in splits else ''}"
         f"“{SPLIT_NAMES[chosen_on(splits)]}”; test was scored only.",
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..data.sources import COUNTS
+from ..data.sources import COUNTS, SOURCES
 
 TEST_IMAGES = sum(COUNTS["test"].values())
 
@@ -115,8 +115,8 @@ def standing(kind: str, counts: dict[str, dict[str, int]]) -> str:
     It is the published one where as many training images of each class are there, and no more test images; a part
     of those may be missing, which the sentences then say.
     """
-    if kind in ("phantom", "medmnist"):
-        return {"phantom": "synthetic", "medmnist": "medmnist"}[kind]
+    if kind in SOURCES and SOURCES[kind].standing:
+        return SOURCES[kind].standing
     part = all(
         counts.get("test", {}).get(label, 0) <= images for label, images in COUNTS["test"].items()
     )

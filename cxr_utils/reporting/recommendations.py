@@ -9,7 +9,7 @@ from sklearn.metrics import roc_curve
 
 from ..data.sources import REAL_RUN
 from ..data.splits import chosen_on
-from ..evaluation.evaluate import best_interval, labels_of
+from ..evaluation.results import best_interval, labels_of
 from ..parameters import MODELS
 from . import published
 from .names import MODEL_NAMES

@@ -10,7 +10,7 @@ import pandas as pd
 
 from .. import paths
 from ..evaluation import metrics
-from ..evaluation.evaluate import labels_of
+from ..evaluation.results import labels_of
 from .findings import number
 from .names import MODEL_NAMES
 
