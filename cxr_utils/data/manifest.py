@@ -210,7 +210,7 @@ def _walk(root: Path) -> Iterator[str]:
     """Everything directly in a class folder, relative to the root, in the order of names."""
     for folder, label in _folders(root):
         try:
-            names = sorted(os.listdir(root / folder / label))
+            names = sorted(entry.name for entry in os.scandir(root / folder / label))
         except OSError as error:
             raise UsageError(
                 f"data {root / folder / label}: cannot be read ({error.strerror}); "

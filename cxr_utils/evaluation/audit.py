@@ -5,7 +5,7 @@ What is said of a finding, and what to do about it, stands in ``templates/audit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -38,7 +38,7 @@ class Finding:
     check: str
     verdict: str  # fine, note (know it) or warning (scores may mislead)
     facts: dict[str, Any]
-    files: tuple[str, ...] = field(default=())  # those that belong together joined by =
+    files: tuple[str, ...] = ()  # those that belong together joined by =
 
     @property
     def says(self) -> str:
@@ -63,12 +63,9 @@ def _sentences() -> Any:
 
 
 def audit(data: Dataset) -> list[Finding]:
-    """Look for what would make scores mislead on a data set that is opened at ``OVERVIEW_SIZE``.
+    """Look for what would make scores mislead, in the order of a reader's questions.
 
-    Returns
-    -------
-    list of Finding
-        In the order of a reader's questions: files, duplicates, patients, shortcuts, prior.
+    The data is to be opened at ``OVERVIEW_SIZE``.
     """
     files = data.files
     exact = files.groupby("sha256", sort=False).ngroup().to_numpy()
@@ -101,18 +98,7 @@ def near_pairs(stored: np.ndarray, content: np.ndarray) -> np.ndarray:
 
     Pictures are compared by a perceptual hash of 256 bits: the signs of the low frequencies of
     their cosine transform (Zauner 2010, *Implementation and benchmarking of perceptual image hash
-    functions*).
-
-    Parameters
-    ----------
-    stored : ndarray of uint8, shape (n, size, size)
-        The images.
-    content : ndarray of int, shape (n,)
-        Equal for files that are identical to the byte.
-
-    Returns
-    -------
-    ndarray of int, shape (pairs, 2)
+    functions*). `content` is equal for files that are identical to the byte.
     """
     hashes = [imagehash.phash(Image.fromarray(picture), HASH_SIDE).hash for picture in stored]
     signs = np.array(hashes).reshape(len(stored), -1).astype(np.float32) * 2 - 1
@@ -159,7 +145,7 @@ def _twins(groups: list[np.ndarray], files: pd.DataFrame) -> Finding:
 def _patients(files: pd.DataFrame) -> Finding:
     splits = files.groupby("patient")["split"].agg(set)
     across = splits[splits.str.len() > 1]
-    ours = sum(shortcuts.TRAINING <= found for found in across)
+    ours = sum(found >= shortcuts.TRAINING for found in across)
     known = patients_known(files)
     facts = {"across": len(across), "all": len(splits), "ours": ours, "known": known}
     verdict = "warning" if len(across) else "fine" if known else "note"

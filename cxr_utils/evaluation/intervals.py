@@ -10,8 +10,10 @@ from scipy.stats import binomtest, norm
 
 from . import metrics
 
-RATES = ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
-INTERVALS = (*RATES, "auroc", "auprc", "loss", "brier")
+INTERVALS = (
+    *("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1"),
+    *("auroc", "auprc", "loss", "brier"),
+)
 QUANTILES = (0.025, 0.975)
 REACH = float(norm.ppf(QUANTILES[1]))  # of a 95 % interval, in standard errors
 
@@ -38,26 +40,26 @@ def interval(values: np.ndarray) -> list[float] | None:
 def weighted_scores(
     labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Score many resamples at once.
-
-    Parameters
-    ----------
-    labels, scores : ndarray, shape (n,)
-        Labels in 0..1 and scores.
-    threshold : float
-        Decision threshold.
-    weights : ndarray, shape (resamples, n)
-        How often each image is in each resample.
+    """Score many resamples at once, given how often each image is in each, (resamples, n).
 
     Returns
     -------
     dict of ndarray, shape (resamples,)
         A value for each of `INTERVALS`, NaN where a resample leaves it undefined.
     """
-    whole = weights.sum(axis=1)
     return {
         **weighted_rates(labels, scores, threshold, weights),
         **weighted_areas(labels == 1, scores, weights),
+        **weighted_means(labels, scores, weights),
+    }
+
+
+def weighted_means(
+    labels: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return log loss and Brier score of many resamples at once; see `weighted_scores`."""
+    whole = weights.sum(axis=1)
+    return {
         "loss": weights @ metrics.cross_entropy(labels, scores) / whole,
         "brier": weights @ (scores - labels) ** 2 / whole,
     }
@@ -68,18 +70,11 @@ def weighted_rates(
 ) -> dict[str, np.ndarray]:
     """Return the rates at a threshold of many resamples at once; see `weighted_scores`."""
     sick, called = labels == 1, scores >= threshold
-    cells = sick & called, ~sick & called, sick & ~called, ~(sick | called)
-    tp, fp, fn, tn = (weights @ cell.astype(float) for cell in cells)
+    cells = ~(sick | called), ~sick & called, sick & ~called, sick & called
+    tn, fp, fn, tp = (weights @ cell.astype(float) for cell in cells)
     with np.errstate(invalid="ignore"):
-        found = (
-            (tp + tn) / weights.sum(axis=1),
-            tp / (tp + fn),
-            tn / (tn + fp),
-            tp / (tp + fp),
-            tn / (tn + fn),
-            2 * tp / (2 * tp + fp + fn),
-        )
-    return dict(zip(RATES, found, strict=True))
+        parts = metrics.ratios([[tn, fp], [fn, tp]])
+        return {name: part / whole for name, (part, whole) in parts.items()}
 
 
 def weighted_areas(
@@ -155,24 +150,11 @@ class Estimate:
 def delong(
     labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, less: np.ndarray | None = None
 ) -> Estimate | None:
-    """Return an AUROC, or the difference of two, with its error where patients have many images.
+    """Return an AUROC, less that of other scores of the same images, and its error.
 
     DeLong et al. 1988 (doi:10.2307/2531595) as Obuchowski 1997 (doi:10.2307/2533958) made it hold
-    for clusters; with one image a patient it is DeLong's.
-
-    Parameters
-    ----------
-    labels, scores : ndarray, shape (n,)
-        Labels in 0..1 and scores.
-    patients : ndarray, shape (n,)
-        Whose image each is.
-    less : ndarray, shape (n,), optional
-        Scores of a second model on the same images; its AUROC is subtracted.
-
-    Returns
-    -------
-    Estimate or None
-        None where a class has fewer than two patients.
+    for patients with several images; with one each it is DeLong's. None where a class has fewer
+    than two patients.
     """
     groups = np.unique(patients.astype(str), return_inverse=True)[1]
     sick = labels == 1
@@ -180,20 +162,14 @@ def delong(
         return None
     shares = _beaten(sick, scores) - (_beaten(sick, less) if less is not None else 0.0)
     area = float(shares[sick].mean())
-    parts, sums, counts = [], [], []
+    variance, sums = 0.0, []
     for rows in (sick, ~sick):
-        values = np.bincount(groups[rows], shares[rows] - area, groups.max() + 1)
-        parts.append(_small(groups[rows]) * (values @ values) / rows.sum() ** 2)
-        sums.append(values)
-        counts.append(rows.sum())
-    shared = 2 * _small(groups) * (sums[0] @ sums[1]) / (counts[0] * counts[1])
-    return Estimate(area, float(np.sqrt(max(sum(parts) + shared, 0.0))))
-
-
-def _small(groups: np.ndarray) -> float:
-    """What corrects a variance for the number of groups."""
+        sums.append(np.bincount(groups[rows], shares[rows] - area, groups.max() + 1))
+        count = len(set(groups[rows]))
+        variance += count / (count - 1) * (sums[-1] @ sums[-1]) / rows.sum() ** 2
     count = len(set(groups))
-    return count / (count - 1)
+    variance += 2 * (count / (count - 1)) * (sums[0] @ sums[1]) / (sick.sum() * (~sick).sum())
+    return Estimate(area, float(np.sqrt(max(variance, 0.0))))
 
 
 def _beaten(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -206,14 +182,9 @@ def _beaten(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
-    """Compare which images two models get right, by the exact binomial test.
+    """Return images that the first alone gets right, that the second alone does, two-sided p.
 
-    McNemar 1947 (doi:10.1007/BF02295996); images are taken for independent.
-
-    Returns
-    -------
-    tuple
-        Images that the first alone gets right, those that the second alone does, two-sided p.
+    McNemar 1947 (doi:10.1007/BF02295996), exact; images are taken for independent.
     """
     alone, other = int((first & ~second).sum()), int((second & ~first).sum())
     return alone, other, float(binomtest(alone, alone + other).pvalue) if alone + other else 1.0

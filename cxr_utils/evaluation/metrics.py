@@ -55,13 +55,18 @@ def rates(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str,
     PNEUMONIA, score >= threshold, is the positive class.
     """
     matrix = sk.confusion_matrix(labels, scores >= threshold, labels=[0, 1]).tolist()
-    (_, fp), (fn, tp) = matrix
-    parts = shares(matrix) | {"f1": (2 * tp, 2 * tp + fp + fn)}
+    parts = ratios(matrix)
     found = {name: part / whole if whole else None for name, (part, whole) in parts.items()}
     return {"threshold": float(threshold), **found, "confusion_matrix": matrix}
 
 
-def shares(matrix: list[list[int]]) -> dict[str, tuple[int, int]]:
+def ratios(matrix: list[list[Any]]) -> dict[str, tuple[Any, Any]]:
+    """Return what is divided by what in every rate, from a confusion matrix."""
+    (_, fp), (fn, tp) = matrix
+    return shares(matrix) | {"f1": (2 * tp, 2 * tp + fp + fn)}
+
+
+def shares(matrix: list[list[Any]]) -> dict[str, tuple[Any, Any]]:
     """Return the rates that are shares of images, from a confusion matrix: how many of how many."""
     (tn, fp), (fn, tp) = matrix
     return {

@@ -47,8 +47,8 @@ def score_model(
     logits : dict of ndarray
         Split -> logits before calibration.
     stressed : ndarray
-        Logits of the stress validation, from ``robustness.for_choices``: the temperature and the
-        thresholds are fitted on them, as new films differ more than validation does from training.
+        Logits of the stress validation, from ``robustness.for_choices``: temperature and thresholds
+        are fitted on them, as new films differ more than validation does from training.
 
     Returns
     -------
@@ -80,12 +80,8 @@ def score_model(
         "thresholds": points,
         **_about(data),
     }
-    frames = [
-        data.splits[split].files.assign(
-            split=split, score=calibration.calibrated(found, temperature)
-        )
-        for split, found in logits.items()
-    ]
+    scores = {split: calibration.calibrated(found, temperature) for split, found in logits.items()}
+    frames = [data.splits[split].files.assign(score=found) for split, found in scores.items()]
     predictions = pd.concat(frames, ignore_index=True)[COLUMNS]
     write_atomically(run.predictions(section.name), predictions.to_csv(index=False))
     write_atomically(run.model_card(section.name), json.dumps(card, indent=1))
@@ -113,12 +109,8 @@ def score_references(
 
     ``always_pneumonia``: the share of PNEUMONIA in training as the score of every image, at a
     threshold of 0. ``metadata``: a classifier on metadata alone, at the Youden point of the images
-    that choices are made on; there is none where patients are too few.
-
-    Returns
-    -------
-    dict
-        Name -> split -> scores.
+    that choices are made on; there is none where patients are too few. Returns name -> split ->
+    scores.
     """
     rows, found = (data.files["split"] != "train").to_numpy(), {}
     always = np.full(len(rows), data.splits["train"].labels.mean())
@@ -185,7 +177,7 @@ def evaluate(
     seed: int,
     temperature: float = 1.0,
 ) -> Entry:
-    """Score the predictions of one split.
+    """Return the entry of one split in ``metrics.json``; what is undefined is None.
 
     Parameters
     ----------
@@ -197,33 +189,29 @@ def evaluate(
         Of the bootstrap.
     temperature : float
         By which logits were divided; what scores were before stands under ``uncalibrated``.
-
-    Returns
-    -------
-    dict
-        The entry of one split in ``metrics.json``; what is undefined is None.
     """
     labels, scores = labels_of(frame), frame["score"].to_numpy(np.float64)
-    patients = frame["patient"].to_numpy()
+    patients, subtypes = frame["patient"].to_numpy(), frame["subtype"].to_numpy()
     weights = intervals.patient_weights(patients, resamples, seed)
-    points = {
-        name: _operating_point(labels, scores, cut, weights) for name, cut in thresholds.items()
-    }
-    chosen = metrics.rates(labels, scores, thresholds[operating_point])
-    found = metrics.of_scores(labels, scores) | chosen
-    sampled = intervals.weighted_scores(labels, scores, chosen["threshold"], weights)
+    points = {}
+    for name, cut in thresholds.items():
+        at = metrics.rates(labels, scores, cut)
+        sampled = intervals.weighted_rates(labels, scores, cut, weights)
+        wilson = intervals.wilson_rates(at["confusion_matrix"])
+        points[name] = {"n": len(labels), **at, "ci95": _intervals(at, sampled), "wilson95": wilson}
+    chosen, found = points[operating_point], metrics.of_scores(labels, scores)
+    sampled = intervals.weighted_areas(labels == 1, scores, weights)
+    sampled |= intervals.weighted_means(labels, scores, weights)
     area = intervals.delong(labels, scores, patients)
     before = metrics.of_scores(labels, uncalibrated(scores, temperature))
     right = (scores >= chosen["threshold"]) == (labels == 1)
-    subtypes = frame["subtype"].to_numpy()
     return {
-        "n": len(labels),
-        "patients": len(set(patients)),
+        **chosen,
         **found,
+        "patients": len(set(patients)),
         "operating_point": operating_point,
         "operating_points": points,
-        "ci95": {name: _interval(found[name], sampled[name]) for name in intervals.INTERVALS},
-        "wilson95": intervals.wilson_rates(chosen["confusion_matrix"]),
+        "ci95": chosen["ci95"] | _intervals(found, sampled),
         "delong95": {"auroc": area.interval_of_share if area else None},
         "temperature": temperature,
         "uncalibrated": {name: before[name] for name in ("loss", "brier", "ece")},
@@ -234,16 +222,11 @@ def evaluate(
     }
 
 
-def _operating_point(
-    labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray
-) -> Entry:
-    sampled = intervals.weighted_rates(labels, scores, threshold, weights)
-    found = metrics.rates(labels, scores, threshold)
+def _intervals(found: Entry, sampled: dict[str, np.ndarray]) -> Entry:
+    """Intervals of what is defined; a resample may define what the sample leaves open."""
     return {
-        "n": len(labels),
-        **found,
-        "ci95": {name: _interval(found[name], values) for name, values in sampled.items()},
-        "wilson95": intervals.wilson_rates(found["confusion_matrix"]),
+        name: None if found[name] is None else intervals.interval(values)
+        for name, values in sampled.items()
     }
 
 
@@ -272,11 +255,6 @@ def _subtype(
         entry["auroc"] = metrics.of_scores(labels, scores)["auroc"]
         entry["ci95"]["auroc"] = intervals.interval(sampled["auroc"])
     return entry
-
-
-def _interval(value: float | None, sampled: np.ndarray) -> list[float] | None:
-    """The interval of what is defined; a resample may define what the sample leaves open."""
-    return None if value is None else intervals.interval(sampled)
 
 
 def labels_of(predictions: pd.DataFrame) -> np.ndarray:

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from .. import paths
 from ..data import decoding
-from ..data.dataset import OVERVIEW_SIZE, Dataset, Split, load_pixels, squares
+from ..data.dataset import OVERVIEW_SIZE, Dataset, Pixels, Split, load_pixels, squares
 from ..data.decoding import Square, standardised
 from ..data.manifest import LABELS
 from ..files import replacing, sha256_of
@@ -46,19 +46,16 @@ def of_training_patients(files: pd.DataFrame) -> pd.Series:
 def traits(data: Dataset) -> pd.DataFrame:
     """Return what can be told of each image without looking at the lungs.
 
-    Returns
-    -------
-    DataFrame
-        width, height (px), aspect, bytes a pixel, mode, brightness and contrast (mean and spread of
-        the grey values, 0..255), black (share of black pixels), sharpness (log of the spread of the
-        Laplacian): the last four of squares of ``OVERVIEW_SIZE``.
+    Width, height (px), aspect, bytes a pixel, mode; of its square of ``OVERVIEW_SIZE`` brightness
+    and contrast (mean and spread of the grey values, 0..255), black (share of black pixels) and
+    sharpness (log of the spread of the Laplacian).
     """
     files, stored = data.files, load_pixels(data.manifest, Square(OVERVIEW_SIZE, data.fit))
-    looks = [_looks(stored[start : start + BLOCK]) for start in range(0, len(files), BLOCK)]
+    looks = np.concatenate([_looks(block) for block in _blocks(stored)], axis=1)
     table = files[["width", "height", "mode"]].assign(aspect=files["width"] / files["height"])
     table["bytes a pixel"] = files["bytes"] / (files["width"] * files["height"])
     names = ["brightness", "contrast", "sharpness", "black"]
-    return table.assign(**dict(zip(names, np.concatenate(looks, axis=1), strict=True)))
+    return table.assign(**dict(zip(names, looks, strict=True)))
 
 
 def _looks(pictures: np.ndarray) -> np.ndarray:
@@ -121,9 +118,8 @@ def border(data: Dataset) -> Reach:
     outer = np.ones((COARSE, COARSE), bool)
     outer[BORDER:-BORDER, BORDER:-BORDER] = False
     rows = []
-    for start in range(0, len(data.files), BLOCK):
-        grey = np.asarray(data.stored[start : start + BLOCK], np.float32)
-        cells = grey[:, : side * COARSE, : side * COARSE].reshape(-1, COARSE, side, COARSE, side)
+    for block in _blocks(data.stored[:, : side * COARSE, : side * COARSE]):
+        cells = block.astype(np.float32).reshape(-1, COARSE, side, COARSE, side)
         rows.append(standardised(cells.mean((2, 4)))[:, outer])
     return reach(_all_unseen(_linear(0.001), np.concatenate(rows), data.files), data.files)
 
@@ -167,14 +163,10 @@ def trait_aurocs(looks: pd.DataFrame, files: pd.DataFrame) -> dict[str, float]:
 def fit_leaks(data: Dataset, seed: int) -> pd.DataFrame:
     """Measure how well pixels tell a wide film from a narrow one after each way to make it square.
 
-    A logistic regression on 16 x 16 pixels of up to 600 training images, on patients it has not
-    seen. Where the classes differ in aspect, a network can use what it reads; where all files have
-    one aspect, or there are too few, nothing can be measured and the table is empty.
-
-    Returns
-    -------
-    DataFrame
-        fit, AUROC (of "wider than midway between the narrowest and the widest film").
+    A row a way: fit, and the AUROC of "wider than midway between the narrowest and the widest" by a
+    logistic regression on 16 x 16 pixels of up to 600 training images, on patients it has not seen.
+    Where the classes differ in aspect, a network can use what it reads; where all files have one
+    aspect, or there are too few, nothing can be measured and the table is empty.
     """
     train = data.files[data.files["folder"] == "train"]
     chosen = train.sample(min(len(train), LEAK_IMAGES), random_state=seed)
@@ -213,22 +205,27 @@ def _unseen(
 
 def class_means(split: Split) -> dict[str, np.ndarray]:
     """Return the mean image of each class, and ``difference``, PNEUMONIA less NORMAL; float64."""
-    totals = dict.fromkeys(LABELS, 0.0)
-    for label, pictures in _by_class(split):
-        totals[label] = totals[label] + pictures.sum(0, dtype=np.float64)
-    means = {label: totals[label] / (split.files["label"] == label).sum() for label in LABELS}
+    means = {
+        label: sum(block.sum(0, dtype=np.float64) for block in _blocks(pixels)) / len(pixels)
+        for label, pixels in _by_class(split).items()
+    }
     return means | {"difference": means[LABELS[1]] - means[LABELS[0]]}
 
 
 def grey_histograms(split: Split) -> dict[str, np.ndarray]:
     """Return the share of pixels at each grey value, by class; float64, shape (256,)."""
-    counts = {label: np.zeros(256) for label in LABELS}
-    for label, pictures in _by_class(split):
-        counts[label] += np.bincount(pictures.ravel(), minlength=256)
-    return {label: count / count.sum() for label, count in counts.items()}
+    return {
+        label: sum(np.bincount(block.ravel(), minlength=256) for block in _blocks(pixels))
+        / np.prod(pixels.shape)
+        for label, pixels in _by_class(split).items()
+    }
 
 
-def _by_class(split: Split) -> Iterator[tuple[str, np.ndarray]]:
-    for start in range(0, len(split), BLOCK):
-        pictures, labels = split.pixels[start : start + BLOCK], split.labels[start : start + BLOCK]
-        yield from ((label, pictures[labels == number]) for number, label in enumerate(LABELS))
+def _by_class(split: Split) -> dict[str, Pixels]:
+    stored, rows = split.pixels.stored, split.pixels.rows
+    return {label: Pixels(stored, rows[split.labels == n]) for n, label in enumerate(LABELS)}
+
+
+def _blocks(pictures: np.ndarray | Pixels) -> Iterator[np.ndarray]:
+    """Images, so many at a time that they need not all be in memory."""
+    return (pictures[start : start + BLOCK] for start in range(0, len(pictures), BLOCK))
