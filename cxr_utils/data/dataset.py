@@ -26,17 +26,10 @@ class Pixels:
     """Grey images of a split, read from the cache as they are asked for.
 
     Index it as an array of uint8, shape (n, size, size), along its first axis; white is dense.
-
-    Parameters
-    ----------
-    stored : memmap of uint8, shape (all images, size, size)
-        The cache of the whole data set.
-    rows : ndarray of int, shape (n,)
-        Which of them are the split's.
     """
 
-    stored: np.ndarray
-    rows: np.ndarray
+    stored: np.ndarray  # memmap of all images of the data set
+    rows: np.ndarray  # which of them are the split's
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,21 +45,11 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one split.
-
-    Parameters
-    ----------
-    pixels : Pixels
-        The images.
-    labels : ndarray of int64, shape (n,)
-        1 for PNEUMONIA, 0 for NORMAL.
-    files : DataFrame
-        Rows of the manifest, in the order of `pixels`.
-    """
+    """The images of one split, in one order."""
 
     pixels: Pixels
-    labels: np.ndarray
-    files: pd.DataFrame
+    labels: np.ndarray  # int64: 1 for PNEUMONIA, 0 for NORMAL
+    files: pd.DataFrame  # rows of the manifest
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,30 +57,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set as a notebook uses it.
+    """A data set as a notebook uses it."""
 
-    Parameters
-    ----------
-    source : Source
-        Where it comes from, and whether it is synthetic.
-    manifest : Manifest
-        Its files.
-    files : DataFrame
-        ``manifest.files`` with the column ``split``.
-    stored : memmap of uint8, shape (n, size, size)
-        All images, in the order of `files`.
-    splits : dict of Split
-        ``train``, ``validation``, ``val`` and ``test``, those there are.
-    fit : str
-        How images are made square.
-    """
-
-    source: Source
+    source: Source  # where it comes from, and whether it is synthetic
     manifest: Manifest
-    files: pd.DataFrame
-    stored: np.ndarray
-    splits: dict[str, Split]
-    fit: str = "squash"
+    files: pd.DataFrame  # those of the manifest, with the column ``split``
+    stored: np.ndarray  # memmap of uint8, shape (n, size, size): all images, in their order
+    splits: dict[str, Split]  # train, validation, val and test, those there are
+    fit: str = "squash"  # how images are made square
 
     @property
     def unit(self) -> str:
@@ -115,12 +82,8 @@ def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
 
     Parameters
     ----------
-    params : Params
-        All parameters of the run.
     size : int
         Side of the square images, in pixels.
-    progress : bool
-        Show progress bars.
 
     Raises
     ------
@@ -145,10 +108,7 @@ def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
 def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> np.ndarray:
     """Return all images of a manifest as squares, decoding them only the first time.
 
-    Returns
-    -------
-    memmap of uint8, shape (n, size, size)
-        In the order of ``manifest.files``; pages are read from disk as they are used.
+    A memmap of uint8, shape (n, size, size): pages are read from disk as they are used.
     """
     cached = decoding.cached_at(manifest.digest, square)
     shape = (len(manifest.files), square.size, square.size)

@@ -28,20 +28,14 @@ from ..parameters import UsageError
 
 CHUNK = 32  # files that a worker takes at a time; handing one over costs as much as decoding it
 MOST_PIXELS = 40_000_000  # five times the largest image of the real set
-ORIENTATION = 0x0112  # EXIF tag
-UPRIGHT = 1
+ORIENTATION, UPRIGHT = 0x0112, 1  # EXIF tag, and its value for an image as it is
 
 
 class Square(NamedTuple):
-    """What an image is made into.
+    """What an image is made into: `size` px a side, by one way to `fit` it.
 
-    Parameters
-    ----------
-    size : int
-        Side, in pixels.
-    fit : str
-        ``squash`` (the whole image, its aspect lost), ``crop`` (the largest square in its centre)
-        or ``pad`` (the whole image, with black bars).
+    ``squash`` (the whole image, its aspect lost), ``crop`` (the largest square in its centre) or
+    ``pad`` (the whole image, with black bars).
     """
 
     size: int
@@ -60,10 +54,7 @@ class Picture(NamedTuple):
 def read(content: bytes, squares: Sequence[Square]) -> Picture:
     """Decode an image to grey squares, as `decode` does to one.
 
-    Raises
-    ------
-    Exception
-        Of many kinds, by Pillow's decoders, where it is damaged; ValueError where it is too large.
+    Raises ValueError where it is too large, and what Pillow's decoders raise where it is damaged.
     """
     with Image.open(io.BytesIO(content)) as image:
         (width, height), mode = image.size, image.mode
@@ -75,21 +66,11 @@ def read(content: bytes, squares: Sequence[Square]) -> Picture:
 
 
 def decode(content: bytes, square: Square) -> np.ndarray:
-    """Decode an image to a grey square.
+    """Decode a JPEG or PNG of any size and colour mode to a grey square; uint8.
 
     A JPEG larger than the square is scaled down by its own decoder first (DCT scaling, by 2, 4 or
-    8), to no less than the side. What EXIF says of rotation is done.
-
-    Parameters
-    ----------
-    content : bytes
-        A JPEG or PNG file of any size and colour mode; of an animation the first picture counts.
-    square : Square
-        Side, and how the image is fitted.
-
-    Returns
-    -------
-    ndarray of uint8, shape (size, size)
+    8), to no less than the side. What EXIF says of rotation is done; of an animation the first
+    picture counts.
     """
     return read(content, [square]).squares[0]
 
@@ -171,8 +152,7 @@ def _workers() -> Executor:
 def _signals_held() -> Iterator[None]:
     """Hold back Ctrl-C and SIGTERM here, and for good in the processes that are forked meanwhile.
 
-    A worker that died by itself while it sends a result would leave the parent waiting for the
-    rest.
+    A worker that died while it sends a result would leave the parent waiting for the rest.
     """
     if sys.platform != "linux":
         yield
@@ -186,26 +166,18 @@ def _signals_held() -> Iterator[None]:
 
 def _start_worker() -> None:
     """Make a worker end when its parent has gone, however it went."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
 
+    def end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        if parent:
+            parent.join()
+        os._exit(1)
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-    os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 class Store:
-    """Squares on disk, written by the workers themselves, until the data they are of is known.
-
-    Parameters
-    ----------
-    square : Square
-        What is stored.
-    count : int
-        How many files there are.
-    """
+    """Squares of `count` files, written by the workers, until the data they are of is known."""
 
     def __init__(self, square: Square, count: int) -> None:
         self.square, self.bytes = square, square.size**2
@@ -251,10 +223,7 @@ def store(
 ) -> None:
     """Decode files, given with their SHA-256, into the cache of the data with this digest.
 
-    Raises
-    ------
-    UsageError
-        A file is not what it was when the data was listed.
+    Raises UsageError where a file is not what it was when the data was listed.
     """
     sweep()
     squares = Store(square, len(files))

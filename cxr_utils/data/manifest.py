@@ -44,23 +44,14 @@ NAMES = (
 class Manifest:
     """The files of a data set.
 
-    Parameters
-    ----------
-    root : Path
-        The data root; paths are relative to it.
-    files : DataFrame
-        One row a usable file: path (POSIX), folder, label, subtype, patient, width and height in
-        pixels (as stored, before EXIF turns it), mode (as Pillow names it), bytes, sha256.
-    left_out : DataFrame
-        path and problem of every file that was not used.
-    digest : str
-        SHA-256 over paths and contents; identifies the data.
+    A row of `files`: path (POSIX, relative to `root`), folder, label, subtype, patient, width and
+    height in pixels (as stored, before EXIF turns it), mode (as Pillow names it), bytes, sha256.
     """
 
     root: Path
-    files: pd.DataFrame
-    left_out: pd.DataFrame
-    digest: str
+    files: pd.DataFrame  # those that are usable
+    left_out: pd.DataFrame  # path and problem of every other
+    digest: str  # SHA-256 over paths and contents; identifies the data
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return usable files per published folder and class."""
@@ -91,12 +82,8 @@ def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = F
 
     Parameters
     ----------
-    root : Path
-        Folder in the Kaggle layout.
     squares : sequence of Square
         What will be asked for next: where all files are new, decoded in the same pass and cached.
-    progress : bool
-        Show a progress bar.
 
     Raises
     ------
@@ -223,7 +210,7 @@ def _walk(root: Path) -> Iterator[str]:
     """Everything directly in a class folder, relative to the root, in the order of names."""
     for folder, label in _folders(root):
         try:
-            names = sorted(os.listdir(root / folder / label))
+            names = sorted(entry.name for entry in os.scandir(root / folder / label))
         except OSError as error:
             raise UsageError(
                 f"data {root / folder / label}: cannot be read ({error.strerror}); "

@@ -185,7 +185,8 @@ class Kaggle(Download):
         send = HTTPAdapter.send
 
         def limited(self, request, **options):
-            return send(self, request, **options | {"timeout": options["timeout"] or files.TIMEOUT})
+            limit = options.get("timeout") or files.TIMEOUT
+            return send(self, request, **options | {"timeout": limit})
 
         # kagglehub 1.0 sets no limit and would wait for ever.
         with mock.patch.object(HTTPAdapter, "send", limited):

@@ -18,10 +18,7 @@ MOST_UNNAMED = 0.9  # share of files whose names tell no patient; beyond it pati
 def assign_splits(files: pd.DataFrame, data: Data, seed: int) -> pd.DataFrame:
     """Add the column ``split``: with a validation of our own, or with ``val`` in its place.
 
-    Raises
-    ------
-    UsageError
-        A class has too few patients to be split, or ``val`` cannot take the place of validation.
+    Raises UsageError where a class has too few patients, or ``val`` cannot take that place.
     """
     if data.validation == "patients":
         return carve_validation(files, data.validation_fraction, seed)
@@ -45,15 +42,6 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
     reached, so that no patient stands on both sides. Nor does a number that is used twice
     (``person1`` of ``_bacteria`` and of ``_virus``, ``IM-0429`` with and without ``NORMAL2``): it
     may be one child. A set that has a validation folder keeps it.
-
-    Parameters
-    ----------
-    files : DataFrame
-        ``files`` of a manifest.
-    fraction : float
-        Share of the training images, in (0, 0.5).
-    seed : int
-        The same seed gives the same split.
 
     Returns
     -------

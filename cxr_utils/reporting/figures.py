@@ -16,10 +16,18 @@ from sklearn import metrics as sk
 from ..data import decoding
 from ..data.dataset import Split
 from ..data.manifest import LABELS
+<<<<<<< HEAD
 from ..evaluation import metrics, results
 from ..evaluation.comparison import Scored
 from .display import Figure
 from .tables import KINDS, POINTS, SCORES, SHOWN, SPLITS
+=======
+from ..data.splits import chosen_on
+from ..evaluation import metrics
+from ..evaluation.results import labels_of, uncalibrated
+from .display import canvas
+from .names import MODEL_NAMES, POINT_NAMES, SPLIT_NAMES
+>>>>>>> work-d
 
 MARKERS = {"half": "o", "youden": "s", "sensitivity": "^"}
 LARGEST = 300  # area of the mark of a bin that holds all images

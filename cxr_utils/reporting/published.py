@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..data.sources import COUNTS
+from ..data.sources import COUNTS, SOURCES
 
 TEST_IMAGES = sum(COUNTS["test"].values())
 MEDMNIST = "doi:10.1038/s41597-022-01721-8"
@@ -101,8 +101,16 @@ def standing(kind: str, counts: dict[str, dict[str, int]]) -> str:
     It is the published set where it has as many training images of each class, and no more test
     images; a part of those may be missing, which the reports then say.
     """
+<<<<<<< HEAD
     if kind in ("phantom", "medmnist"):
         return {"phantom": "synthetic", "medmnist": "medmnist"}[kind]
     found = counts.get("test", {})
     part = all(found.get(label, 0) <= images for label, images in COUNTS["test"].items())
+=======
+    if kind in SOURCES and SOURCES[kind].standing:
+        return SOURCES[kind].standing
+    part = all(
+        counts.get("test", {}).get(label, 0) <= images for label, images in COUNTS["test"].items()
+    )
+>>>>>>> work-d
     return "published" if part and counts.get("train") == COUNTS["train"] else "own"

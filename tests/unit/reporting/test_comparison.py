@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 
 from cxr_utils.data.sources import COUNTS
 from cxr_utils.evaluation import calibration
-from cxr_utils.evaluation.evaluate import evaluate
+from cxr_utils.evaluation.results import evaluate
 from cxr_utils.parameters import MODELS
 from cxr_utils.reporting import (
     beside_published,
