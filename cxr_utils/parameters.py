@@ -98,21 +98,7 @@ class Augmentation(Section):
 
 
 class ModelSection(Section):
-<<<<<<< HEAD
     """What all models have in common; each is a subclass that names its builder."""
-=======
-    """What the models have in common."""
-
-    @property
-    def name(self) -> str:
-        """The model's name in files and in ``metrics.json``."""
-        return "baseline_cnn"
-
-    @property
-    def title(self) -> str:
-        """The model's name in reports."""
-        return "Baseline CNN"
->>>>>>> work-d
 
     builder: ClassVar[str] = ""  # the function in cxr_utils/models/networks.py
 
@@ -174,7 +160,6 @@ class BaselineCnn(ModelSection):
 class Resnet50v2(ModelSection):
     """A standard backbone of keras.applications, by whose name the model goes."""
 
-<<<<<<< HEAD
     builder: ClassVar[str] = "pretrained"
 
     epochs: int = Field(6, ge=1, le=500)
@@ -189,42 +174,6 @@ class Resnet50v2(ModelSection):
     """name of the architecture in keras.applications; the model and its files carry it"""
     weights: str = Field("auto", min_length=1)
     """auto (ImageNet where it can be had, else random), imagenet, none, or a file"""
-=======
-    @property
-    def name(self) -> str:
-        """The backbone's name in lower case."""
-        return self.backbone.lower()
-
-    @property
-    def title(self) -> str:
-        """The backbone's own name."""
-        return self.backbone
-
-    epochs: int = Field(
-        6, ge=1, le=500, description="passes over the training images, from random weights"
-    )
-    batch_size: int = Field(16, ge=2, le=1024, description="images per gradient step")
-    learning_rate: Number = Field(
-        1e-3,
-        gt=0,
-        le=1,
-        description="peak of the warm-up and cosine schedule, from random weights and of the head alone",
-    )
-    average: Number = Field(
-        0.995,
-        ge=0,
-        lt=1,
-        description="decay a step of the moving average of the weights that is validated and kept; 0 takes the weights themselves",
-    )
-    backbone: Backbone = Field(
-        "ResNet50V2", description="name of the architecture in keras.applications"
-    )
-    weights: str = Field(
-        "auto",
-        min_length=1,
-        description="auto (ImageNet where it can be had, else random), imagenet, none, or a file",
-    )
->>>>>>> work-d
     weights_address: str = Field(
         "https://storage.googleapis.com/tensorflow/keras-applications",
         pattern="^https?://[^/@?#]+(/[^@?#]*)?$",  # no user, password or token: it is recorded

@@ -1,10 +1,9 @@
-"""Copies what may be shown of a finished run into ``docs/``, without radiographs and without the machine's paths.
+"""Copies what may be shown of a finished run into ``docs/``: no radiographs, no machine's paths.
 
-    python docs/publish.py results reports/real          # real X-rays: scores, predictions, plots and a page
-    python docs/publish.py example-report reports/default # the SYNTHETIC phantom: its HTML reports
+    python docs/publish.py results reports/real            # real X-rays: scores, plots and a page
+    python docs/publish.py example-report reports/default  # the SYNTHETIC phantom: its reports
 
-``docs/results/README.md`` is written from ``metrics.json`` and ``run.json`` alone; a test writes it again from
-the predictions.
+``docs/results/README.md`` is written from the files of the run alone; a test writes it again.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def main() -> int:
     synthetic = json.loads(run.record.read_text(encoding="utf-8"))["data"]["synthetic"]
     if synthetic != (asked.what == "example-report"):
         print(
-            f"error: {asked.what} is for {'real' if synthetic else 'SYNTHETIC'} data; give another run",
+            f"error: {asked.what} is not for {'SYNTHETIC' if synthetic else 'real'} data",
             file=sys.stderr,
         )
         return 2
@@ -123,7 +122,7 @@ def picture(page: Path, target: Path) -> None:
 
 
 def _without_paths(text: str, run: paths.RunFolder) -> str:
-    """Name the folders of the data, of the run and of the project by what they are, not by where they lay."""
+    """Name the folders of data, run and project by what they are, not by where they lay."""
     record = json.loads(run.record.read_text(encoding="utf-8"))
     data = Path(record["data"]["root"])
     named = {

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -159,6 +160,71 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+def _predictions(seed, quality, n=120, splits=("validation", "val", "test")):
+    rng, frames = np.random.default_rng(seed), []
+    for split in splits:
+        size = 16 if split == "val" else n
+        sick = np.arange(size) % 3 > 0
+        score = 1 / (1 + np.exp(-rng.normal((2 * sick - 1) * quality, 1.5)))
+        kinds = np.where(sick, np.where(np.arange(size) % 2, "virus", "bacteria"), "normal")
+        table = {
+            "path": [f"{split}/{i}.jpeg" for i in range(size)],
+            "patient": [f"{split}{i // 2}" for i in range(size)],
+        }
+        table |= {"label": np.where(sick, "PNEUMONIA", "NORMAL"), "subtype": kinds, "score": score}
+        frames.append(pd.DataFrame(table).assign(split=split))
+    return pd.concat(frames, ignore_index=True)
+
+
+@pytest.fixture(scope="session")
+def scored():
+    """Make a scored model of invented predictions, or of a given `frame`."""
+    from cxr_utils.evaluation import comparison, results
+
+    def make(name, title, seed=0, quality=1.5, cut=0.5, frame=None, **card):
+        frame = _predictions(seed, quality) if frame is None else frame
+        points = {"half": 0.5, "youden": cut}
+        scores = {
+            split: results.evaluate(part, points, "youden", 200, 0, 1.0)
+            for split, part in frame.groupby("split", sort=False)
+        }
+        history = [{"epoch": 1, "validation_loss": 0.2, "stress_loss": 0.3, "seconds": 60.0}]
+        known = {
+            "model": name,
+            "title": title,
+            "network": title,
+            "parameters": 1000 + seed,
+            "start": {"kind": "random", "reason": "", "sha256": ""},
+            "precision": {
+                "asked": "auto",
+                "used": "float32",
+                "fell_back_from": None,
+                "devices": 1,
+            },
+            "epochs": {"planned": 1, "done": 1, "best": 1},
+            "chosen_by": "stress_loss",
+            "head": None,
+            "history": history,
+            "image_size": 96,
+            "preprocessing": "x",
+            "output": "y",
+            "temperature": 1.0,
+            "versions": {"keras": "3", "tensorflow": "2"},
+        }
+        return comparison.Scored(name, known | card, scores, frame)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def models(scored):
+    """Two scored models of the same invented images."""
+    return [
+        scored("baseline_cnn", "Baseline CNN", network="small residual CNN"),
+        scored("resnet50v2", "ResNet50V2", seed=1, quality=2.0, cut=0.6),
+    ]
 
 
 @pytest.fixture

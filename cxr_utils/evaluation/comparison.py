@@ -13,6 +13,7 @@ import pandas as pd
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score, roc_curve
 
+from ..data.manifest import LABELS
 from ..data.splits import chosen_on
 from ..files import read_json, sha256_of, within, write_atomically
 from ..paths import RunFolder
@@ -21,24 +22,13 @@ from . import intervals, metrics, results
 COMPARED = (
     "accuracy", "auroc", "auprc", "sensitivity", "specificity", "ppv", "npv", "f1", "loss", "brier",
 )  # fmt: skip
+AGREEMENT = ("both right", "first alone", "second alone", "both wrong")
 GAIN_AT = 0.2  # the probability at which the gain of a decision curve is told
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A model with its scores, as a run's folder holds them.
-
-    Parameters
-    ----------
-    name : str
-        In the names of its files and in ``metrics.json``.
-    card : dict
-        Its card.
-    scores : dict
-        Split -> entry of ``metrics.json``.
-    predictions : DataFrame
-        Of all splits that were scored.
-    """
+    """A model with its card, its scores (split -> entry of ``metrics.json``) and predictions."""
 
     name: str
     card: dict[str, Any]
@@ -64,9 +54,9 @@ class Scored:
         """Return the predictions of one split, numbered from 0."""
         return self.predictions[self.predictions["split"] == split].reset_index(drop=True)
 
-    def answers(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels (1 for PNEUMONIA) and scores of the test images."""
-        part = self.part()
+    def answers(self, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
+        """Return labels (1 for PNEUMONIA) and scores of the images of a split."""
+        part = self.part(split)
         return results.labels_of(part), part["score"].to_numpy()
 
     def right(self) -> np.ndarray:
@@ -77,8 +67,8 @@ class Scored:
 
 def read_models(run: RunFolder) -> list[Scored]:
     """Return every model of a run that has been scored, in the order of ``metrics.json``."""
-    names = within(results.read_metrics(run), "models")
-    return [read_model(name, run) for name in names if run.predictions(name).is_file()]
+    models = within(results.read_metrics(run), "models")
+    return [read_model(name, run) for name in models if run.predictions(name).is_file()]
 
 
 def read_model(name: str, run: RunFolder) -> Scored:
@@ -88,23 +78,12 @@ def read_model(name: str, run: RunFolder) -> Scored:
 
 
 def compare(models: Sequence[Scored], resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Compare each two models on test: the second minus the first.
+    """Compare each two models on test, the second minus the first, on the same resamples.
 
-    All models are scored on the same resamples of patients, so that what is hard for all cancels
-    out.
-
-    Returns
-    -------
-    list of dict
-        For each pair ``names`` and ``titles``; ``differences`` (score -> value, low, high; None
-        where undefined); ``mcnemar`` and ``delong``, two tests that share nothing with the
-        bootstrap; ``agreement`` (images of each class that both, one or none calls rightly);
-        ``wrong``, ``same_answer``, ``kappa`` and ``spearman``.
-
-    Raises
-    ------
-    ValueError
-        The models were not scored on the same images.
+    Each pair has ``names`` and ``titles``; ``differences`` (score -> value, low, high; None where
+    undefined); ``mcnemar`` and ``delong``, two tests that share nothing with the bootstrap;
+    ``agreement`` (images of each class that both, one or none calls rightly); ``same_answer``,
+    ``kappa`` and ``spearman``. Raises ValueError where the models were scored on other images.
     """
     if not models:
         return []
@@ -117,23 +96,16 @@ def compare(models: Sequence[Scored], resamples: int, seed: int) -> list[dict[st
         model.name: intervals.weighted_scores(*model.answers(), model.test["threshold"], weights)
         for model in models
     }
-    return [
-        {
-            "names": [one.name, two.name],
-            "titles": [one.title, two.title],
-            "differences": {
-                score: _difference(
-                    one.test[score],
-                    two.test[score],
-                    sampled[two.name][score] - sampled[one.name][score],
-                )
-                for score in COMPARED
-            },
-            **_tests(one, two, patients),
-            **_agreement(one, two),
+    pairs = []
+    for one, two in combinations(models, 2):
+        gaps = {name: sampled[two.name][name] - sampled[one.name][name] for name in COMPARED}
+        differences = {
+            name: _difference(one.test[name], two.test[name], gaps[name]) for name in gaps
         }
-        for one, two in combinations(models, 2)
-    ]
+        named = {"names": [one.name, two.name], "titles": [one.title, two.title]}
+        tests, agreement = _tests(one, two, patients), _agreement(one, two)
+        pairs.append({**named, "differences": differences, **tests, **agreement})
+    return pairs
 
 
 def _difference(one: float | None, two: float | None, sampled: np.ndarray) -> dict[str, Any]:
@@ -146,33 +118,25 @@ def _difference(one: float | None, two: float | None, sampled: np.ndarray) -> di
 def _tests(one: Scored, two: Scored, patients: np.ndarray) -> dict[str, Any]:
     *alone, p = intervals.mcnemar(one.right(), two.right())
     (labels, scores), (_, others) = two.answers(), one.answers()
-    gap = intervals.delong(labels, scores, patients, less=others)
-    told = {"value": gap.value, "low": gap.interval[0], "high": gap.interval[1]} if gap else None
-    return {
-        "mcnemar": {"alone": alone, "p": p},
-        "delong": told and told | {"p": gap.p},
-    }
+    gap, told = intervals.delong(labels, scores, patients, less=others), None
+    if gap:
+        low, high = gap.interval
+        told = {"value": gap.value, "low": low, "high": high, "p": gap.p}
+    return {"mcnemar": {"alone": alone, "p": p}, "delong": told}
 
 
 def _agreement(one: Scored, two: Scored) -> dict[str, Any]:
     first, second = one.right(), two.right()
     (labels, scores), (_, others) = one.answers(), two.answers()
     answers = scores >= one.test["threshold"], others >= two.test["threshold"]
-    kinds = {
-        "both right": first & second,
-        "first alone": first & ~second,
-        "second alone": ~first & second,
-        "both wrong": ~first & ~second,
-    }
+    both, none = first & second, ~(first | second)
+    kinds = zip(AGREEMENT, (both, first & ~second, second & ~first, none), strict=True)
     varied = len(set(np.concatenate(answers))) > 1
     ranks = spearmanr(scores, others).statistic
     return {
         "agreement": {
-            kind: {
-                "NORMAL": int(sum(rows & (labels == 0))),
-                "PNEUMONIA": int(sum(rows & (labels == 1))),
-            }
-            for kind, rows in kinds.items()
+            kind: {name: int(sum(rows & (labels == n))) for n, name in enumerate(LABELS)}
+            for kind, rows in kinds
         },
         "same_answer": float(np.mean(answers[0] == answers[1])),
         "kappa": float(cohen_kappa_score(*answers)) if varied else None,
@@ -182,35 +146,23 @@ def _agreement(one: Scored, two: Scored) -> dict[str, Any]:
 
 def write(pairs: list[dict[str, Any]], models: Sequence[Scored], run: RunFolder) -> None:
     """Write ``comparison.json``, tied to the predictions that it was computed from."""
-    made_from = {model.name: sha256_of(run.predictions(model.name)) for model in models}
-    content = {"schema": 1, "predictions": made_from, "pairs": pairs}
+    digests = {model.name: sha256_of(run.predictions(model.name)) for model in models}
+    content = {"schema": 1, "predictions": digests, "pairs": pairs}
     write_atomically(run.comparison, json.dumps(content, indent=1, allow_nan=False))
 
 
 def read(run: RunFolder) -> list[dict[str, Any]]:
     """Return the pairs of ``comparison.json``; none where the predictions are no longer those."""
     known = read_json(run.comparison)
-    names = within(results.read_metrics(run), "models")
-    current = {name: sha256_of(run.predictions(name)) for name in names}
+    models = within(results.read_metrics(run), "models")
+    current = {name: sha256_of(run.predictions(name)) for name in models}
     return known["pairs"] if known.get("predictions") == current else []
 
 
 def beyond(model: Scored, reference: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
     """Return how far a model's test AUROC exceeds a reference classifier's, on the same resamples.
 
-    Parameters
-    ----------
-    model : Scored
-        The model.
-    reference : DataFrame
-        Predictions of the reference classifier, of the same test images in any order.
-    resamples, seed : int
-        Of the paired bootstrap over patients.
-
-    Returns
-    -------
-    dict
-        ``own`` and ``reference`` (AUROC), ``value`` (their difference) with ``low`` and ``high``.
+    ``own`` and ``reference`` are the two, ``value`` is their difference, with ``low`` and ``high``.
     """
     part = model.part()
     labels, own = model.answers()
@@ -233,11 +185,8 @@ def best_accuracy(model: Scored) -> float:
 def decision_curve(model: Scored) -> dict[str, Any]:
     """Return where acting on a model's scores beats calling all or none, and its gain at 20 %.
 
-    Returns
-    -------
-    dict
-        ``low`` and ``high``, the probabilities between which it does (None for nowhere), ``gaps``,
-        whether it does not in some between, and ``gain``, in true positives an image.
+    ``low`` and ``high`` are the probabilities between which it does (None: nowhere), ``gaps`` tells
+    whether it does not in some between, and ``gain`` counts true positives an image.
     """
     labels, scores = model.answers()
     cuts = metrics.CUTS
@@ -245,9 +194,6 @@ def decision_curve(model: Scored) -> dict[str, Any]:
     gain = metrics.net_benefit(labels, scores, cuts) - np.maximum(all_called, 0)
     useful = np.flatnonzero(gain > 1e-12)
     bounds = cuts[useful[[0, -1]]].tolist() if len(useful) else [None, None]
-    return {
-        "low": bounds[0],
-        "high": bounds[1],
-        "gaps": len(useful) > 0 and len(useful) < useful[-1] - useful[0] + 1,
-        "gain": float(gain[cuts == GAIN_AT][0]),
-    }
+    gaps = len(useful) > 0 and len(useful) < useful[-1] - useful[0] + 1
+    at_20 = float(gain[cuts == GAIN_AT][0])
+    return {"low": bounds[0], "high": bounds[1], "gaps": bool(gaps), "gain": at_20}

@@ -14,22 +14,6 @@ from .. import paths
 from ..data.dataset import Dataset
 from ..files import read_json, within, write_atomically
 from ..parameters import ModelSection, Params
-<<<<<<< HEAD
-from . import calibration, shortcuts
-from .evaluate import (  # noqa: F401
-    FEW,
-    FEW_EITHER_WAY,
-    best_interval,
-    evaluate,
-    labels_of,
-    uncalibrated,
-)
-
-COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
-SCHEMA = 1
-MIRRORED = ", the mean over the image and its mirror image"
-REFERENCES = ("always_pneumonia", "metadata")
-=======
 from . import calibration, intervals, metrics, shortcuts
 
 COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
@@ -41,7 +25,6 @@ REFERENCES = ("always_pneumonia", "metadata")
 FEW, FEW_EITHER_WAY = 50, 10
 
 Entry = dict[str, Any]
->>>>>>> work-d
 
 
 def score_model(
@@ -72,18 +55,10 @@ def score_model(
     DataFrame
         split, path, patient, label, subtype, score (P(PNEUMONIA) after calibration).
     """
-<<<<<<< HEAD
-    name = section.name
-    labels = data.splits[data.chosen_on].labels
-    # Sixteen images may be told apart without error, and then any temperature would make a model surer of itself.
-    temperature = (
-        calibration.fit_temperature(stressed, labels) if data.chosen_on == "validation" else 1.0
-=======
     asked, labels, size = (
         settings.evaluation,
         data.splits[data.chosen_on].labels,
         section.image_size,
->>>>>>> work-d
     )
     # Sixteen images may be told apart without error; any temperature would make it surer of itself.
     ours = data.chosen_on == "validation"
@@ -105,21 +80,11 @@ def score_model(
         "thresholds": points,
         **_about(data),
     }
-<<<<<<< HEAD
-    card = (
-        card
-        | _how_to_use(Square(section.image_size, params.data.fit), temperature, points, params)
-        | origin
-    )
-    write_atomically(run.predictions(name), predictions.to_csv(index=False))
-    write_atomically(run.model_card(name), json.dumps(card, indent=1))
-=======
     scores = {split: calibration.calibrated(found, temperature) for split, found in logits.items()}
     frames = [data.splits[split].files.assign(score=found) for split, found in scores.items()]
     predictions = pd.concat(frames, ignore_index=True)[COLUMNS]
     write_atomically(run.predictions(section.name), predictions.to_csv(index=False))
     write_atomically(run.model_card(section.name), json.dumps(card, indent=1))
->>>>>>> work-d
     return predictions
 
 
@@ -130,63 +95,6 @@ def update_metrics(
 
     What else is there is kept where it comes from the same data and the same bootstrap.
     """
-<<<<<<< HEAD
-    predictions, card, settings = (
-        read_predictions(name, run),
-        read_card(name, run),
-        params.evaluation,
-    )
-    entry = {
-        split: evaluate(
-            part,
-            card["thresholds"],
-            settings.operating_point,
-            settings.resamples,
-            params.seed,
-            card["temperature"],
-        )
-        for split, part in predictions.groupby("split", sort=False)
-    }
-    about = {
-        "schema": SCHEMA,
-        "run": run.name,
-        "data": {
-            "source": data.source.kind,
-            "synthetic": data.source.synthetic,
-            "manifest": data.manifest.digest,
-            "counts": data.manifest.counts(),
-            "median_size": [int(data.files[side].median()) for side in ("width", "height")],
-        },
-        "bootstrap": {"resamples": settings.resamples, "seed": params.seed, "unit": data.unit},
-    }
-    known = read_metrics(run)
-    models = within(known, "models") if {key: known.get(key) for key in about} == about else {}
-    models = dict(sorted((models | {name: entry}).items()))
-    floors = within(known, "floors") if {key: known.get(key) for key in about} == about else {}
-    if data.unit == "image":
-        for scores in entry.values():
-            scores["patients"] = None
-    write_atomically(
-        run.metrics, json.dumps({**about, "models": models, "floors": floors}, indent=1)
-    )
-    return entry
-
-
-def score_references(data: Dataset, params: Params, run: paths.RunFolder) -> dict[str, Any]:
-    """Score the reference classifiers and put them into ``metrics.json``."""
-    score_floors(data, run)
-    floors = evaluate_floors(data.chosen_on, params, run)
-    if data.unit == "image":
-        for splits in floors.values():
-            for scores in splits.values():
-                scores["patients"] = None
-    write_atomically(run.metrics, json.dumps(read_metrics(run) | {"floors": floors}, indent=1))
-    return floors
-
-
-def score_floors(data: Dataset, run: paths.RunFolder) -> None:
-    """Write what two answers that need no look at the lungs say of each image that is scored, as files of predictions.
-=======
     card, point = read_card(name, run), settings.evaluation.operating_point
     answers, cuts = read_predictions(name, run), card["thresholds"]
     entry = _entries(answers, cuts, point, data, settings, card["temperature"])
@@ -198,7 +106,6 @@ def score_references(
     data: Dataset, settings: Params, run: paths.RunFolder
 ) -> dict[str, dict[str, Entry]]:
     """Score what needs no look at the lungs, into ``floors/*.csv`` and ``metrics.json``.
->>>>>>> work-d
 
     ``always_pneumonia``: the share of PNEUMONIA in training as the score of every image, at a
     threshold of 0. ``metadata``: a classifier on metadata alone, at the Youden point of the images
@@ -213,26 +120,7 @@ def score_references(
         if scores is not None:
             table = data.files[rows].assign(score=scores[rows])[COLUMNS]
             write_atomically(run.reference(name), table.to_csv(index=False))
-<<<<<<< HEAD
-
-
-def evaluate_floors(chosen_on: str, params: Params, run: paths.RunFolder) -> dict[str, Any]:
-    """Score the floors that `score_floors` wrote.
-
-    Returns
-    -------
-    dict
-        Name -> split -> scores. Always PNEUMONIA means a threshold of 0; that of metadata is the Youden point of
-        the images that choices are made on.
-    """
-    found = {}
-    for name in REFERENCES:
-        if run.reference(name).is_file():
-            answers = read_csv(run.reference(name))
-            point = {"half": 0.0}
-=======
             table, point, cut = read_csv(run.reference(name)), "half", 0.0
->>>>>>> work-d
             if name == "metadata":
                 chosen, point = table[table["split"] == data.chosen_on], "youden"
                 cut = calibration.thresholds(labels_of(chosen), chosen["score"].to_numpy())[point]

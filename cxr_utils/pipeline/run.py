@@ -124,7 +124,7 @@ def check_weights(run: Run, decisions: Sequence[Decision]) -> None:
     """
     for decision in decisions:
         section = run.params.sections.get(decision.step.section or "")
-        if decision.action == "run" and section and section.weights_file:
+        if decision.action == "run" and isinstance(section, Resnet50v2) and section.weights_file:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
                 other.submit(_check_weights, section).result()
 

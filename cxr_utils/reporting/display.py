@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import inspect
 import io
 from dataclasses import dataclass
 from typing import Any
@@ -24,20 +25,9 @@ DPI = 110
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure as it is drawn, with what is said of it.
+    """A drawing with the name of its file, its title and its alt text.
 
-    Parameters
-    ----------
-    drawn : matplotlib Figure
-        The drawing.
-    name : str
-        Of its file.
-    title : str
-        Over the drawing.
-    alt : str
-        What it shows, for who does not see it.
-    photo : bool
-        A grid of X-rays: displayed as JPEG, which is a tenth of the size.
+    A `photo`, a grid of X-rays, is displayed as JPEG, which is a tenth of the size.
     """
 
     drawn: matplotlib.figure.Figure
@@ -49,15 +39,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Shows figures in a notebook and keeps them in the folder of a run.
-
-    Parameters
-    ----------
-    run : RunFolder
-        Where ``figures/`` lies.
-    synthetic : bool
-        Whether every title must say SYNTHETIC.
-    """
+    """Shows figures in a notebook and keeps them in a run's folder; `synthetic` ones say so."""
 
     run: paths.RunFolder
     synthetic: bool
@@ -90,6 +72,12 @@ def say(template: str, **numbers: Any) -> None:
     prose = text.render(template, **numbers)
     if prose:
         display.display(display.Markdown(prose))
+
+
+def show_code(function: Any) -> None:
+    """Show the source of a function, so that a report says what a notebook leaves to the package."""
+    show_markdown = f"```python\n{inspect.getsource(function).rstrip()}\n```"
+    display.display(display.Markdown(show_markdown))
 
 
 def show_html(content: str) -> None:

@@ -9,25 +9,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib import figure as mpl
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics as sk
 
 from ..data import decoding
 from ..data.dataset import Split
 from ..data.manifest import LABELS
-<<<<<<< HEAD
 from ..evaluation import metrics, results
 from ..evaluation.comparison import Scored
 from .display import Figure
 from .tables import KINDS, POINTS, SCORES, SHOWN, SPLITS
-=======
-from ..data.splits import chosen_on
-from ..evaluation import metrics
-from ..evaluation.results import labels_of, uncalibrated
-from .display import canvas
-from .names import MODEL_NAMES, POINT_NAMES, SPLIT_NAMES
->>>>>>> work-d
 
 MARKERS = {"half": "o", "youden": "s", "sensitivity": "^"}
 LARGEST = 300  # area of the mark of a bin that holds all images
@@ -35,16 +26,14 @@ LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
 UNIT = (-0.02, 1.02)
 
 
-def canvas(
-    columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.6
-) -> tuple[mpl.Figure, np.ndarray]:
+def canvas(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.6) -> Any:
     """Return a drawing and its axes, shape (rows, columns); sizes are inches per panel."""
     sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85)
     size = (width * columns, height * rows)
     return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
 
 
-def images(rows: dict[str, Sequence[np.ndarray]], name: str, title: str, alt: str) -> Figure:
+def images(rows: dict[str, Any], name: str, title: str) -> Figure:
     """Draw X-rays row by row, each row with its name; uint8 or floats in 0..1, of any aspect."""
     drawn, axes = canvas(max(map(len, rows.values())), len(rows), width=1.5, height=1.55)
     for line, (label, pictures) in zip(axes, rows.items(), strict=True):
@@ -54,7 +43,7 @@ def images(rows: dict[str, Sequence[np.ndarray]], name: str, title: str, alt: st
             white = 255 if picture.dtype == np.uint8 else 1
             axis.imshow(picture, cmap="gray", vmin=0, vmax=white)
         line[0].set_title(label, loc="left", fontsize="medium")
-    return Figure(drawn, name, title, alt, photo=True)
+    return Figure(drawn, name, title, f"Rows of chest X-rays: {'; '.join(rows)}.", photo=True)
 
 
 def examples(split: Split, count: int, seed: int) -> Figure:
@@ -65,25 +54,20 @@ def examples(split: Split, count: int, seed: int) -> Figure:
         found = np.flatnonzero(kinds == kind)
         chosen = rng.choice(found, min(count, len(found)), replace=False)
         rows[KINDS[kind]] = split.pixels[np.sort(chosen)]
-    alt = f"Rows of chest X-rays: {'; '.join(rows)}."
-    return images(rows, "examples", "Training X-rays of each kind", alt)
+    return images(rows, "examples", "Training X-rays of each kind")
 
 
-def preparation(rows: dict[str, Sequence[np.ndarray]]) -> Figure:
+def preparation(rows: dict[str, Any]) -> Figure:
     """Draw training X-rays as filed, made square in each way, and standardised."""
     title = "Training X-rays as filed, made square in three ways, and standardised"
-    alt = f"The same X-rays in rows: {'; '.join(rows)}."
-    return images(rows, "preparation", title, alt)
+    return images(rows, "preparation", title)
 
 
 def augmentation(before: np.ndarray, changed: np.ndarray) -> Figure:
     """Draw training X-rays before and after augmentation; uint8, and floats in 0..1."""
-    rows = {"as it is": before, "augmented": changed, "standardised": standardised(255 * changed)}
-    alt = (
-        "Rows of the same X-rays: as they are; moved, turned, stretched, in other sharpness, "
-        "exposure and borders; these standardised."
-    )
-    return images(rows, "augmentation", "Training X-rays before and after augmentation", alt)
+    turned = "moved, turned, stretched, in other sharpness, exposure and borders"
+    rows = {"as it is": before, turned: changed, "standardised": standardised(255 * changed)}
+    return images(rows, "augmentation", "Training X-rays before and after augmentation")
 
 
 def some_of_each(split: Split, count: int) -> np.ndarray:
@@ -105,11 +89,8 @@ def class_counts(counts: dict[str, dict[str, int]]) -> Figure:
     for bars in axis.containers:
         axis.bar_label(bars, fontsize="small")
     axis.set(xlabel="published folder", ylabel="images")
-    told = "; ".join(
-        f"{folder}: {found['NORMAL']} NORMAL, {found['PNEUMONIA']} PNEUMONIA"
-        for folder, found in counts.items()
-    )
-    alt = f"Bar chart of the images of each class in each published folder. {told}."
+    told = [f"{n['NORMAL']} NORMAL, {n['PNEUMONIA']} PNEUMONIA in {f}" for f, n in counts.items()]
+    alt = f"Bar chart of the images of each class in each published folder: {'; '.join(told)}."
     return Figure(drawn, "class_counts", "Images per class and published folder", alt)
 
 
@@ -140,11 +121,8 @@ def mean_images(means: dict[str, np.ndarray]) -> Figure:
     drawn.colorbar(colours, ax=last, shrink=0.75, label="grey values")
     for axis in axes[0]:
         axis.axis("off")
-    alt = (
-        "The mean X-ray of each class, and PNEUMONIA minus NORMAL: "
-        f"from {gap.min():.0f} to {gap.max():+.0f} grey values of 255."
-    )
     title = "The mean training X-ray of each class, and their difference"
+    alt = f"{title}, from {gap.min():.0f} to {gap.max():+.0f} grey values of 255."
     return Figure(drawn, "class_means", title, alt, photo=True)
 
 
@@ -154,8 +132,7 @@ def grey_values(shares: dict[str, np.ndarray]) -> Figure:
     for label, style in zip(LABELS, ("-", "--"), strict=True):
         legend = f"{label} (and {shares[label][0]:.1%} black)"
         axis.plot(range(1, 256), 100 * shares[label][1:], style, label=legend)
-    axis.set(xlabel="grey value, 1 (dark) to 255 (white)", ylabel="share of pixels (%)")
-    axis.set_ylim(0, None)
+    axis.set(xlabel="grey value (255: white)", ylabel="share of pixels (%)", ylim=(0, None))
     axis.legend()
     black = ", ".join(f"{shares[label][0]:.1%} of {label}" for label in LABELS)
     alt = f"The share of pixels at each grey value, a line for each class; black are {black}."
@@ -176,31 +153,26 @@ def learning_curves(history: pd.DataFrame, card: dict[str, Any]) -> Figure:
     accuracy.set(xlabel="epoch", ylabel="validation accuracy at 0.5", ylim=(None, 1.0))
     for axis in (losses, accuracy):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    alt = (
-        "Left, log loss by epoch on training images and on those that choices are made on; right, "
-        f"validation accuracy by epoch. The best of {len(history)} epochs was "
-        f"{card['epochs']['best']}."
-    )
+    best = f"the best of {len(history)} epochs was {card['epochs']['best']}"
+    alt = f"Left, log loss by epoch; right, validation accuracy by epoch; {best}."
     name, title = f"learning_curves_{card['model']}", f"{card['title']}: learning curves"
     return Figure(drawn, name, title, alt)
 
 
 def confusion_matrix(model: Scored, split: str = "test", name: str = "") -> Figure:
     """Draw a confusion matrix: counts, and the share of each true class."""
-    (tn, fp), (fn, tp) = model.scores[split]["confusion_matrix"]
-    counts = np.array([[tn, fp], [fn, tp]])
+    counts = np.array(model.scores[split]["confusion_matrix"])
+    (tn, fp), (fn, tp) = counts
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     told = [f"{count}\n{share:.1%}" for count, share in zip(counts.flat, shares.flat, strict=True)]
     drawn, ((axis,),) = canvas()
     look: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": 1, "cbar": False, "square": True}
-    look |= {"xticklabels": LABELS, "yticklabels": LABELS}
+    look |= dict.fromkeys(("xticklabels", "yticklabels"), LABELS)
     sns.heatmap(shares, annot=np.reshape(told, (2, 2)), fmt="", ax=axis, **look)
     axis.set(xlabel="model's answer", ylabel="label")
     title = f"{model.title}, {SPLITS[split]}: confusion matrix"
-    alt = (
-        f"Confusion matrix of {model.title} on {SPLITS[split]}: {tn} true negatives, {fp} false "
-        f"positives, {fn} false negatives, {tp} true positives."
-    )
+    cells = f"{tn} true negatives, {fp} false positives, {fn} false negatives, {tp} true positives"
+    alt = f"Confusion matrix of {model.title} on {SPLITS[split]}: {cells}."
     return Figure(drawn, name or f"confusion_matrix_{model.name}_{split}", title, alt)
 
 
@@ -208,10 +180,9 @@ def curves(model: Scored) -> Figure:
     """Draw ROC and precision-recall curves of test and of the split chosen on."""
     drawn, ((roc, pr),) = canvas(2, width=4.6, height=4.4)
     for split, line in zip((model.chosen_on, "test"), LINES, strict=False):
-        part, entry = model.part(split), model.scores[split]
-        labels = results.labels_of(part)
-        alarms, hits, _ = sk.roc_curve(labels, part["score"])
-        precision, recall, _ = sk.precision_recall_curve(labels, part["score"])
+        answers, entry = model.answers(split), model.scores[split]
+        alarms, hits, _ = sk.roc_curve(*answers)
+        precision, recall, _ = sk.precision_recall_curve(*answers)
         legend = f"{SPLITS[split]}, area {{:.3f}}"
         (curve,) = roc.plot(alarms, hits, linestyle=line, label=legend.format(entry["auroc"]))
         pr.plot(recall[:-1], precision[:-1], linestyle=line, label=legend.format(entry["auprc"]))
@@ -226,16 +197,12 @@ def curves(model: Scored) -> Figure:
     for name in model.test["operating_points"]:
         roc.plot([], [], MARKERS[name], color="grey", label=POINTS[name])
     roc.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC", xlim=UNIT, ylim=UNIT)
-    pr.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", xlim=UNIT)
-    pr.set(title="precision and recall")
-    pr.set_ylim(top=1.02)
+    pr.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", title="precision and recall")
+    pr.set(xlim=UNIT, ylim=(None, 1.02))
     roc.legend(loc="lower right", fontsize="small")
     pr.legend(loc="lower left", fontsize="small")
-    alt = (
-        "Left, sensitivity against 1 - specificity; right, PPV against sensitivity; each for test "
-        "and for the images chosen on, with the operating points. Numbers are in the tables."
-    )
     title = f"{model.title}: ROC and precision-recall curves"
+    alt = f"{title} on {SPLITS[model.chosen_on]} and on test, with the operating points."
     return Figure(drawn, f"roc_{model.name}", title, alt)
 
 
@@ -243,26 +210,19 @@ def reliability(model: Scored) -> Figure:
     """Draw the share of PNEUMONIA among images of like score, before and after calibration."""
     drawn, (axes,) = canvas(2, width=4.2, height=4.2)
     for axis, split in zip(axes, (model.chosen_on, "test"), strict=True):
-        part = model.part(split)
-        labels, after = results.labels_of(part), part["score"].to_numpy()
+        labels, after = model.answers(split)
         before = results.uncalibrated(after, model.scores[split]["temperature"])
         axis.plot([0, 1], [0, 1], ":", color="grey", label="as often as the score says")
-        for name, values, line, mark in (
-            ("before calibration", before, "--", "o"),
-            ("after", after, "-", "s"),
-        ):
+        for name, values, line in (("before calibration", before, "o--"), ("after", after, "s-")):
             score, share, count = metrics.reliability(labels, values).T
-            (curve,) = axis.plot(score, share, line, label=name, alpha=0.8)
-            look = {"marker": mark, "color": curve.get_color(), "alpha": 0.8}
+            (curve,) = axis.plot(score, share, line[1:], label=name, alpha=0.8)
+            look = {"marker": line[0], "color": curve.get_color(), "alpha": 0.8}
             axis.scatter(score, share, s=6 + LARGEST * count / len(labels), **look)
         axis.set(xlabel="mean score of a bin", ylabel="share of PNEUMONIA", title=SPLITS[split])
         axis.set_aspect("equal")
     axes[0].legend(loc="upper left", fontsize="small")
-    alt = (
-        "Share of PNEUMONIA against mean score, by bins, before and after calibration: left on the "
-        "images chosen on, right on test. On the diagonal scores are probabilities; the larger a "
-        "mark, the more images."
-    )
+    where = f"left on {SPLITS[model.chosen_on]}, right on test"
+    alt = f"Share of PNEUMONIA by mean score, before and after calibration: {where}."
     return Figure(drawn, f"reliability_{model.name}", f"{model.title}: reliability", alt)
 
 
@@ -281,19 +241,7 @@ def scores(model: Scored) -> Figure:
 def evidence(
     model: Scored, kind: str, rows: np.ndarray, pictures: np.ndarray, heat: np.ndarray
 ) -> Figure:
-    """Draw test images in a row, below each the same with Grad-CAM laid over it.
-
-    Parameters
-    ----------
-    model : Scored
-        Whose answers they are.
-    kind : str
-        What they have in common, as `text.telling_cases` calls it.
-    rows : ndarray of int, shape (n,)
-        Which test images, at least one.
-    pictures, heat : ndarray, shape (n, size, size)
-        Grey images, and what `gradcam.scaled` returns for them.
-    """
+    """Draw test images of `text.telling_cases`, and below each the same with Grad-CAM over it."""
     drawn, axes = canvas(len(rows), 2, width=1.75, height=1.9)
     cases = model.part().iloc[rows].itertuples()
     for column, (case, picture, warm) in enumerate(zip(cases, pictures, heat, strict=True)):
@@ -307,31 +255,26 @@ def evidence(
         axes[0, column].set_title(label, fontsize="x-small")
     name = f"{kind.lower().replace(' ', '_')}_{model.name}"
     alt = (
-        f"{len(rows)} test images, {kind}, surest first, each with its label and score; below each "
-        "where Grad-CAM sees PNEUMONIA."
+        f"{len(rows)} test images, {kind}, surest first; below each where Grad-CAM sees PNEUMONIA."
     )
     return Figure(drawn, name, f"{model.title}, test: {kind}", alt, photo=True)
 
 
 def decision_curve(models: Sequence[Scored]) -> Figure:
     """Draw the net benefit on test of each model, of treating all and of treating none."""
-    drawn, ((axis,),) = canvas(width=7)
-    cuts = metrics.CUTS
+    (drawn, ((axis,),)), cuts = canvas(width=7), metrics.CUTS
     for number, model in enumerate(models):
         benefit = metrics.net_benefit(*model.answers(), cuts)
         axis.plot(cuts, benefit, linestyle=LINES[number % len(LINES)], label=model.title)
     labels = models[0].answers()[0]  # all models have the same test images
-    everyone = metrics.net_benefit(labels, np.ones(len(labels)), cuts)
-    axis.plot(cuts, everyone, ":", color="black", label="call all PNEUMONIA")
+    all_called = metrics.net_benefit(labels, np.ones(len(labels)), cuts)
+    axis.plot(cuts, all_called, ":", color="black", label="call all PNEUMONIA")
     axis.axhline(0, color="grey", linewidth=1, label="call none")
-    axis.set_xlabel("probability of PNEUMONIA from which on one would act")
+    axis.set(xlabel="probability of PNEUMONIA from which on one would act")
     axis.set(ylabel="net benefit (true positives an image)", ylim=(-0.1, labels.mean() * 1.1))
     axis.legend()
     titles = ", ".join(model.title for model in models)
-    alt = (
-        "Net benefit on test against the probability from which on one would act: "
-        f"{titles}, calling all PNEUMONIA, and calling none."
-    )
+    alt = f"Net benefit on test by probability: {titles}, calling all, calling none."
     return Figure(drawn, "decision_curve", "Decision curves on test", alt)
 
 
@@ -344,11 +287,11 @@ def comparison(models: Sequence[Scored]) -> Figure:
         low, high = np.transpose(bounds)
         span = [np.maximum(values - low, 0), np.maximum(high - values, 0)]
         place = np.arange(len(SHOWN)) + (number - (len(models) - 1) / 2) * 0.18
-        mark = "os^Dv"[number % 5]
-        axis.errorbar(place, values, yerr=span, fmt=mark, capsize=4, label=model.title)
+        look = {"fmt": "os^Dv"[number % 5], "capsize": 4, "label": model.title}
+        axis.errorbar(place, values, yerr=span, **look)
     names = [SCORES[score] for score in SHOWN]
-    axis.set(xticks=range(len(SHOWN)), xticklabels=names, ylabel="score on the test split")
+    axis.set(xticks=range(len(SHOWN)), xticklabels=names, ylabel="score on test")
     axis.legend()
-    titles = " and ".join(model.title for model in models)
-    alt = f"Test scores of {titles} with their 95 % intervals: {', '.join(names)}."
+    titles = ", ".join(model.title for model in models)
+    alt = f"{', '.join(names)} of {titles} on test, with 95 % intervals."
     return Figure(drawn, "comparison", "Scores on the test split with 95 % intervals", alt)

@@ -39,20 +39,10 @@ def render(
     synthetic: bool,
     failed: bool = False,
 ) -> None:
-    """Write the HTML report of a step from its executed notebook.
+    """Write the HTML report of a step from ``executed/<step>.ipynb``.
 
-    Parameters
-    ----------
-    step, title : str
-        Stem of the notebook, and what the report is called.
-    pages : sequence of (step, title, cover)
-        All reports of the run, for the way between them.
-    folder : RunFolder
-        The run; ``executed/<step>.ipynb`` must be there.
-    synthetic : bool
-        Whether the data is the phantom's; the report then carries a banner.
-    failed : bool
-        Whether the step did not run to its end; the report then says so.
+    It links to all `pages` of the run, and a banner says where its data is `synthetic` or the step
+    `failed`.
     """
     notebook = nbformat.read(folder.executed(step), as_version=4)
     notebook.cells = [
@@ -119,16 +109,8 @@ def write_index(
 ) -> None:
     """Write ``index.html``: verdict, scores, the threshold to move, links, provenance.
 
-    Parameters
-    ----------
-    folder : RunFolder
-        The run.
-    record : dict
-        Content of ``run.json``.
-    pages : sequence of (step, title, cover)
-        All reports of the run; ``figures/<cover>.png`` is shown small where the step is done.
-    problems : sequence of str
-        What failed, if anything.
+    `record` is the content of ``run.json``; of each of the `pages` ``figures/<cover>.png`` is shown
+    small where its step is done; `problems` say what failed.
     """
     known, models = results.read_metrics(folder), comparison.read_models(folder)
     synthetic, about = record["data"]["synthetic"], within(known, "data")
@@ -225,7 +207,7 @@ def write_runs(folder: Path) -> None:
 
 
 def _run_rows(run: paths.RunFolder) -> list[dict[str, Any]]:
-    """A row for each model of a run; one that cannot be read, or is of another version, has none."""
+    """A row for each model of a run; none where it cannot be read or is of another version."""
     try:
         record, known = read_json(run.record), results.read_metrics(run)
         rows = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..data.sources import COUNTS, SOURCES
+from ..data.sources import COUNTS
 
 TEST_IMAGES = sum(COUNTS["test"].values())
 MEDMNIST = "doi:10.1038/s41597-022-01721-8"
@@ -28,71 +28,35 @@ class Score:
     sensitivity: float | None = None
     specificity: float | None = None
     note: str = ""
+    source: str = ""
     val_accuracy: float | None = None
     loss: str | None = None
-    source: str = ""
 
 
+# fmt: off
 # By the name of the model that stands beside it.
 ORIGINAL = {
-    "baseline_cnn": Score(
-        "original project, baseline CNN",
-        0.625,
-        note="390 of 624: it answered PNEUMONIA for every image",
-        val_accuracy=0.5,
-        loss="19 to 30",
-    ),
-    "resnet50v2": Score(
-        "original project, ResNet50V2",
-        0.915,
-        note="ImageNet weights; chosen on 16 validation images",
-    ),
+    "baseline_cnn": Score("original project, baseline CNN", 0.625, val_accuracy=0.5,
+                          note="390 of 624: it answered PNEUMONIA for every image", loss="19 to 30"),
+    "resnet50v2": Score("original project, ResNet50V2", 0.915,
+                        note="ImageNet weights; chosen on 16 validation images"),
 }
-
-KERMANY = Score(
-    "Kermany et al. 2018, Inception V3",
-    0.928,
-    0.968,
-    0.932,
-    0.901,
-    "ImageNet weights",
-    source="doi:10.1016/j.cell.2018.02.010",
-)
+KERMANY = Score("Kermany et al. 2018, Inception V3", 0.928, 0.968, 0.932, 0.901,
+                "ImageNet weights", "doi:10.1016/j.cell.2018.02.010")
 OTHERS = (
     KERMANY,
-    Score(
-        "MedMNIST v2, ResNet-50",
-        0.884,
-        0.962,
-        note="PneumoniaMNIST, 28 px enlarged to 224, from scratch",
-        source=MEDMNIST,
-    ),
-    Score(
-        "MedMNIST v2, Google AutoML Vision",
-        0.946,
-        0.991,
-        note="PneumoniaMNIST, 28 px",
-        source=MEDMNIST,
-    ),
-    Score(
-        "Keras example, X-rays with TPUs",
-        0.814,
-        note="small CNN at 180 px",
-        source="keras.io, xray_classification_with_tpus",
-    ),
-    Score(
-        "Rajaraman et al. 2018, VGG16",
-        0.962,
-        0.993,
-        note="ImageNet weights, cropped to the lungs",
-        source="doi:10.3390/app8101715",
-    ),
-    Score(
-        "ConvNeXtV2-Tiny, fine-tuned",
-        0.960,
-        note="ImageNet weights; a published model whose protocol is not known here",
-    ),
+    Score("MedMNIST v2, ResNet-50", 0.884, 0.962, source=MEDMNIST,
+          note="PneumoniaMNIST, 28 px enlarged to 224, from scratch"),
+    Score("MedMNIST v2, Google AutoML Vision", 0.946, 0.991, source=MEDMNIST,
+          note="PneumoniaMNIST, 28 px"),
+    Score("Keras example, X-rays with TPUs", 0.814, note="small CNN at 180 px",
+          source="keras.io, xray_classification_with_tpus"),
+    Score("Rajaraman et al. 2018, VGG16", 0.962, 0.993, source="doi:10.3390/app8101715",
+          note="ImageNet weights, cropped to the lungs"),
+    Score("ConvNeXtV2-Tiny, fine-tuned", 0.960,
+          note="ImageNet weights; a published model whose protocol is not known here"),
 )
+# fmt: on
 
 
 def standing(kind: str, counts: dict[str, dict[str, int]]) -> str:
@@ -101,16 +65,8 @@ def standing(kind: str, counts: dict[str, dict[str, int]]) -> str:
     It is the published set where it has as many training images of each class, and no more test
     images; a part of those may be missing, which the reports then say.
     """
-<<<<<<< HEAD
     if kind in ("phantom", "medmnist"):
         return {"phantom": "synthetic", "medmnist": "medmnist"}[kind]
     found = counts.get("test", {})
     part = all(found.get(label, 0) <= images for label, images in COUNTS["test"].items())
-=======
-    if kind in SOURCES and SOURCES[kind].standing:
-        return SOURCES[kind].standing
-    part = all(
-        counts.get("test", {}).get(label, 0) <= images for label, images in COUNTS["test"].items()
-    )
->>>>>>> work-d
     return "published" if part and counts.get("train") == COUNTS["train"] else "own"

@@ -117,16 +117,8 @@ def scores(
 ) -> pd.DataFrame:
     """Return all scores of models and reference classifiers, a column for each and split.
 
-    Parameters
-    ----------
-    models : sequence of Scored
-        The models.
-    references : dict, optional
-        Name -> split -> scores, as under ``floors`` in ``metrics.json``.
-    splits : sequence of str
-        Which splits, in this order; those that are not there are left out.
-    brief : bool
-        Leave out what only a statistician misses.
+    `references` are as under ``floors`` in ``metrics.json``; `splits` that are not there are left
+    out; `brief` leaves out what only a statistician misses.
     """
     entries = {model.title: model.scores for model in models}
     entries |= {REFERENCES[name]: entry for name, entry in (references or {}).items()}
@@ -168,13 +160,14 @@ def operating_points(model: Scored) -> pd.DataFrame:
 
 def calibration(model: Scored) -> pd.DataFrame:
     """Return log loss, Brier score and calibration error of each split, before and after."""
-    rows = {}
-    for split, entry in model.scores.items():
-        row = {}
-        for score in ("loss", "brier", "ece"):
-            row[SCORES[score], "before"] = entry["uncalibrated"][score]
-            row[SCORES[score], "after"] = entry[score]
-        rows[SPLITS[split]] = row
+    rows = {
+        SPLITS[split]: {
+            (SCORES[score], when): found[score]
+            for score in ("loss", "brier", "ece")
+            for when, found in (("before", entry["uncalibrated"]), ("after", entry))
+        }
+        for split, entry in model.scores.items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -185,20 +178,12 @@ def subtypes(models: Sequence[Scored]) -> pd.DataFrame:
         found = model.test["subtypes"]
         for kind in (kind for kind in KINDS if kind in found):
             entry = found[kind]
-            rows.append(
-                {
-                    "model": model.title,
-                    "images": KINDS[kind],
-                    "n": entry["n"],
-                    "right": entry["right"],
-                    "wrong": entry["n"] - entry["right"],
-                    "sensitivity, or specificity of NORMAL": with_interval(entry, "rate"),
-                    "AUROC against NORMAL": with_interval(entry, "auroc")
-                    if "auroc" in entry
-                    else "",
-                }
-            )
-    return pd.DataFrame(rows)
+            right, area = entry["right"], with_interval(entry, "auroc") if "auroc" in entry else ""
+            counts = [entry["n"], right, entry["n"] - right]
+            rows.append([model.title, KINDS[kind], *counts, with_interval(entry, "rate"), area])
+    rate = "sensitivity, or specificity of NORMAL"
+    columns = ["model", "images", "n", "right", "wrong", rate, "AUROC against NORMAL"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def differences(pair: dict[str, Any]) -> pd.DataFrame:
@@ -231,30 +216,24 @@ def beside_original(models: Sequence[Scored]) -> pd.DataFrame:
         original = published.ORIGINAL.get(model.name)
         reported = {"val": original.val_accuracy, "test": original.accuracy} if original else {}
         for split, entry in model.scores.items():
-            rows.append(
-                {
-                    "model": model.title,
-                    "split": SPLITS[split],
-                    "accuracy": with_interval(entry, "accuracy"),
-                    "log loss": with_interval(entry, "loss"),
-                    "original's accuracy": reported.get(split),
-                    "original's log loss": original.loss
-                    if original and split in reported
-                    else None,
-                }
-            )
-    return pd.DataFrame(rows).astype(object).fillna("–")
+            ours = [with_interval(entry, score) for score in ("accuracy", "loss")]
+            loss = original.loss if original and split in reported else None
+            rows.append([model.title, SPLITS[split], *ours, reported.get(split), loss])
+    columns = [
+        "model",
+        "split",
+        "accuracy",
+        "log loss",
+        "original's accuracy",
+        "original's log loss",
+    ]
+    return pd.DataFrame(rows, columns=columns).astype(object).fillna("–")
 
 
 def beside_published(models: Sequence[Scored], data: dict[str, Any]) -> pd.DataFrame:
     """Return the original project's scores, a run's own and those of others, with their protocols.
 
-    Parameters
-    ----------
-    models : sequence of Scored
-        None where the run is not comparable.
-    data : dict
-        ``data`` of ``metrics.json``.
+    `models` is empty where the run is not comparable; `data` is that of ``metrics.json``.
     """
     rows = [_published(score) for score in published.ORIGINAL.values()]
     for model in models:
@@ -275,11 +254,11 @@ def _published(score: published.Score) -> dict[str, str]:
 def _own_protocol(model: Scored, data: dict[str, Any]) -> str:
     whole, scored = published.TEST_IMAGES, model.test["n"]
     width, height = data["median_size"]
-    size = model.card["image_size"]
+    size, ours = model.card["image_size"], "validation" in model.scores
     told = [
         f"only {scored} of the {whole} published test images, so not row for row comparable",
         f"files of {width} x {height} px (median), seen at {size} x {size}",
         f"from {STARTS[model.card['start']['kind']]}",
-        f"threshold from {'validation, split by patient' if 'validation' in model.scores else 'val'}",
+        f"threshold from {'validation, split by patient' if ours else 'val'}",
     ]
     return "; ".join(told[scored == whole :])

@@ -69,21 +69,10 @@ def _environment() -> jinja2.Environment:
         p=lambda value: Markup("p < 0.001") if value < 0.001 else f"p = {value:.3f}",
         markdown=_markdown,
     )
-    environment.globals.update(
-        SPLITS=tables.SPLITS,
-        POINTS=tables.POINTS,
-        SCORES=tables.SCORES,
-        KINDS=tables.KINDS,
-        SHOWN=tables.SHOWN,
-        STARTS=tables.STARTS,
-        ORIGINAL=published.ORIGINAL,
-        KERMANY=published.KERMANY,
-        TEST_IMAGES=published.TEST_IMAGES,
-        TEST_COUNTS=COUNTS["test"],
-        REAL_RUN=REAL_RUN,
-        FEW=results.FEW,
-        FEW_EITHER_WAY=results.FEW_EITHER_WAY,
-    )
+    for module in (tables, published, results):
+        constants = {name: value for name, value in vars(module).items() if name.isupper()}
+        environment.globals.update(constants)
+    environment.globals.update(TEST_COUNTS=COUNTS["test"], REAL_RUN=REAL_RUN)
     return environment
 
 
@@ -183,12 +172,7 @@ def calibration(model: Scored) -> dict[str, Any]:
 def doubtful(model: Scored, files: pd.DataFrame) -> dict[str, Any]:
     """Return the numbers of ``doubtful``: test without patients that may be in training as well.
 
-    Parameters
-    ----------
-    model : Scored
-        The model.
-    files : DataFrame
-        All files with their splits, as `Dataset.files`; those of test in the predictions' order.
+    `files` are those of the data set, those of test in the order of the predictions.
     """
     out = reused_numbers(files)[files["split"] == "test"].notna().to_numpy()
     labels, scores = (values[~out] for values in model.answers())

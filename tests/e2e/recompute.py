@@ -1,4 +1,4 @@
-"""Every figure of ``metrics.json`` again, from the files of predictions alone and without the project's own code."""
+"""Every number of ``metrics.json`` again, from the predictions and without the project's code."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ def read(file):
 
 
 def entry(rows, known, resamples, seed):
-    """The entry of one split; thresholds, operating point and temperature are taken from the one that is checked."""
+    """The entry of one split; thresholds and temperature are those of the one that is checked."""
     labels, scores = (rows["label"] == "PNEUMONIA").astype(int), rows["score"].astype(float)
     draws = _draws(rows["patient"], resamples, seed)
     cut, sick, well = known["threshold"], labels == 1, labels == 0
@@ -62,7 +62,7 @@ def entry(rows, known, resamples, seed):
 
 
 def _draws(patients, resamples, seed):
-    """The rows of each resample: patients in sorted order, drawn with replacement, all images of each."""
+    """The rows of each resample: patients, sorted, drawn with replacement, all images of each."""
     names = sorted(set(patients))
     images = [np.flatnonzero(patients == name) for name in names]
     return [
@@ -242,7 +242,7 @@ def flat(value, name=""):
 
 
 def differences(root):
-    """Yield what in a run's ``metrics.json`` is not what the files of predictions give, to 1e-9; and count what was compared."""
+    """Return what of ``metrics.json`` does not follow from the predictions, and how much was compared."""
     known = json.loads((root / "metrics.json").read_text())
     settings, compared, wrong = known["bootstrap"], 0, []
     folders = dict.fromkeys(known["models"], "predictions") | dict.fromkeys(

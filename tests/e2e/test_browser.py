@@ -1,4 +1,4 @@
-"""The reports in a real browser, from files and without a network: nothing breaks, everyone can read them, the slider counts."""
+"""The reports in a real browser, from files, offline: all can read them, and the slider counts."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from cxr_utils import paths
-from cxr_utils.parameters import MODELS, STEPS
+from cxr_utils.evaluation import results
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="no Playwright: it comes with the extra 'dev'"
@@ -22,7 +22,7 @@ axe = pytest.importorskip(
 )
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
-PAGES = ["index", *STEPS]
+PAGES = ["index", *sorted(file.stem for file in paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))]
 MARKUP = (
     "<img src=x onerror=alert(1)><script>alert(2)<"  # no slash, so that it can be a file's name
 )
@@ -30,7 +30,7 @@ MARKUP = (
 
 @pytest.fixture(scope="module")
 def run(run_all, phantom_root, tmp_path_factory):
-    """A run on a SYNTHETIC phantom whose test files and patients are named with markup, into a folder that is too."""
+    """A run on a SYNTHETIC phantom whose test files, patients and folder are named with markup."""
     data, out = tmp_path_factory.mktemp("named") / "data", tmp_path_factory.mktemp("pages")
     shutil.copytree(phantom_root, data)
     for file in (data / "test").glob("*/*.jpeg"):
@@ -38,6 +38,11 @@ def run(run_all, phantom_root, tmp_path_factory):
     done = run_all("smoke", "--data", data, "--out", out, "--run", MARKUP)
     assert done.returncode == 0, done.stderr
     return paths.RunFolder(out / MARKUP)
+
+
+@pytest.fixture(scope="module")
+def models(run):
+    return list(results.read_metrics(run)["models"])
 
 
 @pytest.fixture(scope="module")
@@ -158,14 +163,14 @@ def _shown(page, model):
 
 
 @pytest.mark.parametrize("name", ["index", "04_comparison"])
-def test_slider_by_keyboard_counts_as_numpy(browser, run, name):
+def test_slider_by_keyboard_counts_as_numpy(browser, run, models, name):
     with Visit(browser, _file(run, name)) as visit:
         page = visit.page
         page.focus("#threshold-slider-cut")
         scores = np.concatenate(
             [
                 pd.read_csv(run.predictions(model)).query("split == 'test'")["score"]
-                for model in MODELS
+                for model in models
             ]
         )
         seen = set()
@@ -176,18 +181,18 @@ def test_slider_by_keyboard_counts_as_numpy(browser, run, name):
             page.keyboard.press("Home")
             for key in ["PageUp"] * (thousandths // 100) + ["ArrowRight"] * (thousandths % 100):
                 page.keyboard.press(key)
-            seen.add(_check_counts(run, page))
+            seen.add(_check_counts(run, page, models))
         page.keyboard.press("PageDown")
-        seen.add(_check_counts(run, page))
+        seen.add(_check_counts(run, page, models))
         page.keyboard.press("End")
-        seen.add(_check_counts(run, page))
+        seen.add(_check_counts(run, page, models))
         assert len(seen) >= 4
 
 
-def _check_counts(run, page):
-    """What the page shows is what NumPy counts at the slider's threshold; returns the counts of all models."""
+def _check_counts(run, page, models):
+    """Compare the page with NumPy's counts at the slider's threshold; returns those."""
     cut, seen = float(page.input_value("#threshold-slider-cut")), []
-    for model in MODELS:
+    for model in models:
         counts, shown = _counts(run, model, cut), _shown(page, model)
         assert {key: int(shown[key]) for key in counts} == counts, (cut, model)
         assert float(shown["sensitivity"]) == pytest.approx(
@@ -198,11 +203,11 @@ def _check_counts(run, page):
     return tuple(map(int, seen))
 
 
-def test_slider_starts_with_and_returns_to_the_matrices_of_the_run(browser, run):
+def test_slider_starts_with_and_returns_to_the_matrices_of_the_run(browser, run, models):
     known = json.loads(run.metrics.read_text())["models"]
 
     def check(page):
-        for model in MODELS:
+        for model in models:
             shown, test = _shown(page, model), known[model]["test"]
             (tn, fp), (fn, tp) = test["confusion_matrix"]
             assert [int(shown[name]) for name in ("tn", "fp", "fn", "tp")] == [tn, fp, fn, tp]
@@ -211,12 +216,12 @@ def test_slider_starts_with_and_returns_to_the_matrices_of_the_run(browser, run)
     with Visit(browser, run.html("04_comparison")) as visit:
         check(visit.page)
         visit.page.locator("#threshold-slider button[data-cut='0.9']").press("Enter")
-        assert _shown(visit.page, MODELS[0])["tp"] == str(_counts(run, MODELS[0], 0.9)["tp"])
+        assert _shown(visit.page, models[0])["tp"] == str(_counts(run, models[0], 0.9)["tp"])
         visit.page.locator("#threshold-slider button[data-cut='own']").press("Enter")
         check(visit.page)
 
 
-def test_prevalence_moves_ppv_by_bayes(browser, run):
+def test_prevalence_moves_ppv_by_bayes(browser, run, models):
     with Visit(browser, run.index) as visit:
         page = visit.page
         page.locator("#threshold-slider button[data-cut='0.5']").press("Enter")
@@ -226,7 +231,7 @@ def test_prevalence_moves_ppv_by_bayes(browser, run):
             page.keyboard.press("ArrowRight")
         share = float(page.input_value("#threshold-slider-share"))
         assert share == pytest.approx(0.1)
-        for model in MODELS:
+        for model in models:
             counts, shown = _counts(run, model, 0.5), _shown(page, model)
             hit = counts["tp"] / (counts["tp"] + counts["fn"]) * share
             alarm = counts["fp"] / (counts["fp"] + counts["tn"]) * (1 - share)
@@ -234,8 +239,17 @@ def test_prevalence_moves_ppv_by_bayes(browser, run):
         assert "PPV" in page.text_content("[role=status]")
 
 
+def test_each_report_has_its_figure_on_the_index(browser, run, models):
+    """Its alt text is that which the figure was saved with."""
+    with Visit(browser, run.index) as visit:
+        alts = visit.page.eval_on_selector_all("figure img", "all => all.map(img => img.alt)")
+    assert len(alts) == len(PAGES) - 1
+    assert all(alt.startswith("SYNTHETIC · ") for alt in alts)
+    assert sum("Confusion matrix of" in alt for alt in alts) == len(models)
+
+
 def test_markup_in_names_is_text(browser, run):
-    """Errors of both models are listed by file: the names are there to read, and nothing in them ran."""
+    """Errors are listed by file: names are there to read, and nothing in them ran."""
     for name in ("02_baseline_cnn", "03_resnet50v2", "runs"):
         with Visit(browser, _file(run, name)) as visit:
             assert MARKUP in visit.page.inner_text("main")

@@ -9,17 +9,13 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-<<<<<<< HEAD
-from cxr_utils import profiles
-=======
 from cxr_utils import parameters, paths
->>>>>>> work-d
 from cxr_utils.data import dataset
 from cxr_utils.evaluation import audit, shortcuts
 
 
 def _findings(root, *overrides):
-    data = dataset.open_data(profiles.load("smoke", overrides, str(root)), dataset.OVERVIEW_SIZE)
+    data = dataset.open_data(parameters.load("smoke", overrides, str(root)), dataset.OVERVIEW_SIZE)
     return {finding.check: finding for finding in audit.audit(data)}
 
 
@@ -141,7 +137,7 @@ def test_damaged_files_are_a_warning_and_hidden_ones_a_note(planted):
 def test_what_each_fit_lets_through_of_an_aspect_shortcut(tmp_path):
     """Planted: wide films are filed as PNEUMONIA whatever they show. Crop hides that from a model, squash and pad do not."""
     drawn = dataset.open_data(
-        profiles.load("default", ["data.phantom_images=600"], "phantom"), dataset.OVERVIEW_SIZE
+        parameters.load("default", ["data.phantom_images=600"], "phantom"), dataset.OVERVIEW_SIZE
     )
     for row in drawn.files.itertuples():
         label = "PNEUMONIA" if row.width > 1.15 * row.height else "NORMAL"
@@ -150,7 +146,7 @@ def test_what_each_fit_lets_through_of_an_aspect_shortcut(tmp_path):
         shutil.copy(drawn.manifest.root / row.path, target)
     found = {}
     for fit in ("squash", "crop", "pad"):
-        data = dataset.open_data(profiles.load("default", [f"data.fit={fit}"], str(tmp_path)), 16)
+        data = dataset.open_data(parameters.load("default", [f"data.fit={fit}"], str(tmp_path)), 16)
         train, test = data.splits["train"], data.splits["test"]
         model = LogisticRegression(C=1e-6, max_iter=1000).fit(
             train.pixels[:].reshape(len(train), -1), train.labels
@@ -167,7 +163,7 @@ def test_films_of_one_aspect_leave_nothing_to_measure(planted):
     for label in ("NORMAL", "PNEUMONIA"):
         _change(planted, label, lambda image: image.resize((64, 64)))
     assert shortcuts.fit_leaks(
-        dataset.open_data(profiles.load("smoke", (), str(planted)), dataset.OVERVIEW_SIZE), 1
+        dataset.open_data(parameters.load("smoke", (), str(planted)), dataset.OVERVIEW_SIZE), 1
     ).empty
 
 

@@ -1,4 +1,4 @@
-"""What is published under docs/: scores that follow from the predictions beside them, no radiographs, no machine's paths."""
+"""What docs/ shows follows from the predictions beside it; no radiographs, no machine's paths."""
 
 import importlib.util
 import json
@@ -8,6 +8,9 @@ import pytest
 from PIL import Image
 
 from cxr_utils import paths
+from cxr_utils.data.sources import COUNTS
+from cxr_utils.evaluation import comparison
+from cxr_utils.reporting import published
 
 DOCS = paths.ROOT / "docs"
 RESULTS = paths.RunFolder(DOCS / "results")
@@ -25,6 +28,16 @@ def test_page_and_readme_are_what_the_files_give(publish):
     assert (DOCS / "results" / "README.md").read_text() == publish.page(RESULTS)
     readme = (paths.ROOT / "README.md").read_text()
     assert publish.update_readme(RESULTS, readme) == readme
+
+
+def test_every_model_has_its_card_and_the_comparison_is_of_its_predictions(publish):
+    models = comparison.read_models(RESULTS)
+    assert len(models) >= 2 and all(model.title in publish.page(RESULTS) for model in models)
+    settings = json.loads(RESULTS.metrics.read_text())["bootstrap"]
+    found = comparison.compare(models, settings["resamples"], settings["seed"])
+    for pair, known in zip(found, comparison.read(RESULTS), strict=True):
+        for score, gap in pair["differences"].items():
+            assert gap == pytest.approx(known["differences"][score], abs=1e-9)
 
 
 def test_every_published_figure_follows_from_the_predictions(monkeypatch):
@@ -48,7 +61,9 @@ def test_results_are_of_the_real_set_by_the_default_profile():
 
 def test_no_radiograph_and_no_path_of_a_machine_is_published():
     shown = {"comparison", "decision_curve", "class_counts"}
-    kinds = r"(confusion_matrix|roc|reliability|learning_curves|scores)_(baseline_cnn|resnet50v2)(_test|_validation)?"
+    models = "|".join(json.loads(RESULTS.metrics.read_text())["models"])
+    kinds = "confusion_matrix|roc|reliability|learning_curves|scores"
+    kinds = rf"({kinds})_({models})(_test|_validation)?"
     for file in sorted(file for file in (DOCS / "results").rglob("*") if file.is_file()):
         if file.suffix == ".png":
             assert file.stem in shown or re.fullmatch(kinds, file.stem), file
@@ -69,3 +84,11 @@ def test_example_report_is_synthetic_small_and_whole():
             assert "SYNTHETIC DATA." in text
             for link in re.findall(r'href="([^"#:]+)"', text):
                 assert (file.parent / link).is_file(), f"{file.name}: {link}"
+
+
+def test_more_test_images_than_published_is_another_set():
+    counts = {"train": COUNTS["train"], "test": {"NORMAL": 500, "PNEUMONIA": 500}}
+    assert published.standing("folder", counts) == "own"
+    part = counts | {"test": {"NORMAL": 117, "PNEUMONIA": 195}}
+    assert published.standing("folder", part) == "published"
+    assert published.standing("phantom", part) == "synthetic"

@@ -1,0 +1,77 @@
+"""Figures carry what is said of them, also in their files."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cxr_utils import paths
+from cxr_utils.data import dataset
+from cxr_utils.reporting import display, figures
+
+
+@pytest.fixture
+def shown(tmp_path, monkeypatch):
+    """Show a figure in a gallery of a SYNTHETIC run; returns the HTML and the stored picture."""
+
+    def show(figure):
+        said = []
+        monkeypatch.setattr(display, "show_html", said.append)
+        run = paths.RunFolder(tmp_path)
+        display.Gallery(run, synthetic=True).show(figure)
+        return said[0], Image.open(run.figure(figure.name))
+
+    return show
+
+
+def test_title_and_alt_text_say_synthetic_on_the_page_and_in_the_file(models, shown):
+    figure = figures.confusion_matrix(models[0])
+    page, picture = shown(figure)
+    (tn, _), _ = models[0].test["confusion_matrix"]
+    assert figure.drawn.get_suptitle().startswith("SYNTHETIC · Baseline CNN, test")
+    assert f'alt="SYNTHETIC · Confusion matrix of Baseline CNN on test: {tn} true' in page
+    assert display.alt_text(picture).startswith("SYNTHETIC · Confusion matrix of Baseline CNN")
+
+
+def test_a_photo_is_shown_as_jpeg_and_kept_as_png(shown):
+    rows = {"a": [np.zeros((8, 8), np.uint8)], "b": [np.ones((4, 8))] * 2}
+    page, picture = shown(figures.images(rows, "x", "X"))
+    assert "data:image/jpeg" in page and picture.format == "PNG"
+
+
+def test_figures_of_any_number_of_models(models, scored):
+    third = scored("xception", "Xception", seed=2)
+    for draw in (figures.comparison, figures.decision_curve):
+        for found in (models[:1], [*models, third]):
+            figure = draw(found)
+            assert all(model.title in figure.alt for model in found)
+
+
+def test_every_figure_of_a_model_is_named_after_it(models):
+    model = models[1]
+    pictures = np.zeros((2, 8, 8))
+    for figure in (
+        figures.confusion_matrix(model, "val"),
+        figures.curves(model),
+        figures.reliability(model),
+        figures.scores(model),
+        figures.evidence(model, "PNEUMONIA missed", np.arange(2), pictures, pictures),
+        figures.learning_curves(
+            pd.DataFrame(
+                {"epoch": [1], "loss": [1.0], "validation_loss": 1, "validation_accuracy": 1}
+            ),
+            model.card,
+        ),
+    ):
+        assert "resnet50v2" in figure.name and model.title in figure.title and len(figure.alt) > 40
+
+
+def test_figures_of_the_data(smoke):
+    data = dataset.open_data(smoke, dataset.OVERVIEW_SIZE)
+    train = data.splits["train"]
+    chosen = figures.some_of_each(train, 3)
+    assert train.labels[chosen].tolist() == [0] * 3 + [1] * 3
+    counts = data.manifest.counts()
+    assert str(counts["train"]["PNEUMONIA"]) in figures.class_counts(counts).alt
+    assert "viral" in figures.examples(train, 2, 0).alt
+    assert figures.image_sizes(data.files).name == "image_sizes"

@@ -1,0 +1,199 @@
+"""Whatever the data and the scores are, the reports can say it, and say no more than is known."""
+
+import jinja2
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_utils import paths
+from cxr_utils.evaluation import audit, comparison
+from cxr_utils.reporting import html, published, tables, text
+
+DATA = {"counts": {"test": {"NORMAL": 40, "PNEUMONIA": 80}}, "median_size": [224, 224]}
+
+
+def _files(part):
+    """The test images, the first six of them under a number that training has as another kind."""
+    test = part.assign(split="test", patient=[f"person{row}_virus" for row in range(len(part))])
+    patients = [f"person{row}_bacteria" for row in range(6)]
+    return pd.concat([pd.DataFrame({"split": "train", "patient": patients}), test])
+
+
+def _all_said(models, standing, pairs=None):
+    """Every table and all prose of 02 to 04 and of the index about some models, as one text."""
+    pairs = comparison.compare(models, 100, 0) if pairs is None else pairs
+    synthetic, about = standing == "synthetic", {"models": models, "standing": standing}
+    metadata = {model.name: comparison.beyond(model, model.part(), 50, 0) for model in models}
+    bootstrap = {"resamples": 100, "seed": 0, "unit": "patient"}
+    known = {"models": {m.name: m.scores for m in models}, "data": DATA, "bootstrap": bootstrap}
+    doubtful = [text.doubtful(model, _files(model.part())) for model in models]
+    curves = {model.title: comparison.decision_curve(model) for model in models}
+    said = [
+        text.render("standing", standing=standing),
+        text.render("verdict", **about, pairs=pairs, references={}),
+        text.render("conclusion", **about, pairs=pairs),
+        text.render("recommendations", **text.recommendations(models, pairs, standing)),
+        text.render("model_card", **about, data=DATA),
+        text.render("references", **about, beyond=metadata),
+        text.render("published", **about),
+        text.render("splits", known=known),
+        text.render("decision_curve", curves=curves),
+        text.render("doubtful", found=doubtful, synthetic=False),
+        *(text.render(name, pair=pair) for pair in pairs for name in ("difference", "agreement")),
+    ]
+    for model in models:
+        said += [
+            text.render("errors", **text.errors(model)),
+            text.render("calibration", **text.calibration(model)),
+            text.render("operating_points", model=model, target=0.98),
+            text.render("model", model=model, standing=standing),
+        ]
+        said += [tables.operating_points(model).to_string(), tables.calibration(model).to_string()]
+    said += [
+        tables.scores(models).to_string(),
+        tables.subtypes(models).to_string(),
+        tables.beside_published(models, DATA).to_string(),
+        tables.beside_original(models).to_string(),
+        *(
+            made(pair).to_string()
+            for pair in pairs
+            for made in (tables.differences, tables.agreement)
+        ),
+        html.slider(models, synthetic),
+    ]
+    found = "\n".join(said)
+    assert "6 test images have a patient number" in found
+    assert "None" not in found.replace("display: none", "")
+    return found
+
+
+@pytest.mark.parametrize("standing", published.STANDINGS)
+def test_everything_can_be_said_of_any_data(models, standing):
+    said = _all_said(models, standing)
+    assert ("children of one to five" in said) == (standing in ("published", "medmnist"))
+    assert ("drawn" in said) == (standing == "synthetic")
+    assert ("ImageNet weights (weights: imagenet)" in said) == (standing == "published")
+    assert ("original project's 0.625" in said) == (standing == "published")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_any_number_of_models_can_be_told_of(models, scored, count):
+    found = [*models, scored("xception", "Xception", seed=2, quality=1.0)][:count]
+    said = _all_said(found, "published")
+    assert ("Xception" in said) == (count == 3) == ("Xception minus Baseline CNN" in said)
+
+
+@pytest.mark.parametrize("cut", [0.0, 1.0])
+def test_a_model_with_one_answer_only(models, scored, cut):
+    same = [scored(m.name, m.title, cut=cut, frame=m.predictions) for m in models]
+    said = _all_said(same, "own")
+    assert "undefined" in said
+    assert ("no better than that constant answer" in said) == (cut == 0.0)
+
+
+def test_perfect_and_few(models, scored):
+    frames = [
+        m.predictions.assign(score=np.where(m.predictions["label"] == "PNEUMONIA", 0.99, 0.01))
+        for m in models
+    ]
+    number = frames[0]["path"].str.extract(r"(\d+)", expand=False).astype(int)
+    for few in (False, True):
+        perfect = [
+            scored(m.name, m.title, frame=frame[number < 20] if few else frame)
+            for m, frame in zip(models, frames, strict=True)
+        ]
+        assert "[1.000, 1.000]" not in _all_said(perfect, "own")
+
+
+def test_the_original_protocol_has_no_validation(models, scored):
+    history = [{"epoch": 1, "validation_loss": 0.2, "seconds": 60.0}]
+    original = [
+        scored(
+            m.name,
+            m.title,
+            frame=m.predictions[m.predictions["split"] != "validation"],
+            chosen_by="validation_loss",
+            history=history,
+        )
+        for m in models
+    ]
+    said = _all_said(original, "published")
+    assert "More validation data" not in said and "stress" not in said and "shifted" not in said
+
+
+def test_causes_are_named_only_beyond_chance(models, scored):
+    def fallen(frame):
+        normal = (frame["split"] == "test") & (frame["label"] == "NORMAL")
+        return frame.assign(score=np.where(normal, 0.9, frame["score"]))
+
+    worse = [scored(m.name, m.title, frame=fallen(m.predictions)) for m in models]
+    assert "lost specificity" in _all_said(worse, "own")
+    assert "lost specificity" not in _all_said(models, "own")
+    assert "lost specificity" not in _all_said(worse, "synthetic")
+
+
+def test_how_a_model_was_trained_is_told_from_its_card(models, scored):
+    reason = "ImageNet weights cannot be had here"
+    card = {
+        "start": {"kind": "random", "reason": reason, "sha256": ""},
+        "precision": {
+            "asked": "auto",
+            "used": "float32",
+            "fell_back_from": "bfloat16",
+            "devices": 2,
+        },
+        "epochs": {"planned": 9, "done": 1, "best": 1},
+        "head": {"epochs": 4, "validation_loss": 0.5},
+    }
+    model = scored("xception", "Xception", frame=models[0].predictions, **card)
+    said = text.render("model", model=model, standing="own")
+    for told in (
+        reason,
+        "not finite in bfloat16",
+        "on 2 devices",
+        "9 had been planned",
+        "4 epochs",
+    ):
+        assert told in said
+
+
+def test_what_looks_like_markup_is_text():
+    name = "<img src=x>*a* [b](c) $d$"
+    said = text.render("missing", run=name, steps=["02_x"], models=[])
+    assert "<img" not in said and "\\*a\\*" in said and "\\[b\\]" in said and "\\$d\\$" in said
+    assert "<em>" not in text.render_html("missing", run=name, steps=["02_x"], models=[])
+    assert name in text.render_lines("missing", run=name, steps=["02_x"], models=[])[0]
+
+
+def test_a_number_that_is_not_handed_over_is_an_error():
+    with pytest.raises(jinja2.UndefinedError):
+        text.render("standing")
+    for file in paths.TEMPLATES.glob("*.md.j2"):
+        with pytest.raises((jinja2.UndefinedError, TypeError)):
+            text.render(file.name.removesuffix(".md.j2"))
+
+
+def test_data_is_told_from_the_files(smoke):
+    from cxr_utils.data import dataset
+
+    data = dataset.open_data(smoke, dataset.OVERVIEW_SIZE)
+    finding = audit.Finding("a check", "warning", "It was found.", "mend it")
+    said = text.render("data", **text.data(data, "published", [finding]))
+    assert f"{len(data.files)} images are usable" in said and "mend it" in said
+    assert "does not hold what was published" in said and ".DS" in said
+    assert "published" not in text.render("data", **text.data(data, "own", []))
+    assert "patients" in text.render("children", **text.children(data.files))
+    sizes = text.sizes(data.files)
+    assert not sizes["one"] and "px in train" in text.render("sizes", **sizes)
+    same = text.sizes(data.files.assign(width=64, height=48))
+    assert "64 x 48 px" in text.render("sizes", **same)
+
+
+def test_telling_cases_are_the_surest(models):
+    part = models[0].part()
+    for kind, rows in text.telling_cases(models[0], 3).items():
+        sick = part["label"].iloc[rows] == "PNEUMONIA"
+        assert len(rows) <= 3 and sick.nunique() <= 1 and sick.all() == (kind[0] == "P")
+    alarms = text.telling_cases(models[0], 3)["NORMAL called PNEUMONIA"]
+    normal = part[part["label"] == "NORMAL"]["score"]
+    assert part["score"].iloc[alarms[0]] == normal.max()
