@@ -92,8 +92,8 @@ def real_subset(tmp_path_factory):
 def run_all():
     """Run ``run_all.py`` as a user does; returns the finished process."""
 
-    def call(*arguments, **environment):
-        command = [sys.executable, str(paths.ROOT / "run_all.py"), *map(str, arguments)]
+    def call(*arguments, script=paths.ROOT / "run_all.py", **environment):
+        command = [sys.executable, str(script), *map(str, arguments)]
         return subprocess.run(
             command,
             capture_output=True,

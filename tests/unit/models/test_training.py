@@ -4,8 +4,8 @@ import json
 import keras
 import numpy as np
 import pytest
-
 from conftest import RANDOM, train_of
+
 from cxr_utils import paths, profiles
 from cxr_utils.data import dataset
 from cxr_utils.files import sha256_of
@@ -19,7 +19,6 @@ from cxr_utils.models import (
     weights,
 )
 from cxr_utils.parameters import UsageError
-
 
 ASKED = [
     "data.source=phantom",

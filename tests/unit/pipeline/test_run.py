@@ -65,7 +65,10 @@ def test_a_model_goes_by_its_backbone_and_the_one_before_is_forgotten(done, smok
     assert not problems and "changed: backbone" in decided["03_resnet50v2"][1]
     known = json.loads(run.folder.metrics.read_text())["models"]
     assert set(known) == {"baseline_cnn", "mobilenetv2"} == set(run.models)
-    assert run.folder.predictions("mobilenetv2").is_file() and run.folder.model("mobilenetv2").is_file()
+    assert (
+        run.folder.predictions("mobilenetv2").is_file()
+        and run.folder.model("mobilenetv2").is_file()
+    )
     assert not run.folder.predictions("resnet50v2").exists()
     assert not list((run.folder.root / "figures").glob("*resnet50v2*"))
     assert run.folder.predictions("baseline_cnn").is_file()
@@ -99,7 +102,9 @@ def test_the_bar_follows_the_epochs_that_training_counts(tmp_path):
 def test_a_step_that_takes_too_long_is_stopped(done, notebooks, tmp_path, prepared):
     notebooks.write("01_eda", "noise: float = 1.0", "import time; time.sleep(60)")
     step, target = find_steps()[0], tmp_path / "late.ipynb"
-    with pytest.raises(execution.StepFailed, match=r"was not done after 0.03 minutes; --time-limit"):
+    with pytest.raises(
+        execution.StepFailed, match=r"was not done after 0.03 minutes; --time-limit"
+    ):
         execution.execute(step.name, {}, target, tmp_path, minutes=0.03)
     assert "This cell was not done" in target.read_text()
 

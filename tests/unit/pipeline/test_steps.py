@@ -36,7 +36,11 @@ def test_a_step_comes_after_what_it_needs(notebooks):
         ("05_own", {"heading": "no heading"}, "05_own.ipynb: its first Markdown cell has no"),
         ("Untitled", {}, "Untitled.ipynb: a step's name is two digits"),
         ("5_own", {}, "a step's name is two digits"),
-        ("05_own", {"needs": ["01_edaa"]}, "needs 01_edaa, which is not there; did you mean 01_eda"),
+        (
+            "05_own",
+            {"needs": ["01_edaa"]},
+            "needs 01_edaa, which is not there; did you mean 01_eda",
+        ),
         ("01_eda", {"needs": ["04_comparison"]}, "01_eda needs 04_comparison needs 0"),
         ("05_own", {"needs": ["05_own"]}, "05_own needs 05_own"),
         ("05_own", {"parameters": "nois: float = 1"}, "has nois, which is no parameter; did you"),

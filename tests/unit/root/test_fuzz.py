@@ -20,17 +20,19 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
-from cxr_utils import cli, parameters, paths
+from cxr_utils import cli, parameters, paths, profiles
 from cxr_utils.data import manifest, sources
 from cxr_utils.data.splits import assign_splits, breakdown
 from cxr_utils.evaluation import results
 from cxr_utils.files import read_json
-from cxr_utils.parameters import STEPS, UsageError
-from cxr_utils.pipeline import repetition, validity
+from cxr_utils.parameters import UsageError
+from cxr_utils.pipeline import validity
+from cxr_utils.pipeline.steps import find_steps
 
 pytestmark = pytest.mark.fuzz
 
 DEFAULTS = yaml.safe_load((paths.PARAMS / "default.yaml").read_text())
+STEPS = find_steps()
 NAMES = profiles.parameter_names()
 # Names of files, with a space, markup, quotes, line breaks, what looks like a path or a patient; bytes that are no UTF-8 among them.
 TEXT = st.one_of(
@@ -121,8 +123,10 @@ def test_no_parameter_is_run_as_code(step, source, run_dir):
     """The cell that papermill writes consists of literals, and they are what was given."""
     with contextlib.suppress(UnicodeEncodeError):
         source.encode(), run_dir.encode()
-        values = profiles.flat(profiles.load("default", source=source), step, run_dir)
-        notebook = load_notebook_node(str(paths.NOTEBOOKS / f"{step}.ipynb"))
+        values = profiles.flat(
+            profiles.load("default", source=source), step.name, step.parameters, run_dir
+        )
+        notebook = load_notebook_node(str(paths.NOTEBOOKS / f"{step.name}.ipynb"))
         notebook = parameterize_notebook(notebook, values, kernel_name="python3", language="python")
         (cell,) = [
             cell
@@ -223,7 +227,7 @@ WORDS = [
     "--only",
     "--run",
     "--out",
-    "--repeat",
+    "run.json",
     "--time-limit",
     "smoke",
     "01",
@@ -275,7 +279,8 @@ def test_records_of_any_content(record, mixed):
             json.dumps({**whole, **record} if mixed and isinstance(record, dict) else record),
             encoding="utf-8",
         )
-        _refused(lambda: repetition.params_of(repetition.read_record(file), file))
+        found = _refused(lambda: profiles.load(str(file)))
+        assert found is None or isinstance(found, parameters.Params)
 
 
 @given(
@@ -300,5 +305,7 @@ def test_odd_files_in_a_run_folder_are_run_over(record, scores, card):
             root, "smoke", asked, sources.plan(asked.data), known, read_json(root.record)
         )
         assert {decision.action for decision in validity.decide(run)} == {"run"}
-        assert "trained" in validity.training_ahead("02_baseline_cnn", run)
+        assert all(
+            "trained" in validity.training_ahead(step, run) for step in STEPS if step.section
+        )
         results.forget("baseline_cnn", root)

@@ -23,7 +23,9 @@ def test_default_profile_states_every_default():
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 def test_parameters_cell_is_a_signature(step):
     """Names, types and values of the cell are what the runner passes by default."""
-    (source,) = [cell["source"] for cell in read_cells(step.name)[0] if "parameters" in cell["tags"]]
+    (source,) = [
+        cell["source"] for cell in read_cells(step.name)[0] if "parameters" in cell["tags"]
+    ]
     statements = ast.parse(source).body
     assert all(isinstance(statement, ast.AnnAssign) for statement in statements)
     found = {one.target.id: ast.literal_eval(one.value) for one in statements}
