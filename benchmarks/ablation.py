@@ -61,12 +61,12 @@ def main() -> None:
 
 def measure(variant: str, source: str, overrides: list[str]) -> list[dict]:
     """Train one variant and judge it; the recipe is judged without test-time flips as well."""
-    from cxr_utils import parameters
+    from cxr_utils import profiles
     from cxr_utils.data import dataset
     from cxr_utils.evaluation import calibration
     from cxr_utils.models import robustness, training
 
-    chosen = parameters.load("default", [*overrides, *VARIANTS[variant]], source)
+    chosen = profiles.load("default", [*overrides, *VARIANTS[variant]], source)
     data = dataset.open_data(chosen, chosen.baseline_cnn.image_size)
     trained = training.fit(chosen.baseline_cnn, chosen.augmentation, chosen.seed, data.splits)
     fold, rows = data.splits["validation"], []

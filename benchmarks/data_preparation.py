@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 from PIL import Image
 
-from cxr_utils import parameters
+from cxr_utils import profiles
 from cxr_utils.data import dataset, sources
 from cxr_utils.data.decoding import Square
 from cxr_utils.data.manifest import read_manifest
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     asked = parser.parse_args()
     source = str(Path(asked.source).resolve()) if os.path.lexists(asked.source) else asked.source
-    root = sources.fetch(parameters.load("default", asked.set, source).data, progress=True).root
+    root = sources.fetch(profiles.load("default", asked.set, source).data, progress=True).root
     files = [root / name for name in read_manifest(root).files["path"]]
     square = Square(asked.size)
     ways: dict[str, Callable[[], None]] = {

@@ -21,7 +21,6 @@ import time
 from pathlib import Path
 
 from cxr_utils import paths
-from cxr_utils.parameters import STEPS
 
 BARE = """
 import json, sys, time
@@ -88,7 +87,7 @@ def alone(folder: Path, name: str) -> tuple[float, float]:
     target = folder / f"{name}-bare"
     paths.RunFolder(target).make()
     steps = json.loads((folder / "warm" / "run.json").read_text(encoding="utf-8"))["steps"]
-    values = {step: steps[step]["parameters"] | {"run_dir": str(target)} for step in STEPS}
+    values = {step: steps[step]["parameters"] | {"run_dir": str(target)} for step in steps}
     seconds, said = _timed(
         [
             "-c",

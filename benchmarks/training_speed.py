@@ -124,12 +124,12 @@ def compare_ways(asked: argparse.Namespace) -> None:
 
 
 def _asked_for(asked: argparse.Namespace):
-    from cxr_utils import parameters
+    from cxr_utils import profiles
     from cxr_utils.data import sources
 
     source = str(Path(asked.source).resolve()) if os.path.lexists(asked.source) else asked.source
     # From random weights in the same arithmetic for all, whatever this machine could have.
-    chosen = parameters.load(
+    chosen = profiles.load(
         "default",
         ["resnet50v2.weights=none", f"{asked.model}.precision=float32", *asked.set],
         source,

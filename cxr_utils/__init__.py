@@ -1,10 +1,9 @@
 """Helpers of the chest X-ray analysis; the notebooks tell the story, this package does the work.
 
-Data flows through the folders in this order, and so do imports: ``data`` (from a folder of X-rays to pixels
-and a split by patient), ``models`` (from pixels to a trained model), ``evaluation`` (from predictions to
-numbers), ``reporting`` (from numbers to what people read) and ``pipeline`` (from notebooks to a folder of
-reports). ``models`` and ``evaluation`` do not know each other. Beside them stand ``paths``, ``parameters`` and
-``files``, which all use, and ``cli``, which uses all.
+Data flows through the folders in this order, and so do imports: ``data`` (from a folder of X-rays
+to pixels and a split by patient), ``models`` (from pixels to a trained model), ``evaluation`` (from
+predictions to numbers), ``reporting`` (from numbers to what people read) and ``pipeline`` (from
+notebooks to a folder of reports). ``models`` and ``evaluation`` do not know each other.
 
 Importing the package has no side effects and does not import TensorFlow.
 """

@@ -1,33 +1,40 @@
-"""The commands: ``run_all.py`` runs the notebooks, ``python -m cxr_utils data`` fetches and describes data."""
+"""The commands: ``run_all.py`` runs notebooks, ``python -m cxr_utils`` looks at data and runs."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import os
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from . import description, parameters, paths
+from . import paths, profiles
 from .data import dataset, sources
 from .data.decoding import Square
 from .data.manifest import read_manifest
-from .description import one_line
-from .files import NO_ROOM, read_json, within
-from .parameters import STEPS, UsageError
-from .pipeline import repetition, steps, validity
-from .pipeline.lock import alone_in
-from .pipeline.validity import Run
-from .reference import reference
+from .data.splits import breakdown
+from .files import NO_ROOM, one_line, read_json, within
+from .parameters import UsageError
+from .pipeline import record, validity
+from .pipeline import run as runs
+from .pipeline.validity import Decision, Run
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SOURCE_HELP = f"{', '.join(sources.NAMES)}, or a folder in the Kaggle layout"
+SET: dict[str, Any] = {
+    "metavar": "SECTION.KEY=VALUE",
+    "action": "append",
+    "default": [],
+    "help": "override one parameter (repeatable)",
+}
 
 log = logging.getLogger("cxr_utils")
 
@@ -42,13 +49,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    """Run a command and turn what may go wrong into an exit code and one line on standard error."""
+    """Run a command; what may go wrong becomes an exit code and one line on standard error."""
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup, or in the background
             signal.signal(number, _stop)
-    logging.raiseExceptions = (
-        False  # a log that cannot be written is no reason for a traceback on the terminal
-    )
+    logging.raiseExceptions = False  # a full disk under the log is no traceback on the terminal
     tqdm.monitor_interval = 0  # its thread would keep workers from being forked
     for name in ("CXR_CACHE", "CXR_DATA"):  # kernels work in another folder
         if os.environ.get(name):
@@ -63,114 +68,80 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         log.exception("standard output is closed")
         if sys.stdout:  # or Python would fail once more as it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(
-            "stopped, as nobody reads the output any more; the same command goes on",
-            file=sys.stderr,
-        )
-        return FAILED
+        said = "stopped, as nobody reads the output any more; the same command goes on"
+        code = FAILED
     except UsageError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return BAD_USAGE
+        code, said = BAD_USAGE, f"error: {one_line(str(error))}"
     except KeyboardInterrupt:
-        print("interrupted; the same command resumes the run", file=sys.stderr)
-        return INTERRUPTED
+        code, said = INTERRUPTED, "interrupted; the same command resumes the run"
     except _Terminated:
-        print("terminated; the same command resumes the run", file=sys.stderr)
-        return TERMINATED
+        code, said = TERMINATED, "terminated; the same command resumes the run"
     except Exception as error:
         log.exception("unexpected")
-        print(
-            f"error: {type(error).__name__}: {one_line(error)[:300]}; {_remedy(error)}",
-            file=sys.stderr,
-        )
-        return FAILED
+        code, said = FAILED, f"error: {one_line(error)}; {_remedy(error)}"
+    print(said, file=sys.stderr)
+    return code
 
 
 def _remedy(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in NO_ROOM:
         return "make room on that disk, and the same command resumes the run"
-    logs = [
-        handler.baseFilename for handler in log.handlers if isinstance(handler, logging.FileHandler)
-    ]
-    remedies = [f"the traceback is in {file}" for file in logs]
-    if not logs or (
-        isinstance(error, OSError)
-        and str(error.filename or "").startswith(str(paths.cache_folder()))
-    ):
-        remedies.insert(0, f"the cache is {paths.cache_folder()}, which $CXR_CACHE can move")
-    return ", ".join(remedies)
+    logs = [f"the traceback is in {one.baseFilename}" for one in log.handlers
+            if isinstance(one, logging.FileHandler)]  # fmt: skip
+    cache = str(paths.cache_folder())
+    if not logs or str(getattr(error, "filename", "")).startswith(cache):
+        logs.insert(0, f"the cache is {cache}, which $CXR_CACHE can move")
+    return ", ".join(logs)
 
 
 def _stop(number: int, _: Any) -> NoReturn:
-    """Begin to end; a second signal, as an impatient user or a closing terminal sends it, does not stop that."""
+    """Begin to end; a second signal does not stop that."""
     for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
 
 
 def run_all(arguments: Sequence[str]) -> int:
-    """Run the notebooks 01 to 04 in sequence; see ``python run_all.py --help``."""
+    """Run the notebooks in sequence; see ``python run_all.py --help``."""
     asked = _run_parser().parse_args(arguments)
-    record = _recorded(asked) if asked.repeat else None
-    where = _source(asked.data)
-    named = asked.profile or "default"
-    run_params = (
-        repetition.params_of(record, asked.repeat, where)
-        if record
-        else parameters.load(named, asked.set, where)
-    )
+    params = profiles.load(asked.profile, asked.set, _source(asked.data))
+    given = Path(asked.profile).expanduser()
+    known = read_json(given) if given.suffix == ".json" else {}  # of a run that is run again
+    usual = f"{known.get('run', given.stem)}-repeated" if known else given.stem
+    name = usual if asked.run is None else asked.run
+    if not name or name.startswith(".") or {"/", os.sep} & set(name) or not name.isprintable():
+        plain = "a plain folder name is needed, without slashes, line breaks or a leading dot"
+        raise UsageError(f"--run {name!r}: {plain}")
     reports = Path(asked.out).expanduser().resolve() if asked.out else paths.REPORTS
-    folder = paths.RunFolder(reports / _run_name(asked, record))
-    if record and folder.record.resolve() == asked.repeat.resolve():
-        raise UsageError(
-            f"--run {folder.name}: is the run that would be repeated; give another name"
-        )
-    chosen = tuple(record.done) if record else _steps(asked)
-    source = sources.plan(run_params.data)
-    profile = record.profile if record else Path(named).stem
-    run = Run(
-        folder,
-        profile,
-        run_params,
-        source,
-        None,
-        read_json(folder.record),
-        tuple(arguments),
-        minutes=asked.time_limit,
-    )
-    if asked.list or asked.dry_run:
-        run.manifest = (
-            read_manifest(source.root, _squares(run_params)) if source.root.is_dir() else None
-        )
-        steps.check_data(run)
-        _print_decisions(run, validity.decide(run, chosen, asked.force))
+    folder, source = paths.RunFolder(reports / name), sources.plan(params.data)
+    run = Run(folder, str(known.get("profile", given.stem)), params, source)
+    run.arguments, run.minutes, run.record = arguments, asked.time_limit, read_json(folder.record)
+    chosen = _steps(asked, [step.name for step in run.steps])
+    sizes = {params.sections[step.section].image_size for step in run.steps if step.section}
+    squares = [Square(size, params.data.fit) for size in sorted({dataset.OVERVIEW_SIZE, *sizes})]
+    if asked.dry_run and source.root.is_dir():
+        run.manifest = read_manifest(source.root, squares)
+    runs.check_data(run, known)  # what can be known before a folder is made or anything fetched
+    if asked.dry_run:
+        _print_run(run)
+        for decision in validity.decide(run, chosen, asked.force):
+            print(f"  {decision.step.name:<16} {decision.action:<6} {decision.reason}")
         return DONE
-    steps.check_data(
-        run
-    )  # what can be known without the data, before a folder is made or anything fetched
-    with alone_in(folder) as run.temporary:
+    with runs.alone_in(folder) as run.temporary:
         run.record = read_json(folder.record)  # another run may have ended since
         _log_to(folder)
-        _get_data(run)
-        if record:
-            repetition.check_data(record, run.manifest)
+        run.source = sources.fetch(params.data, progress=True)
+        run.manifest = read_manifest(run.source.root, squares, progress=True)
+        for square in squares:  # what the notebooks will ask for; they then only read
+            dataset.load_pixels(run.manifest, square, progress=True)
+        runs.check_data(run, known)
         decisions = validity.decide(run, chosen, asked.force)
-        code = _work(run, decisions, asked.force)
-        if record and not any(decision.action == "run" for decision in decisions):
-            print(
-                f"run {folder.name} was there already and is compared as it is; --force repeats it once more"
-            )
-    return _compare(run, record, asked.repeat) if record and code == DONE else code
-
-
-def _get_data(run: Run) -> None:
-    """Fetch, list and decode what the notebooks will ask for; they then only read."""
-    run.source = sources.fetch(run.params.data, progress=True)
-    squares = _squares(run.params)
-    run.manifest = read_manifest(run.source.root, squares, progress=True)
-    for square in squares:
-        dataset.load_pixels(run.manifest, square, progress=True)
-    steps.check_data(run)
+        _print_run(run)
+        if known and (changed := record.changed_surroundings(known, record.describe(run))):
+            print(f"not as it was: {one_line(changed)}")
+        problems = runs.work(run, decisions, asked.force)
+    _print_summary(run, decisions, problems)
+    return FAILED if problems else DONE
 
 
 def _log_to(folder: paths.RunFolder) -> None:
@@ -179,92 +150,27 @@ def _log_to(folder: paths.RunFolder) -> None:
     log.setLevel(logging.INFO)
     log.addHandler(handler)
     log.propagate = False
-    # What libraries say goes to the log alone: of an interrupted run asyncio may tell, with a traceback, that nobody waits any more.
+    # What libraries say goes to the log alone, as asyncio's traceback of what nobody waits for.
     logging.getLogger().addHandler(handler)
 
 
-def _recorded(asked: argparse.Namespace) -> repetition.Record:
-    if asked.profile or asked.set or asked.only or asked.start:
-        raise UsageError(
-            "--repeat takes parameters and steps from the record; leave PROFILE, --set, --only and --from out"
-        )
-    return repetition.read_record(asked.repeat)
-
-
-def _compare(run: Run, record: repetition.Record, file: Path) -> int:
-    """Say whether a repetition came out as the original; its exit code is 1 where it did not."""
-    for line in repetition.changed_surroundings(record, run.record):
-        print(f"not as it was: {line}")
-    original = paths.RunFolder(file.resolve().parent)
-    if not original.metrics.is_file():
-        print(f"{file}: no metrics.json lies beside it, so there is nothing to compare with")
-        return DONE
-    compared, differing = repetition.compare(original, run.folder)
-    for line in differing[:10]:
-        print(f"differs: {line}")
-    print(
-        f"{compared - len(differing)} of {compared} figures and predictions are equal to those of {original.root}"
-    )
-    return FAILED if differing else DONE
-
-
-def _squares(run_params: parameters.Params) -> list[Square]:
-    """What the notebooks will ask for, to be decoded in one pass; the kernels then only read."""
-    sizes = {
-        dataset.OVERVIEW_SIZE,
-        *(getattr(run_params, model).image_size for model in parameters.MODELS),
-    }
-    return [Square(size, run_params.data.fit) for size in sorted(sizes)]
-
-
 def _run_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        "run_all.py",
-        description="Run the notebooks 01 to 04 in sequence, resuming what is still valid.",
-    )
-    parser.add_argument(
-        "profile", nargs="?", help="a file in params/ by its stem, or a path (default: default)"
-    )
-    parser.add_argument(
-        "--data",
-        metavar="SOURCE",
-        help=f"{', '.join(sources.NAMES)}, or a folder in the Kaggle layout",
-    )
-    parser.add_argument(
-        "--set",
-        metavar="SECTION.KEY=VALUE",
-        action="append",
-        default=[],
-        help="override one parameter (repeatable)",
-    )
-    parser.add_argument("--only", metavar="STEP", help="run this step alone")
-    parser.add_argument(
-        "--from", metavar="STEP", dest="start", help="run this step and those after it"
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="run, and train, also what is still valid"
-    )
-    parser.add_argument("--list", action="store_true", help="list the steps and their state")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would run and why, and stop"
-    )
-    parser.add_argument(
-        "--repeat",
-        metavar="RUN.JSON",
-        type=Path,
-        help="repeat the run that this file records, and compare the scores",
-    )
-    parser.add_argument(
-        "--time-limit",
-        metavar="MINUTES",
-        type=_minutes,
-        default=1440.0,
-        help="of each step (default: 1440; 0: none)",
-    )
-    parser.add_argument(
-        "--run", metavar="NAME", help="name of the run (default: the profile's stem)"
-    )
-    parser.add_argument("--out", metavar="DIR", help="folder of all runs (default: reports)")
+    about = "Run the notebooks in sequence, resuming what is still valid."
+    parser = _Parser("run_all.py", description=about)
+    add = parser.add_argument
+    profile = "a file in params/ by its stem, a path, or the run.json of a run, to run it again"
+    add("profile", nargs="?", default="default", help=f"{profile} (default: default)")
+    add("--data", metavar="SOURCE", help=SOURCE_HELP)
+    add("--set", **SET)
+    add("--only", metavar="STEP", help="run this step alone")
+    add("--from", metavar="STEP", dest="start", help="run this step and those after it")
+    add("--force", action="store_true", help="run, and train, also what is still valid")
+    listed = "list the steps, say what would run and why, and stop"
+    add("--list", "--dry-run", action="store_true", dest="dry_run", help=listed)
+    limit = "minutes that a step may take (default: 1440; 0: no limit)"
+    add("--time-limit", metavar="MINUTES", type=_minutes, default=1440.0, help=limit)
+    add("--run", metavar="NAME", help="name of the run (default: the profile's stem)")
+    add("--out", metavar="DIR", help="folder of all runs (default: reports)")
     return parser
 
 
@@ -282,108 +188,91 @@ def _source(data: str | None) -> str | None:
     return str(Path(data).resolve())
 
 
-def _run_name(asked: argparse.Namespace, record: repetition.Record | None) -> str:
-    usual = f"{record.run}-repeated" if record else Path(asked.profile or "default").stem
-    name = asked.run if asked.run is not None else usual
-    if not name or name.startswith(".") or "/" in name or os.sep in name or not name.isprintable():
-        raise UsageError(
-            f"--run {name!r}: a plain folder name is needed, without slashes, line breaks or a leading dot"
-        )
-    return name
-
-
-def _steps(asked: argparse.Namespace) -> tuple[str, ...]:
-    only, start = _step(asked.only), _step(asked.start)
-    if only and start:
+def _steps(asked: argparse.Namespace, steps: Sequence[str]) -> Sequence[str]:
+    if asked.only is not None and asked.start is not None:
         raise UsageError("--only and --from exclude each other; give one of them")
-    return (only,) if only else STEPS[STEPS.index(start) :] if start else STEPS
-
-
-def _step(name: str | None) -> str | None:
+    name = asked.start if asked.only is None else asked.only
     if name is None:
-        return None
-    found = [step for step in STEPS if step.startswith(name)]
-    if len(found) == 1:
-        return found[0]
-    raise UsageError(
-        f"step {name!r} is unknown{parameters.nearest(name, STEPS)}; the steps are {', '.join(STEPS)}"
-    )
-
-
-def _print_decisions(run: Run, decisions: Sequence[validity.Decision]) -> None:
-    _print_run(run)
-    for decision in decisions:
-        print(f"  {decision.step:<16} {decision.action:<6} {decision.reason}")
+        return steps
+    found = [number for number, step in enumerate(steps) if step.startswith(name)]
+    if len(found) != 1:
+        known = f"{profiles.nearest(name, steps)}; the steps are {', '.join(steps)}"
+        raise UsageError(f"step {name!r} is unknown{known}")
+    return steps[found[0] :] if asked.only is None else [steps[found[0]]]
 
 
 def _print_run(run: Run) -> None:
-    drawn = " (SYNTHETIC)" if run.source.synthetic else ""
+    data = f"{run.source.kind}{' (SYNTHETIC)' * run.source.synthetic}"
     there = "" if run.manifest else ", not on disk yet"
-    print(
-        f"run {run.folder.name}: profile {run.profile}, data {run.source.kind}{drawn}{there}",
-        flush=True,
-    )
+    print(f"run {run.folder.name}: profile {run.profile}, data {data}{there}", flush=True)
 
 
-def _work(run: Run, decisions: Sequence[validity.Decision], force: bool) -> int:
-    steps.check_weights(run, decisions)
-    _print_run(run)
-    problems: list[str] = []
-    running = any(decision.action == "run" for decision in decisions)
-    if running or not steps.is_published(run):
-        steps.begin(run)
-        try:
-            problems = steps.work(run, decisions, force)
-        except BaseException:
-            with steps.only_logged():
-                steps.publish(run, [])
-            raise
-        steps.publish(run, problems)
-    _print_summary(run, decisions, problems)
-    return FAILED if problems else DONE
-
-
-def _print_summary(
-    run: Run, decisions: Sequence[validity.Decision], problems: Sequence[str]
-) -> None:
-    kept = [decision.step for decision in decisions if decision.action == "keep"]
-    if kept:
+def _print_summary(run: Run, decisions: Sequence[Decision], problems: Sequence[str]) -> None:
+    if kept := [decision.step.name for decision in decisions if decision.action == "keep"]:
         print(f"still valid: {', '.join(kept)}")
     for model, splits in within(read_json(run.folder.metrics), "models").items():
         test = splits["test"]
-        print(f"{model:<14} test: accuracy {test['accuracy']:.3f}, AUROC {test['auroc']:.3f}, "
-              f"sensitivity {test['sensitivity']:.3f}, specificity {test['specificity']:.3f} (n = {test['n']})")  # fmt: skip
+        shares = [f"{name} {test[name]:.3f}" for name in ("accuracy", "sensitivity", "specificity")]
+        shares.insert(1, f"AUROC {test['auroc']:.3f}")
+        print(f"{model:<14} test: {', '.join(shares)} (n = {test['n']})")
     for problem in problems:
         print(f"error: {one_line(problem)}; more in {run.folder.log}", file=sys.stderr)
     print(f"open {run.folder.index}", flush=True)
     if run.source.synthetic:
-        print(
-            f"SYNTHETIC data: these scores say nothing about real X-rays. For the real set: {sources.REAL_RUN} ({sources.REAL_RUN_COST})"
-        )
+        said = "SYNTHETIC data: these scores say nothing about real X-rays. For the real set:"
+        print(f"{said} {sources.REAL_RUN} ({sources.REAL_RUN_COST})")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``python -m cxr_utils``: ``data SOURCE`` fetches, verifies and describes a data set; ``parameters`` prints their reference."""
+    """Run ``python -m cxr_utils``: describe data, compare runs, print what parameters there are."""
     parser = _Parser("python -m cxr_utils", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    data = commands.add_parser(
-        "data", help="fetch or make a data set, verify it, print what it holds"
-    )
-    data.add_argument(
-        "source", help=f"{', '.join(sources.NAMES)}, or a folder in the Kaggle layout"
-    )
-    data.add_argument(
-        "--set",
-        metavar="SECTION.KEY=VALUE",
-        action="append",
-        default=[],
-        help="override one parameter (repeatable)",
-    )
+    data = commands.add_parser("data", help="fetch or make a data set, verify it, describe it")
+    data.add_argument("source", help=SOURCE_HELP)
+    data.add_argument("--set", **SET)
+    compared = commands.add_parser("compare", help="print what differs between two runs")
+    compared.add_argument("runs", nargs=2, metavar="RUN", help="a name in reports/, or a folder")
     commands.add_parser("parameters", help="print the reference of all parameters, in Markdown")
     asked = parser.parse_args(arguments)
+    if asked.command == "compare":
+        return _compare(*map(Path, asked.runs))
     if asked.command == "parameters":
-        print(reference(), end="")
-        return DONE
-    chosen = parameters.load("default", asked.set, _source(asked.source))
-    description.show(dataset.open_data(chosen, dataset.OVERVIEW_SIZE, progress=True))
+        print(profiles.reference(), end="")
+    else:
+        chosen = profiles.load("default", asked.set, _source(asked.source))
+        _describe(dataset.open_data(chosen, dataset.OVERVIEW_SIZE, progress=True))
     return DONE
+
+
+def _compare(*given: Path) -> int:
+    """Print what differs between two runs; exit code 1 where anything does."""
+    found = [folder if folder.is_dir() else paths.REPORTS / folder for folder in given]
+    compared, differing = record.compare(*map(paths.RunFolder, found))
+    for line in differing:
+        print(f"differs: {one_line(line)}")
+    print(f"{compared - len(differing)} of {compared} figures and predictions are equal")
+    return FAILED if differing else DONE
+
+
+def _describe(data: dataset.Dataset) -> None:
+    """Print what a data set holds, how it stands to the published one, and what may be wrong."""
+    from .evaluation import audit
+    from .reporting import published, tables, text  # here, as scikit-learn takes seconds to import
+
+    standing = published.standing(data.source.kind, data.manifest.counts())
+    audited = audit.audit(data)
+    said = [
+        *text.render_lines("standing", standing=standing),
+        *text.render_lines("counts", **text.counts(data.manifest, standing)),
+        *(": ".join(row) for row in tables.origin(data, standing).itertuples(index=False)),
+        *(f"{one.verdict}: {one.check}. {one.says} {one.remedy}" for one in audited),
+    ]
+    print(f"{data.source.kind}{' (SYNTHETIC)' * data.source.synthetic}: {data.manifest.root}")
+    width = max(shutil.get_terminal_size((120, 24)).columns - 2, 40)
+    for sentence in said:
+        print(textwrap.fill(sentence, width, initial_indent="  ", subsequent_indent="    "))
+    for column, title in (("folder", "published folder"), ("split", "split of a default run")):
+        print(f"\nimages and patients by {title}:\n{breakdown(data.files, column).to_string()}")
+    for one in (one for one in audited if one.files):
+        print(f"\n{one.check}, files (those joined by = belong together):")
+        print("\n".join(f"  {one_line(name)}" for name in one.files))

@@ -26,15 +26,14 @@ TIMEOUT = (5, 30)  # seconds to connect, and to wait for the next bytes
 
 @contextlib.contextmanager
 def exclusive(part: str) -> Iterator[None]:
-    """Hold the lock of a part of the cache, for processes to take turns in it; its holder may take it again."""
+    """Hold the lock of a part of the cache; its holder may take it again."""
     paths.cache_folder().mkdir(parents=True, exist_ok=True)
     lock = FileLock(paths.cache_folder() / f"{part}.lock", is_singleton=True)
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
-        print(
-            f"waiting for another process that holds {lock.lock_file}", file=sys.stderr, flush=True
-        )
+        said = f"waiting for another process that holds {lock.lock_file}"
+        print(said, file=sys.stderr, flush=True)
         lock.acquire()
     try:
         yield
@@ -52,7 +51,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def within(tree: Any, *names: str) -> dict[str, Any]:
-    """Return the object at a place in nested ones that were read from a file; an empty one where there is none."""
+    """Return the object at a place in nested ones; an empty one where there is none."""
     for name in names:
         tree = tree.get(name) if isinstance(tree, dict) else None
     return tree if isinstance(tree, dict) else {}
@@ -68,7 +67,7 @@ def sha256_of(file: Path) -> str:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to that becomes `path` when all is well: a reader sees all of it or what was there before."""
+    """Yield a path to write to that becomes `path` when all is well, at once and whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(path)
     try:
@@ -135,28 +134,21 @@ def fetch(url: str, checksum: str, target: Path, megabytes: int, progress: bool 
             check_room(target.parent, megabytes)
             _retrieve(url, checksum, part / target.name, progress)
             (part / target.name).replace(target)
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
-            host = url.split("/")[2]
-            if not isinstance(error, OSError):
-                reason = "what came is not that file (its checksum differs)"
-            else:  # the disk says in words what is wrong; of the network its kind says enough
-                reason = one_line(error) if error.errno else type(error).__name__
-            raise UsageError(
-                f"{host} did not deliver {target.name}: {reason}; check the network and the disk and run again"
-            ) from None
+        except OSError as error:  # requests' errors are OSErrors too; their kind says enough
+            reason = one_line(error) if error.errno else type(error).__name__
+        except ValueError:
+            reason = "what came is not that file (its checksum differs)"
+        else:
+            return target
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    return target
+    said = f"{url.split('/')[2]} did not deliver {target.name}: {reason}"
+    raise UsageError(f"{said}; check the network and the disk and run again")
 
 
 def _retrieve(url: str, checksum: str, part: Path, progress: bool) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # tqdm would like notebook widgets, which a report cannot show
+    with warnings.catch_warnings():  # tqdm would like widgets, which a report cannot show
+        warnings.simplefilter("ignore")
         import pooch
     pooch.utils.get_logger().setLevel("WARNING")
     downloader = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=progress)
@@ -168,11 +160,17 @@ def check_room(folder: Path, megabytes: int) -> None:
     """Raise UsageError where the disk of a folder has less than so many MB free."""
     free = shutil.disk_usage(folder).free / 1e6
     if free < megabytes:
-        raise UsageError(
-            f"{folder}: {megabytes:,} MB are needed and {free:,.0f} MB are free; make room or set CXR_CACHE to a folder on another disk"
-        )
+        said = f"{megabytes:,} MB are needed and {free:,.0f} MB are free"
+        remedy = "make room or set CXR_CACHE to a folder on another disk"
+        raise UsageError(f"{folder}: {said}; {remedy}")
 
 
-def one_line(error: Exception) -> str:
-    """Return an error's kind and message on one line of at most 200 characters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+def one_line(said: object) -> str:
+    """Return a text, or an error's kind and message, for a terminal: on one line, as it reads.
+
+    What would break the line or act on the terminal is escaped, as names of files may hold it.
+    """
+    if isinstance(said, Exception):
+        said = f"{type(said).__name__}: {said}"[:300]
+    text = " ".join(str(said).split())
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)

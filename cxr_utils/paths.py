@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
-ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent
 PARAMS = ROOT / "params"
 NOTEBOOKS = ROOT / "notebooks"
 REPORTS = ROOT / "reports"
-PACKAGE = Path(__file__).resolve().parent
 TEMPLATES = PACKAGE / "reporting" / "templates"
 
 
@@ -32,6 +32,23 @@ def from_root(path: str | Path) -> Path:
     return path if path.is_absolute() else ROOT / path
 
 
+class _One:
+    """A file that a run has once."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __get__(self, run: RunFolder, _: type) -> Path:
+        return run.root / self.place
+
+
+class _Each(_One):
+    """A file that a run has of each step, model or figure: a function of its name."""
+
+    def __get__(self, run: RunFolder, _: type) -> Callable[[str], Path]:  # type: ignore[override]
+        return lambda name: run.root / self.place.replace("*", name)
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The files of one run, ``reports/<run>/``; knows names, creates nothing but folders.
@@ -44,90 +61,35 @@ class RunFolder:
 
     root: Path
 
+    index = _One("index.html")  # the page to open first
+    metrics = _One("metrics.json")  # every score
+    comparison = _One("comparison.json")  # how the models differ on the same images
+    record = _One("run.json")  # what is needed to run it again, and which steps are done
+    log = _One("run.log")  # what the notebooks printed, and the tracebacks
+    lock = _One(".lock")  # held while a run works in the folder
+    holder = _One(".holder.json")  # who holds it
+    # Of each step:
+    html = _Each("*.html")  # its report
+    executed = _Each("executed/*.ipynb")  # the notebook as it was executed
+    # Of each model:
+    predictions = _Each("predictions/*.csv")  # its scores, one row an image
+    model = _Each("models/*.keras")  # weights and architecture
+    model_card = _Each("models/*.json")  # preprocessing, threshold, source and provenance
+    checkpoint = _Each("models/*.checkpoint")  # state of a training that is not finished
+    progress = _Each("models/*.progress.json")  # epochs of a training, done and planned
+    reference = _Each("floors/*.csv")  # scores of a reference classifier, as predictions
+    figure = _Each("figures/*.png")
+
     @property
     def name(self) -> str:
         """The run's name, which is its folder's."""
         return self.root.name
 
-    @property
-    def index(self) -> Path:
-        """The page to open first."""
-        return self.root / "index.html"
-
-    @property
-    def metrics(self) -> Path:
-        """Every score of the run."""
-        return self.root / "metrics.json"
-
-    @property
-    def comparison(self) -> Path:
-        """How each two models differ."""
-        return self.root / "comparison.json"
-
-    @property
-    def record(self) -> Path:
-        """What is needed to repeat the run, and which steps are done."""
-        return self.root / "run.json"
-
-    @property
-    def log(self) -> Path:
-        """What the notebooks printed, and the tracebacks."""
-        return self.root / "run.log"
-
-    @property
-    def lock(self) -> Path:
-        """Held while a run works in the folder."""
-        return self.root / ".lock"
-
-    @property
-    def holder(self) -> Path:
-        """Says who holds the lock."""
-        return self.root / ".holder.json"
-
-    def html(self, step: str) -> Path:
-        """Report of a step."""
-        return self.root / f"{step}.html"
-
-    def executed(self, step: str) -> Path:
-        """Notebook of a step as it was executed."""
-        return self.root / "executed" / f"{step}.ipynb"
-
-    def predictions(self, model: str) -> Path:
-        """Scores of a model, one row an image."""
-        return self.root / "predictions" / f"{model}.csv"
-
-    def reference(self, name: str) -> Path:
-        """Scores of an answer that needs no look at the lungs, one row an image, in the columns of the predictions."""
-        return self.root / "floors" / f"{name}.csv"
-
-    def model(self, model: str) -> Path:
-        """Weights and architecture of a model."""
-        return self.root / "models" / f"{model}.keras"
-
-    def checkpoint(self, model: str) -> Path:
-        """State of a training that is not finished."""
-        return self.root / "models" / f"{model}.checkpoint"
-
-    def model_card(self, model: str) -> Path:
-        """Preprocessing, threshold, temperature, source and provenance of a model."""
-        return self.root / "models" / f"{model}.json"
-
     def results(self) -> list[Path]:
-        """All that is there and tells of the data: scores, predictions, figures and reports, but not the models."""
-        kinds = (
-            "metrics.json",
-            "comparison.json",
-            "predictions/*.csv",
-            "floors/*.csv",
-            "figures/*.png",
-            "executed/*.ipynb",
-            "[0-9][0-9]_*.html",
-        )
+        """All that is there and tells of the data: all but models, record and log."""
+        kinds = ("metrics.json", "comparison.json", "predictions/*.csv", "floors/*.csv",
+                 "figures/*.png", "executed/*.ipynb", "[0-9][0-9]_*.html")  # fmt: skip
         return [file for kind in kinds for file in self.root.glob(kind)]
-
-    def figure(self, name: str) -> Path:
-        """A figure as PNG."""
-        return self.root / "figures" / f"{name}.png"
 
     def parts(self) -> Iterator[Path]:
         """Files that a process which was killed had not finished."""

@@ -1,5 +1,208 @@
-"""Collects a notebook's parameters."""
+"""Profiles and overrides become parameters; parameters become the arguments of a notebook."""
 
-from .parameters import gather, load
+from __future__ import annotations
 
-__all__ = ["gather", "load"]
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from . import paths
+from .parameters import Params, UsageError
+
+
+def load(profile: str, overrides: Iterable[str] = (), source: str | None = None) -> Params:
+    """Read a profile and apply overrides.
+
+    Parameters
+    ----------
+    profile : str
+        A file in ``params/`` by its stem, or a path to a YAML file or to the ``run.json`` of a run.
+    overrides : iterable of str
+        ``SECTION.KEY=VALUE`` or ``seed=VALUE``, in order.
+    source : str, optional
+        Replaces ``data.source``, as it is.
+
+    Raises
+    ------
+    UsageError
+        The profile is unknown or not YAML, or a parameter is unknown, mistyped or out of range.
+    """
+    path = _path(profile)
+    tree = _recorded(path) if path.suffix == ".json" else _read(path)
+    shown = [str(path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path)]
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise UsageError(f"--set {override}: no value given; write --set SECTION.KEY=VALUE, "
+                             "as in --set baseline_cnn.epochs=3")  # fmt: skip
+        try:
+            _put(tree, key.strip().split("."), yaml.safe_load(text))
+        except (yaml.YAMLError, RecursionError, ValueError):
+            raise UsageError(f"--set {key}: the value is not valid YAML; quote it, "
+                             "as in --set 'data.source=\"my folder\"'") from None  # fmt: skip
+        shown.append(f"--set {key}")  # a value may be a secret that was put in the wrong place
+    if source is not None:
+        _put(tree, ["data", "source"], source)
+    return checked(tree, " ".join(shown))
+
+
+def _path(profile: str) -> Path:
+    path = Path(profile).expanduser()
+    known = sorted(file.stem for file in paths.PARAMS.glob("*.yaml"))
+    if path.suffix in (".yaml", ".yml", ".json"):
+        if path.is_file():
+            return path
+        raise UsageError(f"profile {profile}: there is no such file; give a path to a YAML file, "
+                         f"a run.json, or one of: {', '.join(known)}")  # fmt: skip
+    if profile not in known:
+        raise UsageError(f"profile {profile!r}: not in params/{nearest(profile, known)}; "
+                         f"known: {', '.join(known)}")  # fmt: skip
+    return paths.PARAMS / f"{profile}.yaml"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"profile {path}: cannot be read ({error}); check the file") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        kind, why = path.suffix[1:].upper(), " ".join(str(error).split())
+        raise UsageError(f"profile {path}: not valid {kind} ({why}); mend that line") from None
+    if not isinstance(tree, dict | None):
+        raise UsageError(f"profile {path}: expected sections with keys, found "
+                         f"{type(tree).__name__}; see params/default.yaml")  # fmt: skip
+    return tree or {}
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """The parameters that a ``run.json`` holds, with what ``auto`` came to in its place."""
+    record = _read(path)
+    tree, data, steps = (record.get(part) for part in ("parameters", "data", "steps"))
+    kind = data.get("source") if isinstance(data, dict) else None
+    if not (isinstance(tree, dict) and isinstance(data, dict) and isinstance(kind, str)):
+        raise UsageError(f"profile {path}: not the run.json of a run; give reports/NAME/run.json")
+    _put(tree, ["data", "source"], data.get("root") if kind == "folder" else kind)
+    for step, done in steps.items() if isinstance(steps, dict) else ():
+        section, came_to = tree.get(step.partition("_")[2]), (done or {}).get("came_to")
+        if isinstance(section, dict) and isinstance(came_to, dict):
+            section["precision"] = came_to["precision"]["used"]
+            if section.get("weights") == "auto":
+                kind = came_to["start"]["kind"]
+                section["weights"] = "none" if kind == "random" else kind
+    return tree
+
+
+def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise UsageError(f"{'.'.join(keys)}: {key} is not a section but {tree!r}; "
+                             "see params/default.yaml")  # fmt: skip
+    tree[keys[-1]] = value
+
+
+def checked(tree: dict[str, Any], where: str) -> Params:
+    """Return the parameters in a tree of sections; raises UsageError, which says `where`."""
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+    name, kind = ".".join(str(part) for part in first["loc"]), first["type"]
+    said = f"{name} = {first['input']!r}"
+    if kind == "extra_forbidden":
+        wrong = f"unknown parameter {name}{nearest(name, parameter_names())}"
+    elif kind == "value_error":
+        wrong = f"{name}.{first['ctx']['error']}" if name else str(first["ctx"]["error"])
+    elif kind == "string_pattern_mismatch":  # it may hold a password: not said
+        wrong = f"{name} must be an address (https://host/folder) without user, password or token"
+    elif kind == "literal_error":
+        allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        close = nearest(str(first["input"]), allowed)
+        wrong = f"{said} is not known{close or '; it is one of ' + ', '.join(allowed[:6])}"
+    elif len(first["loc"]) == 1 and name != "seed":
+        wrong = f"{name} is a section; give {name}.KEY a value, see params/default.yaml"
+    else:
+        message = first["msg"][:1].lower() + first["msg"][1:]
+        wrong = f"{said}: {message}; ranges stand in docs/parameters.md"
+    raise UsageError(f"{where}: {wrong}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" with the most similar known name, or an empty string."""
+    known = list(known)
+    tails = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(known)}
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    close = found or difflib.get_close_matches(name.rsplit(".", 1)[-1], tails, n=1)
+    return f"; did you mean {tails.get(close[0], close[0])}?" if close else ""
+
+
+def parameter_names() -> list[str]:
+    """Return every parameter as ``section.key`` (and the sections and ``seed`` themselves)."""
+    found = []
+    for name, value in Params().model_dump().items():
+        found += [name, *(f"{name}.{key}" for key in (value if isinstance(value, dict) else ()))]
+    return found
+
+
+def _arguments(step: str) -> dict[str, str | None]:
+    """What a step's notebook may take, each with the section that it stands in."""
+    model = step.partition("_")[2]
+    parts = ("data", "augmentation", *([model] if model in Params().sections else []), "evaluation")
+    fields = {name: part for part in parts for name in getattr(Params(), part).model_dump()}
+    return {"run_dir": None, "seed": None, **fields}
+
+
+def flat(params: Params, step: str, names: Iterable[str], run_dir: str | Path) -> dict[str, Any]:
+    """Return the values of a notebook's parameters, by name, as the runner passes them.
+
+    Raises
+    ------
+    UsageError
+        The notebook has a parameter that is none of this project, or of this step.
+    """
+    known, values = _arguments(step), {"run_dir": str(run_dir), "seed": params.seed}
+    names = list(names)
+    for name in names:
+        if name not in known:
+            raise UsageError(f"notebooks/{step}.ipynb: its parameters cell has {name}, which is no "
+                             f"parameter{nearest(name, known)}")  # fmt: skip
+        if part := known[name]:
+            values[name] = getattr(getattr(params, part), name)
+    return {name: values[name] for name in names}
+
+
+def gather(step: str, names: Mapping[str, Any]) -> Params:
+    """Collect a notebook's parameters from its global names; what it does not have is as default.
+
+    Parameters
+    ----------
+    step : str
+        The notebook's stem.
+    names : Mapping
+        ``globals()`` of the notebook.
+
+    Raises
+    ------
+    UsageError
+        A value is out of range or of the wrong type.
+    """
+    tree: dict[str, Any] = {}
+    for name, part in _arguments(step).items():
+        if name in names and name != "run_dir":
+            (tree.setdefault(part, {}) if part else tree)[name] = names[name]
+    return checked(tree, f"parameters cell of {step}")
+
+
+def reference() -> str:
+    """Return every parameter with its default, what it may be, and its meaning, as Markdown."""
+    import jinja2  # here, as no run needs it
+
+    text = (paths.TEMPLATES / "parameters.md.j2").read_text(encoding="utf-8")
+    template = jinja2.Template(text, trim_blocks=True, lstrip_blocks=True)
+    return template.render(schema=Params.model_json_schema()).strip() + "\n"

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, settings
 
-from cxr_utils import parameters, paths
+from cxr_utils import paths, profiles
 from cxr_utils.data import sources
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -58,7 +58,7 @@ def private_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def smoke():
-    return parameters.load("smoke", ["data.source=phantom"])
+    return profiles.load("smoke", ["data.source=phantom"])
 
 
 @pytest.fixture(scope="session")
@@ -93,8 +93,8 @@ def real_subset(tmp_path_factory):
 def run_all():
     """Run ``run_all.py`` as a user does; returns the finished process."""
 
-    def call(*arguments, **environment):
-        command = [sys.executable, str(paths.ROOT / "run_all.py"), *map(str, arguments)]
+    def call(*arguments, script=paths.ROOT / "run_all.py", **environment):
+        command = [sys.executable, str(script), *map(str, arguments)]
         return subprocess.run(
             command,
             capture_output=True,

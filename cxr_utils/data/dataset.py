@@ -26,17 +26,10 @@ class Pixels:
     """Grey images of a split, read from the cache as they are asked for.
 
     Index it as an array of uint8, shape (n, size, size), along its first axis; white is dense.
-
-    Parameters
-    ----------
-    stored : memmap of uint8, shape (all images, size, size)
-        The cache of the whole data set.
-    rows : ndarray of int, shape (n,)
-        Which of them are the split's.
     """
 
-    stored: np.ndarray
-    rows: np.ndarray
+    stored: np.ndarray  # memmap of all images of the data set
+    rows: np.ndarray  # which of them are the split's
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -52,94 +45,26 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one split.
-
-    Parameters
-    ----------
-    pixels : Pixels
-        The images.
-    labels : ndarray of int64, shape (n,)
-        1 for PNEUMONIA, 0 for NORMAL.
-    files : DataFrame
-        Rows of the manifest, in the order of `pixels`.
-    """
+    """The images of one split, in one order."""
 
     pixels: Pixels
-    labels: np.ndarray
-    files: pd.DataFrame
+    labels: np.ndarray  # int64: 1 for PNEUMONIA, 0 for NORMAL
+    files: pd.DataFrame  # rows of the manifest
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> np.ndarray:
-    """Return all images of a manifest as squares, decoding them only the first time.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        The files.
-    square : Square
-        Side, and how the images are fitted.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    memmap of uint8, shape (n, size, size)
-        In the order of ``manifest.files``; pages are read from disk as they are used.
-    """
-    cached = decoding.cached_at(manifest.digest, square)
-    shape = (len(manifest.files), square.size, square.size)
-    with exclusive("pixels"):
-        if not cached.is_file() or cached.stat().st_size != math.prod(shape):
-            files = [(manifest.root / row.path, row.sha256) for row in manifest.files.itertuples()]
-            decoding.store(manifest.digest, square, files, progress)
-    return np.memmap(cached, np.uint8, "r", shape=shape)
-
-
-def as_filed(manifest: Manifest, names: Sequence[str]) -> list[np.ndarray]:
-    """Return some images upright and grey in their own aspect, JPEGs reduced to a few hundred pixels; uint8, shape (height, width)."""
-    pictures = []
-    for name in names:
-        with Image.open(manifest.root / name) as image:
-            pictures.append(np.asarray(decoding.upright(image, OVERVIEW_SIZE)))
-    return pictures
-
-
-def squares(manifest: Manifest, names: Sequence[str], square: Square) -> np.ndarray:
-    """Return some images made square, past the cache; uint8, shape (n, size, size)."""
-    return np.stack(
-        [decoding.decode((manifest.root / name).read_bytes(), square) for name in names]
-    )
-
-
 @dataclass(frozen=True)
 class Dataset:
-    """A data set as a notebook uses it.
+    """A data set as a notebook uses it."""
 
-    Parameters
-    ----------
-    source : Source
-        Where it comes from, and whether it is synthetic.
-    manifest : Manifest
-        Its files.
-    files : DataFrame
-        ``manifest.files`` with the column ``split``.
-    stored : memmap of uint8, shape (n, size, size)
-        All images, in the order of `files`.
-    splits : dict of Split
-        ``train``, ``validation``, ``val`` and ``test``, those there are.
-    fit : str
-        How images are made square.
-    """
-
-    source: Source
+    source: Source  # where it comes from, and whether it is synthetic
     manifest: Manifest
-    files: pd.DataFrame
-    stored: np.ndarray
-    splits: dict[str, Split]
-    fit: str = "squash"
+    files: pd.DataFrame  # those of the manifest, with the column ``split``
+    stored: np.ndarray  # memmap of uint8, shape (n, size, size): all images, in their order
+    splits: dict[str, Split]  # train, validation, val and test, those there are
+    fit: str = "squash"  # how images are made square
 
     @property
     def unit(self) -> str:
@@ -157,12 +82,8 @@ def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
 
     Parameters
     ----------
-    params : Params
-        All parameters of the run.
     size : int
         Side of the square images, in pixels.
-    progress : bool
-        Show progress bars.
 
     Raises
     ------
@@ -179,7 +100,35 @@ def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
         rows = np.flatnonzero(files["split"] == split)
         if len(rows):
             part = files.iloc[rows].reset_index(drop=True)
-            splits[split] = Split(
-                Pixels(stored, rows), (part["label"] == "PNEUMONIA").to_numpy(np.int64), part
-            )
+            labels = (part["label"] == "PNEUMONIA").to_numpy(np.int64)
+            splits[split] = Split(Pixels(stored, rows), labels, part)
     return Dataset(source, manifest, files, stored, splits, params.data.fit)
+
+
+def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> np.ndarray:
+    """Return all images of a manifest as squares, decoding them only the first time.
+
+    A memmap of uint8, shape (n, size, size): pages are read from disk as they are used.
+    """
+    cached = decoding.cached_at(manifest.digest, square)
+    shape = (len(manifest.files), square.size, square.size)
+    with exclusive("pixels"):
+        if not cached.is_file() or cached.stat().st_size != math.prod(shape):
+            files = [(manifest.root / row.path, row.sha256) for row in manifest.files.itertuples()]
+            decoding.store(manifest.digest, square, files, progress)
+    return np.memmap(cached, np.uint8, "r", shape=shape)
+
+
+def as_filed(manifest: Manifest, names: Sequence[str]) -> list[np.ndarray]:
+    """Return some images upright, grey and in their own aspect, as uint8; JPEGs are reduced."""
+    pictures = []
+    for name in names:
+        with Image.open(manifest.root / name) as image:
+            pictures.append(np.asarray(decoding.upright(image, OVERVIEW_SIZE)))
+    return pictures
+
+
+def squares(manifest: Manifest, names: Sequence[str], square: Square) -> np.ndarray:
+    """Return some images made square, past the cache; uint8, shape (n, size, size)."""
+    contents = ((manifest.root / name).read_bytes() for name in names)
+    return np.stack([decoding.decode(content, square) for content in contents])

@@ -26,22 +26,16 @@ from .. import paths
 from ..files import sha256_of
 from ..parameters import UsageError
 
-CHUNK = 32  # files a worker process takes at a time; one by one, handing over costs as much as decoding a small file
+CHUNK = 32  # files that a worker takes at a time; handing one over costs as much as decoding it
 MOST_PIXELS = 40_000_000  # five times the largest image of the real set
-ORIENTATION = 0x0112  # EXIF tag
-UPRIGHT = 1
+ORIENTATION, UPRIGHT = 0x0112, 1  # EXIF tag, and its value for an image as it is
 
 
 class Square(NamedTuple):
-    """What an image is made into.
+    """What an image is made into: `size` px a side, by one way to `fit` it.
 
-    Parameters
-    ----------
-    size : int
-        Side, in pixels.
-    fit : str
-        ``squash`` (the whole image, its aspect lost), ``crop`` (the largest square in its centre) or
-        ``pad`` (the whole image, with black bars).
+    ``squash`` (the whole image, its aspect lost), ``crop`` (the largest square in its centre) or
+    ``pad`` (the whole image, with black bars).
     """
 
     size: int
@@ -49,7 +43,7 @@ class Square(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What a file holds: width and height as stored (px), Pillow's name of its mode, and its squares."""
+    """What a file holds: width and height as stored (px), Pillow's name of its mode, its squares."""
 
     width: int
     height: int
@@ -60,46 +54,33 @@ class Picture(NamedTuple):
 def read(content: bytes, squares: Sequence[Square]) -> Picture:
     """Decode an image to grey squares, as `decode` does to one.
 
-    Raises
-    ------
-    Exception
-        Of many kinds, by Pillow's decoders, where the file is damaged; ValueError where it is too large.
+    Raises ValueError where it is too large, and what Pillow's decoders raise where it is damaged.
     """
     with Image.open(io.BytesIO(content)) as image:
         (width, height), mode = image.size, image.mode
         if width * height > MOST_PIXELS:
             raise ValueError(f"too large: {width} x {height} px")
         first = np.asarray(fitted(upright(image, squares[0].size), squares[0]))
-    return Picture(
-        width, height, mode, [first, *(decode(content, square) for square in squares[1:])]
-    )
+    others = (decode(content, square) for square in squares[1:])
+    return Picture(width, height, mode, [first, *others])
 
 
 def decode(content: bytes, square: Square) -> np.ndarray:
-    """Decode an image to a grey square.
+    """Decode a JPEG or PNG of any size and colour mode to a grey square; uint8.
 
-    A JPEG larger than the square is scaled down by its own decoder first (DCT scaling, by 2, 4 or 8), to
-    no less than the side. What EXIF says of rotation is done.
-
-    Parameters
-    ----------
-    content : bytes
-        A JPEG or PNG file of any size and colour mode; of an animation the first picture counts.
-    square : Square
-        Side, and how the image is fitted.
-
-    Returns
-    -------
-    ndarray of uint8, shape (size, size)
+    A JPEG larger than the square is scaled down by its own decoder first (DCT scaling, by 2, 4 or
+    8), to no less than the side. What EXIF says of rotation is done; of an animation the first
+    picture counts.
     """
     return read(content, [square]).squares[0]
 
 
 def upright(image: Image.Image, size: int) -> Image.Image:
-    """Return an opened image as 8-bit grey, turned as EXIF says, at no less than `size` if it was larger.
+    """Return an opened image as 8-bit grey, turned as EXIF says, at no less than `size`.
 
-    How sharp a square comes out depends a little on the file's size then: for one film saved at 300 to 1,300 px, the spread of log
-    sharpness at 96 px was 0.025 (0.012 with twice the side as the least), where it is 0.24 between films. It is a fifth faster.
+    How sharp a square comes out depends a little on the file's size then: for one film saved at 300
+    to 1,300 px, the spread of log sharpness at 96 px was 0.025 (0.012 with twice the side as the
+    least), where it is 0.24 between films. It is a fifth faster.
     """
     image.draft("L", (size, size))
     turned = image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT
@@ -107,14 +88,16 @@ def upright(image: Image.Image, size: int) -> Image.Image:
 
 
 def to_grey(image: Image.Image) -> Image.Image:
-    """Return `image` as 8-bit grey; of deeper greys the 8 uppermost bits in use are kept, transparent pixels turn black."""
+    """Return `image` as 8-bit grey.
+
+    Of deeper greys the 8 uppermost bits in use are kept; transparent pixels turn black.
+    """
     if image.mode == "L" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.clip(np.asarray(image), 0, 2**31 - 1).astype(np.int32)
-        return Image.fromarray(
-            (values >> max(int(values.max()).bit_length() - 8, 0)).astype(np.uint8)
-        )
+        unused = max(int(values.max()).bit_length() - 8, 0)
+        return Image.fromarray((values >> unused).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layers = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layers.size, (0, 0, 0, 255)), layers)
@@ -122,7 +105,7 @@ def to_grey(image: Image.Image) -> Image.Image:
 
 
 def fitted(image: Image.Image, square: Square) -> Image.Image:
-    """Return `image` made into a square, by bilinear interpolation over all the pixels that it shrinks."""
+    """Return `image` as a square, by bilinear interpolation over all the pixels that it shrinks."""
     sides = (square.size, square.size)
     if square.fit == "crop":
         return ImageOps.fit(image, sides, Image.Resampling.BILINEAR)
@@ -132,11 +115,10 @@ def fitted(image: Image.Image, square: Square) -> Image.Image:
 
 
 def standardised(pictures: np.ndarray) -> np.ndarray:
-    """Return images less their mean and over their spread; float32, of the shape given, (n, height, width)."""
+    """Return images, (n, height, width), less their mean and over their spread; float32."""
     grey = np.asarray(pictures, np.float32)
-    return (grey - grey.mean((1, 2), keepdims=True)) / np.maximum(
-        grey.std((1, 2), keepdims=True), 1
-    )
+    spread = np.maximum(grey.std((1, 2), keepdims=True), 1)
+    return (grey - grey.mean((1, 2), keepdims=True)) / spread
 
 
 def in_parallel(
@@ -144,16 +126,11 @@ def in_parallel(
 ) -> Iterator[Any]:
     """Apply a function to each item, a worker for each core, and yield the results in order."""
     pool = _workers()
+    hidden = not (progress and sys.stderr.isatty())
     try:
         with _signals_held():  # until the workers run, who leave them to the parent
             results = pool.map(function, items, chunksize=CHUNK)
-        yield from tqdm(
-            results,
-            title,
-            len(items),
-            unit=" files",
-            disable=not (progress and sys.stderr.isatty()),
-        )
+        yield from tqdm(results, title, len(items), unit=" files", disable=hidden)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -163,11 +140,11 @@ def _workers() -> Executor:
 
     Pillow gives up Python's lock several times a file: with files of 224 px two threads are hardly
     faster than one, and two processes are. Forking is safe while no other thread may hold a lock.
+    joblib starts its workers from nothing (``benchmarks/decoding.py`` compares it).
     """
     if sys.platform == "linux" and threading.active_count() == 1:
-        return ProcessPoolExecutor(
-            os.cpu_count(), multiprocessing.get_context("fork"), _start_worker
-        )
+        fork = multiprocessing.get_context("fork")
+        return ProcessPoolExecutor(os.cpu_count(), fork, _start_worker)
     return ThreadPoolExecutor(os.cpu_count())
 
 
@@ -175,7 +152,7 @@ def _workers() -> Executor:
 def _signals_held() -> Iterator[None]:
     """Hold back Ctrl-C and SIGTERM here, and for good in the processes that are forked meanwhile.
 
-    A worker that died by itself while it sends a result would leave the parent waiting for the rest.
+    A worker that died while it sends a result would leave the parent waiting for the rest.
     """
     if sys.platform != "linux":
         yield
@@ -189,26 +166,18 @@ def _signals_held() -> Iterator[None]:
 
 def _start_worker() -> None:
     """Make a worker end when its parent has gone, however it went."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
 
+    def end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        if parent:
+            parent.join()
+        os._exit(1)
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-    os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 class Store:
-    """Squares of many files on disk, written by the workers themselves, until the data they belong to is known.
-
-    Parameters
-    ----------
-    square : Square
-        What is stored.
-    count : int
-        How many files there are.
-    """
+    """Squares of `count` files, written by the workers, until the data they are of is known."""
 
     def __init__(self, square: Square, count: int) -> None:
         self.square, self.bytes = square, square.size**2
@@ -229,15 +198,13 @@ class Store:
     def keep(self, digest: str, used: Sequence[int]) -> None:
         """Make the squares of the files that were used the cache of the data with this digest."""
         with self.part.open("r+b") as file:
+            number = file.fileno()
             for place, index in enumerate(used):
                 if place != index:
-                    os.pwrite(
-                        file.fileno(),
-                        os.pread(file.fileno(), self.bytes, index * self.bytes),
-                        place * self.bytes,
-                    )
+                    moved = os.pread(number, self.bytes, index * self.bytes)
+                    os.pwrite(number, moved, place * self.bytes)
             file.truncate(len(used) * self.bytes)
-            os.fsync(file.fileno())
+            os.fsync(number)
         self.part.replace(cached_at(digest, self.square))
 
     def discard(self) -> None:
@@ -246,7 +213,7 @@ class Store:
 
 
 def sweep() -> None:
-    """Remove what processes that were killed have left half-written; the caller holds the lock of the pixels."""
+    """Remove what killed processes have left half-written; the caller holds the pixels' lock."""
     for left in _folder().glob("*.part"):
         left.unlink()
 
@@ -256,18 +223,13 @@ def store(
 ) -> None:
     """Decode files, given with their SHA-256, into the cache of the data with this digest.
 
-    Raises
-    ------
-    UsageError
-        A file is not what it was when the data was listed.
+    Raises UsageError where a file is not what it was when the data was listed.
     """
     sweep()
     squares = Store(square, len(files))
     try:
-        for _ in in_parallel(
-            partial(_decode_file, squares), list(enumerate(files)), "decoding", progress
-        ):
-            pass
+        decoded = partial(_decode_file, squares)
+        list(in_parallel(decoded, list(enumerate(files)), "decoding", progress))
         squares.keep(digest, range(len(files)))
     finally:
         squares.discard()
@@ -286,9 +248,7 @@ def _folder() -> Path:
 
 
 def cached_at(digest: str, square: Square) -> Path:
-    """Return where the squares of the data with this digest lie, whether or not they have been decoded."""
+    """Return where squares of the data with this digest lie, or will lie."""
     decoder = f"{digest} {PIL.__version__} {sha256_of(Path(__file__))}"
-    return (
-        _folder()
-        / f"{hashlib.sha256(decoder.encode()).hexdigest()[:32]}-{square.fit}-{square.size}.u8"
-    )
+    key = hashlib.sha256(decoder.encode()).hexdigest()[:32]
+    return _folder() / f"{key}-{square.fit}-{square.size}.u8"

@@ -29,55 +29,37 @@ IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 MOST_BYTES = 200_000_000  # of a file
 MOST_UNUSABLE = 0.05  # of the files; up to two are always passed over
 NO_IMAGE = ("hidden file", "folder", f"not one of {', '.join(IMAGE_SUFFIXES)}")
-COLUMNS = [
-    "path",
-    "folder",
-    "label",
-    "subtype",
-    "patient",
-    "width",
-    "height",
-    "mode",
-    "bytes",
-    "sha256",
-    "problem",
-]
-TEXT_COLUMNS = ["path", "folder", "label", "subtype", "patient", "mode", "sha256", "problem"]
-
-_PNEUMONIA_NAMES = re.compile(r"(?P<patient>person\d+_(?P<subtype>bacteria|virus))_\d+")
-_MENDELEY_NAMES = re.compile(r"(?P<patient>(?P<subtype>BACTERIA|VIRUS|NORMAL)-\d+)-\d+")
-_NORMAL_NAMES = re.compile(r"(?P<patient>(?:NORMAL2-)?IM-\d+)-\d+")
+TEXTS = ["path", "folder", "label", "subtype", "patient"]
+COLUMNS = [*TEXTS, "width", "height", "mode", "bytes", "sha256", "problem"]
+TEXT_COLUMNS = [*TEXTS, "mode", "sha256", "problem"]
+# Of the published set, of its first release at Mendeley, and its NORMAL films.
+NAMES = (
+    re.compile(r"(?P<patient>person\d+_(?P<subtype>bacteria|virus))_\d+"),
+    re.compile(r"(?P<patient>(?P<subtype>BACTERIA|VIRUS|NORMAL)-\d+)-\d+"),
+    re.compile(r"(?P<patient>(?:NORMAL2-)?IM-\d+)-\d+"),
+)
 
 
 @dataclass(frozen=True)
 class Manifest:
     """The files of a data set.
 
-    Parameters
-    ----------
-    root : Path
-        The data root; paths are relative to it.
-    files : DataFrame
-        One row a usable file: path (POSIX), split, label, subtype, patient, width and height in
-        pixels (as stored, before EXIF turns it), mode (as Pillow names it), bytes, sha256.
-    left_out : DataFrame
-        path and problem of every file that was not used.
-    digest : str
-        SHA-256 over paths and contents; identifies the data.
+    A row of `files`: path (POSIX, relative to `root`), folder, label, subtype, patient, width and
+    height in pixels (as stored, before EXIF turns it), mode (as Pillow names it), bytes, sha256.
     """
 
     root: Path
-    files: pd.DataFrame
-    left_out: pd.DataFrame
-    digest: str
+    files: pd.DataFrame  # those that are usable
+    left_out: pd.DataFrame  # path and problem of every other
+    digest: str  # SHA-256 over paths and contents; identifies the data
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Usable files per published folder, before our validation split is carved."""
+        """Return usable files per published folder and class."""
         table = self.files.groupby(["folder", "label"]).size()
-        splits = [split for split in SPLITS if split in set(self.files["folder"])]
         return {
-            split: {label: int(table.get((split, label), 0)) for label in LABELS}
-            for split in splits
+            folder: {label: int(table.get((folder, label), 0)) for label in LABELS}
+            for folder in SPLITS
+            if folder in set(self.files["folder"])
         }
 
 
@@ -87,28 +69,21 @@ def parse_name(stem: str, label: str) -> tuple[str, str]:
     A name of another form is its own patient, of subtype ``normal`` or ``unknown``. The same number
     under two prefixes is not known to be one child and counts as two.
     """
-    for pattern in (_PNEUMONIA_NAMES, _MENDELEY_NAMES, _NORMAL_NAMES):
-        found = pattern.match(stem)
-        if found:
-            break
+    found = next((match for names in NAMES if (match := names.match(stem))), None)
     patient = found["patient"] if found else stem
     if label == "NORMAL":
         return patient, "normal"
-    subtype = found.groupdict().get("subtype") if found else None
-    return patient, subtype.lower() if subtype and subtype.lower() != "normal" else "unknown"
+    subtype = (found.groupdict().get("subtype") or "").lower() if found else ""
+    return patient, subtype if subtype in ("bacteria", "virus") else "unknown"
 
 
 def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = False) -> Manifest:
-    """List and hash every file below `root` that is new or has changed in size or time since the last reading.
+    """List and hash every file below `root` that is new or has changed in size or time.
 
     Parameters
     ----------
-    root : Path
-        Folder in the Kaggle layout.
     squares : sequence of Square
-        What will be asked for next: decoded in the same pass, where all files are new, and kept in the cache.
-    progress : bool
-        Show a progress bar.
+        What will be asked for next: where all files are new, decoded in the same pass and cached.
 
     Raises
     ------
@@ -118,11 +93,9 @@ def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = F
     """
     check_layout(root)
     found = {_state(root, name): name for name in _walk(root)}
-    code = PIL.__version__ + "".join(
-        sha256_of(Path(file)) for file in (__file__, decoding.__file__)
-    )
-    key = hashlib.sha256(f"{root.resolve()} {code}".encode(errors="surrogateescape"))
-    cached = paths.cache_folder() / "manifests" / f"{key.hexdigest()[:32]}.csv"
+    code = "".join(sha256_of(Path(file)) for file in (__file__, decoding.__file__))
+    key = f"{root.resolve()} {PIL.__version__}{code}".encode(errors="surrogateescape")
+    cached = paths.cache_folder() / "manifests" / f"{hashlib.sha256(key).hexdigest()[:32]}.csv"
     with exclusive("pixels"):
         known = _cached_table(cached)
         if list(known.index) != list(found):
@@ -131,7 +104,7 @@ def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = F
 
 
 def _state(root: Path, name: str) -> str:
-    """What changes when a file, or the one that a link leads to, is renamed, written or replaced."""
+    """What changes when a file, or the one that a link leads to, is renamed or written."""
     try:
         state = (root / name).stat()
     except OSError:  # a link that leads nowhere
@@ -141,21 +114,14 @@ def _state(root: Path, name: str) -> str:
 
 
 def _cached_table(cached: Path) -> pd.DataFrame:
-    """Return the rows of the last time, by the state of their files."""
-    nothing = pd.DataFrame(columns=COLUMNS)
+    """Return the rows of the last time, by the state of their files; none where it is damaged."""
+    texts = dict.fromkeys(("state", *TEXT_COLUMNS), str)
     try:
-        table = pd.read_csv(
-            cached, keep_default_na=False, dtype=dict.fromkeys(("state", *TEXT_COLUMNS), str)
-        ).set_index("state")
-    except (
-        FileNotFoundError,
-        KeyError,
-        UnicodeDecodeError,
-        pd.errors.EmptyDataError,
-        pd.errors.ParserError,
-    ):
-        return nothing
-    return table if list(table) == COLUMNS and table.index.is_unique else nothing
+        table = pd.read_csv(cached, keep_default_na=False, dtype=texts).set_index("state")
+    except (OSError, KeyError, ValueError):  # pandas' errors of parsing are ValueErrors
+        table = pd.DataFrame()
+    sound = list(table) == COLUMNS and table.index.is_unique
+    return table if sound else pd.DataFrame(columns=COLUMNS)
 
 
 def _read_files(
@@ -166,37 +132,26 @@ def _read_files(
     cached: Path,
     progress: bool,
 ) -> Manifest:
-    """Inspect each file that is not known as it is now; where none is known, decode them in the same pass."""
+    """Inspect each file not known as it is now; where none is, decode them in the same pass."""
     decoding.sweep()
-    unknown = [
-        (index, name)
-        for index, (state, name) in enumerate(found.items())
-        if state not in known.index
-    ]
-    stores = (
-        [decoding.Store(square, len(found)) for square in squares]
-        if len(unknown) == len(found)
-        else []
-    )
+    states = list(found)
+    new = [item for item in enumerate(found.values()) if states[item[0]] not in known.index]
+    kept = squares if len(new) == len(found) else ()
+    stores = [decoding.Store(square, len(found)) for square in kept]
     try:
-        rows = decoding.in_parallel(
-            partial(_inspect, root, stores), unknown, "reading the images", progress
-        )
-        states = list(found)
-        read = pd.DataFrame(
-            list(rows),
-            columns=COLUMNS,
-            index=pd.Index([states[index] for index, _ in unknown], name="state"),
-        )
+        inspect = partial(_inspect, root, stores)
+        rows = decoding.in_parallel(inspect, new, "reading the images", progress)
+        index = pd.Index([states[number] for number, _ in new], name="state")
+        read = pd.DataFrame(list(rows), columns=COLUMNS, index=index)
         table = (pd.concat([known, read]) if len(known) else read).loc[states]
         manifest = _checked(root, table)
-        for squares_of in stores:
-            squares_of.keep(manifest.digest, np.flatnonzero(table["problem"] == "").tolist())
+        for store in stores:
+            store.keep(manifest.digest, np.flatnonzero(table["problem"] == "").tolist())
         write_atomically(cached, table.to_csv(quoting=csv.QUOTE_ALL))
         return manifest
     finally:
-        for squares_of in stores:
-            squares_of.discard()
+        for store in stores:
+            store.discard()
 
 
 def _checked(root: Path, table: pd.DataFrame) -> Manifest:
@@ -205,69 +160,73 @@ def _checked(root: Path, table: pd.DataFrame) -> Manifest:
     left_out = table.loc[~usable, ["path", "problem"]].reset_index(drop=True)
     damaged = left_out[~left_out["problem"].isin(NO_IMAGE)]
     if len(damaged) > max(MOST_UNUSABLE * len(table), 2):
-        first = damaged.iloc[0]
+        path, problem = damaged.iloc[0]
         raise UsageError(
-            f"data {root}: {len(damaged)} of {len(table)} files are unusable, the first is {first['path']!r} ({first['problem']}); "
-            "fetch the data again"
+            f"data {root}: {len(damaged)} of {len(table)} files are unusable, the first is "
+            f"{path!r} ({problem}); fetch the data again"
         )
-    for split, label in _folders(root):
-        if not ((files["folder"] == split) & (files["label"] == label)).any():
+    for folder, label in _folders(root):
+        if not ((files["folder"] == folder) & (files["label"] == label)).any():
             raise UsageError(
-                f"data {root}: no usable image in {split}/{label}; put its images there"
+                f"data {root}: no usable image in {folder}/{label}; put its images there"
             )
     lines = files["path"] + "\0" + files["sha256"] + "\n"
-    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
-    return Manifest(root, files, left_out, digest)
+    return Manifest(root, files, left_out, hashlib.sha256("".join(lines).encode()).hexdigest())
 
 
 def check_layout(root: Path) -> None:
     """Raise UsageError where `root` is not a folder in the Kaggle layout."""
     if not root.is_dir():
-        raise UsageError(
-            f"data {root}: there is no such folder; give a folder in the Kaggle layout or one of auto, kaggle, medmnist, phantom"
-        )
-    splits = [
-        "train",
-        "test",
-        *(split for split in ("validation", "val") if (root / split).is_dir()),
-    ]
-    missing = [
-        f"{split}/{label}"
-        for split in splits
-        for label in LABELS
-        if not (root / split / label).is_dir()
-    ]
-    if missing:
-        raise UsageError(
-            f"data {root}: {missing[0]} is missing; the layout is train|val|test / NORMAL|PNEUMONIA / *.jpeg"
-        )
+        raise UsageError(f"data {root}: there is no such folder; give one in the Kaggle layout")
+    for folder in dict.fromkeys(("train", "test", *(folder for folder, _ in _folders(root)))):
+        for label in LABELS:
+            if not (root / folder / label).is_dir():
+                raise UsageError(
+                    f"data {root}: {folder}/{label} is missing; the layout is "
+                    "train|val|test / NORMAL|PNEUMONIA / *.jpeg"
+                )
+
+
+def find_root(folder: Path) -> Path:
+    """Return the folder in the Kaggle layout at `folder` or at most two levels below it.
+
+    The published zip holds the set twice, one copy nested in the other, and ``__MACOSX`` beside it.
+    """
+    level = [folder]
+    for _ in range(3):
+        for candidate in level:
+            if (candidate / "train").is_dir() and (candidate / "test").is_dir():
+                return candidate
+        inner = (child for parent in level for child in parent.iterdir() if child.is_dir())
+        level = sorted(child for child in inner if child.name != "__MACOSX")
+    raise ValueError("no train and test folders in it or two levels down")
 
 
 def _folders(root: Path) -> list[tuple[str, str]]:
-    return [(split, label) for split in SPLITS if (root / split).is_dir() for label in LABELS]
+    return [(folder, label) for folder in SPLITS if (root / folder).is_dir() for label in LABELS]
 
 
 def _walk(root: Path) -> Iterator[str]:
     """Everything directly in a class folder, relative to the root, in the order of names."""
-    for split, label in _folders(root):
-        folder = root / split / label
+    for folder, label in _folders(root):
         try:
-            names = sorted(entry.name for entry in os.scandir(folder))
+            names = sorted(entry.name for entry in os.scandir(root / folder / label))
         except OSError as error:
             raise UsageError(
-                f"data {folder}: cannot be read ({error.strerror}); give yourself access to it"
+                f"data {root / folder / label}: cannot be read ({error.strerror}); "
+                "give yourself access to it"
             ) from None
-        yield from (f"{split}/{label}/{name}" for name in names)
+        yield from (f"{folder}/{label}/{name}" for name in names)
 
 
 def _inspect(root: Path, stores: Sequence[decoding.Store], item: tuple[int, str]) -> list:
-    """One row of the table: what the file is, its squares being stored, or why it cannot be used."""
+    """One row of the table: what the file is, its squares being stored, or why it is unusable."""
     index, relative = item
     name = relative.encode(errors="surrogateescape").decode(errors="replace")
-    split, label, file = name.split("/")
+    folder, label, file = name.split("/")
     path = root / relative
     patient, subtype = parse_name(Path(file).stem, label)
-    row, unusable = [name, split, label, subtype, patient], [0, 0, "", 0, ""]
+    row, unusable = [name, folder, label, subtype, patient], [0, 0, "", 0, ""]
     problem = _no_image(path) or ("its name is not UTF-8" if name != relative else "")
     if problem:
         return [*row, *unusable, problem]
@@ -275,31 +234,21 @@ def _inspect(root: Path, stores: Sequence[decoding.Store], item: tuple[int, str]
         content = path.read_bytes()
     except PermissionError:
         return [*row, *unusable, "cannot be read (permission denied)"]
-    except OSError as error:  # of the disk or the network, and perhaps not of the next moment: not a property of the data
+    except OSError as error:  # of the disk or the network, now: not a property of the data
         raise UsageError(
             f"data {path}: cannot be read now ({error.strerror}); check the disk and run again"
         ) from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Pillow warns of large images and odd metadata; we judge by the outcome
+            warnings.simplefilter("ignore")  # Pillow's, of what we judge by the outcome
             picture = decoding.read(content, [store.square for store in stores] or [Square(1)])
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise many kinds; whatever it is, the file is unusable
-        return [*row, *unusable, f"not a readable image ({_one_line(error)})"]
+    except Exception as error:  # of many kinds, by Pillow's decoders: the file is unusable
+        said = " ".join(re.sub(r"<_io.BytesIO[^>]*>", "it", str(error)).split())
+        return [*row, *unusable, f"not a readable image ({said or type(error).__name__})"]
     for store, decoded in zip(stores, picture.squares, strict=False):
         store.put(index, decoded)
-    about = [
-        picture.width,
-        picture.height,
-        picture.mode,
-        len(content),
-        hashlib.sha256(content).hexdigest(),
-        "",
-    ]
-    return row + about
+    about = [*picture[:3], len(content), hashlib.sha256(content).hexdigest()]
+    return [*row, *about, ""]
 
 
 def _no_image(path: Path) -> str:
@@ -312,7 +261,3 @@ def _no_image(path: Path) -> str:
     if not path.is_file():
         return "not a file that can be read (a broken link, or a device)"
     return "too large to be an X-ray" if path.stat().st_size > MOST_BYTES else ""
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(re.sub(r"<_io.BytesIO[^>]*>", "it", str(error)).split()) or type(error).__name__

@@ -1,9 +1,9 @@
-"""Radiographs drawn by the package itself, so that the pipeline runs anywhere: SYNTHETIC, not medicine.
+"""Radiographs drawn by the package itself, so that it runs anywhere: SYNTHETIC, not medicine.
 
 A thorax is a field of attenuation: soft tissue, two lungs of air, ribs, clavicles, spine, heart and
-diaphragm. Pneumonia adds focal consolidation (bacterial) or a diffuse interstitial pattern (viral) in
-the lungs and keeps its mask. Anatomy varies by patient; pose, exposure, sharpness and noise by image,
-widely enough that brightness, contrast, size and file bytes hardly tell the classes apart.
+diaphragm. Pneumonia adds focal consolidation (bacterial) or a diffuse interstitial pattern (viral)
+in the lungs and keeps its mask. Anatomy varies by patient; pose, exposure, sharpness and noise by
+image, widely enough that brightness, contrast, size and file bytes hardly tell the classes apart.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.random import Generator, default_rng
 from PIL import Image
 
 from .. import paths
@@ -25,45 +26,34 @@ from .decoding import Square, decode, in_parallel
 
 MARKER = "phantom.json"
 LOOKED_AT = 20  # images of each class that are looked at for the comment
-COMMENT = b"SYNTHETIC: drawn by the phantom of cxr_utils, no radiograph"  # in every JPEG, so that a copy of some is known too
-# Shares of the real set: PNEUMONIA 3,875 of 5,216 in train and 390 of 624 in test, 2,530 bacterial of 3,875.
+# In every JPEG, so that a copy of some is known too.
+COMMENT = b"SYNTHETIC: drawn by the phantom of cxr_utils, no radiograph"
+# As in the real set: 3,875 PNEUMONIA of 5,216 in train, 390 of 624 in test; 2,530 bacterial.
 PNEUMONIA_SHARE = {"train": 3875 / 5216, "val": 0.5, "test": 390 / 624}
 BACTERIAL_SHARE = {"train": 2530 / 3875, "val": 1.0, "test": 242 / 390}
-VAL_IMAGES = 16
-TEST_SHARE = 0.25
-MORE_IMAGES = {
-    "normal": 0.12,
-    "bacteria": 0.5,
-    "virus": 0.4,
-}  # chance that a patient has one more image
+VAL_IMAGES, TEST_SHARE = 16, 0.25
+MORE_IMAGES = {"normal": 0.12, "bacteria": 0.5, "virus": 0.4}  # chance of one more of a patient
 MOST_IMAGES = 8
 WIDEST = 1.35  # width over height
 
 
-@dataclass(frozen=True)
-class Radiograph:
-    """One image to be drawn.
+class Radiograph(NamedTuple):
+    """One image to be drawn."""
 
-    Parameters
-    ----------
-    path : str
-        POSIX path below the data root, in the Kaggle layout.
-    kind : str
-        ``normal``, ``bacteria`` or ``virus``.
-    patient : int
-        Number of the patient, unique over all kinds and splits.
-    image : int
-        Number of the image within its patient, from 0.
-    """
-
-    path: str
-    kind: str
-    patient: int
-    image: int
+    path: str  # below the data root, in the Kaggle layout
+    kind: str  # normal, bacteria or virus
+    patient: int  # unique over all kinds and splits
+    image: int  # number within its patient, from 0
 
 
-def fetch(data: Data, progress: bool = False) -> Path:
-    """Return the folder of the phantom that `data` describes, drawing it first where it is not cached."""
+def cached_at(data: Data) -> Path:
+    """Return where the phantom that `data` describes lies; other code draws elsewhere."""
+    asked = f"images{data.phantom_images}-size{data.phantom_size}-seed{data.phantom_seed}"
+    return paths.cache_folder() / "phantom" / f"{asked}-{sha256_of(Path(__file__))[:8]}"
+
+
+def fetch(data: Data, progress: bool = False) -> None:
+    """Draw the phantom that `data` describes where it is not cached."""
     target = cached_at(data)
     with exclusive("phantom"):
         if not (target / MARKER).is_file():
@@ -71,27 +61,17 @@ def fetch(data: Data, progress: bool = False) -> Path:
             shutil.rmtree(part, ignore_errors=True)
             draw_set(part, data.phantom_images, data.phantom_size, data.phantom_seed, progress)
             part.rename(target)
-    return target
 
 
 def is_drawn(folder: Path) -> bool:
     """Tell whether a folder in the Kaggle layout, or a copy of one, holds images of the phantom."""
-    if (folder / MARKER).is_file():
-        return True
     for label in ("NORMAL", "PNEUMONIA"):
         for file in sorted((folder / "train" / label).glob("[!.]*.jpeg"))[:LOOKED_AT]:
             if file.is_file():
                 with file.open("rb") as content:
                     if COMMENT in content.read(4096):
                         return True
-    return False
-
-
-def cached_at(data: Data) -> Path:
-    """Return where the phantom that `data` describes lies, whether or not it has been drawn."""
-    drawing = sha256_of(Path(__file__))[:8]
-    name = f"images{data.phantom_images}-size{data.phantom_size}-seed{data.phantom_seed}-{drawing}"
-    return paths.cache_folder() / "phantom" / name
+    return (folder / MARKER).is_file()
 
 
 def mask_of(root: Path, name: str) -> Path:
@@ -100,45 +80,28 @@ def mask_of(root: Path, name: str) -> Path:
 
 
 def masks(root: Path, names: Sequence[str], square: Square) -> np.ndarray:
-    """Return where the pneumonia is in some images of the phantom; bool, shape (n, size, size).
-
-    Parameters
-    ----------
-    root : Path
-        The phantom's folder.
-    names : sequence of str
-        Paths below it of images with pneumonia.
-    square : Square
-        How the images were made square, which the masks then are too.
-    """
+    """Return where the pneumonia is in images of the phantom, made square as they were; bool."""
     return np.stack([decode(mask_of(root, name).read_bytes(), square) > 127 for name in names])
 
 
 def draw_set(root: Path, images: int, size: int, seed: int, progress: bool = False) -> None:
-    """Draw a whole SYNTHETIC data set in the Kaggle layout, with masks beside it.
+    """Draw a whole SYNTHETIC data set into a new folder in the Kaggle layout, with its masks.
 
     Parameters
     ----------
-    root : Path
-        Folder to create; holds ``train``, ``val``, ``test``, ``masks`` and a marker file.
     images : int
         Training images; test is a quarter of it and val has 16.
     size : int
         Mean height of an image, in pixels.
     seed : int
         The same seed gives the same bytes on one machine with the locked versions.
-    progress : bool
-        Show a progress bar.
     """
     plan = plan_set(images, seed)
     for folder in {Path(radiograph.path).parent for radiograph in plan}:
         (root / folder).mkdir(parents=True, exist_ok=True)
         (root / "masks" / folder).mkdir(parents=True, exist_ok=True)
-
-    for _ in in_parallel(
-        partial(_save, root, size, seed), plan, "drawing the SYNTHETIC phantom", progress
-    ):
-        pass
+    save = partial(_save, root, size, seed)
+    list(in_parallel(save, plan, "drawing the SYNTHETIC phantom", progress))
     about = {"synthetic": True, "images": images, "size": size, "seed": seed}
     write_atomically(root / MARKER, json.dumps(about))
 
@@ -147,47 +110,34 @@ def _save(root: Path, size: int, seed: int, radiograph: Radiograph) -> None:
     pixels, mask, quality = draw(radiograph, size, seed)
     Image.fromarray(pixels).save(root / radiograph.path, "JPEG", quality=quality, comment=COMMENT)
     if radiograph.kind != "normal":
-        Image.fromarray(mask * np.uint8(255)).save(
-            (root / "masks" / radiograph.path).with_suffix(".png")
-        )
+        Image.fromarray(mask * np.uint8(255)).save(mask_of(root, radiograph.path))
 
 
 def plan_set(images: int, seed: int) -> list[Radiograph]:
-    """Return the images of a phantom: class balance, subtypes and several images per patient as in the real set."""
-    rng = np.random.default_rng([seed, 0])
+    """Return the images: class balance, subtypes and images a patient as in the real set."""
+    rng = default_rng([seed, 0])
     plan: list[Radiograph] = []
-    patient = 0
-    numbers = dict.fromkeys(MORE_IMAGES, 0)
-    for split, total in (
-        ("train", images),
-        ("val", VAL_IMAGES),
-        ("test", round(images * TEST_SHARE)),
-    ):
-        pneumonia = round(total * PNEUMONIA_SHARE[split])
-        bacterial = round(pneumonia * BACTERIAL_SHARE[split])
-        for kind, wanted in (
-            ("normal", total - pneumonia),
-            ("bacteria", bacterial),
-            ("virus", pneumonia - bacterial),
-        ):
+    patient, numbers = 0, dict.fromkeys(MORE_IMAGES, 0)
+    totals = {"train": images, "val": VAL_IMAGES, "test": round(images * TEST_SHARE)}
+    for split, total in totals.items():
+        sick = round(total * PNEUMONIA_SHARE[split])
+        bacterial = round(sick * BACTERIAL_SHARE[split])
+        kinds = {"normal": total - sick, "bacteria": bacterial, "virus": sick - bacterial}
+        for kind, wanted in kinds.items():
+            folder = f"{split}/{'NORMAL' if kind == 'normal' else 'PNEUMONIA'}"
             done = 0
             while done < wanted:
                 patient += 1
                 numbers[kind] += 1
                 several = min(int(rng.geometric(1 - MORE_IMAGES[kind])), MOST_IMAGES, wanted - done)
                 for image in range(several):
-                    name = _file_name(kind, numbers[kind], done + image + 1, image + 1)
-                    label = "NORMAL" if kind == "normal" else "PNEUMONIA"
-                    plan.append(Radiograph(f"{split}/{label}/{name}", kind, patient, image))
+                    name = f"person{numbers[kind]}_{kind}_{done + image + 1}"
+                    if kind == "normal":
+                        series = "NORMAL2-IM" if numbers[kind] % 2 else "IM"
+                        name = f"{series}-{numbers[kind]:04d}-{image + 1:04d}"
+                    plan.append(Radiograph(f"{folder}/{name}.jpeg", kind, patient, image))
                 done += several
     return plan
-
-
-def _file_name(kind: str, number: int, running: int, image: int) -> str:
-    if kind != "normal":
-        return f"person{number}_{kind}_{running}.jpeg"
-    prefix = "NORMAL2-IM" if number % 2 else "IM"
-    return f"{prefix}-{number:04d}-{image:04d}.jpeg"
 
 
 def draw(radiograph: Radiograph, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -195,35 +145,31 @@ def draw(radiograph: Radiograph, size: int, seed: int) -> tuple[np.ndarray, np.n
 
     Returns
     -------
-    pixels : ndarray of uint8, shape (height, width)
-        The image; white is dense.
-    mask : ndarray of bool, shape (height, width)
-        Where the pneumonia is; all False for ``normal``.
-    quality : int
-        JPEG quality to save it with.
+    tuple
+        The image (uint8, white is dense), where its pneumonia is (bool), and the JPEG quality to
+        save it with.
     """
-    body = np.random.default_rng([seed, 1, radiograph.patient])
-    view = np.random.default_rng([seed, 2, radiograph.patient, radiograph.image])
+    body = default_rng([seed, 1, radiograph.patient])
+    view = default_rng([seed, 2, radiograph.patient, radiograph.image])
     height = round(size * view.uniform(0.9, 1.1))
     width = round(height * view.uniform(1.0, 1.3))
     x, y = _grid(height, width, view)
     field, lungs = _thorax(x, y, body, view)
     mask = np.zeros((height, width), bool)
-    if radiograph.kind == "bacteria":
-        shadow, mask = _consolidation(x, y, lungs, body, view)
-        field += shadow
-    elif radiograph.kind == "virus":
-        shadow, mask = _interstitial(x, y, lungs, body, view)
+    if radiograph.kind != "normal":
+        add = {"bacteria": _consolidation, "virus": _interstitial}[radiograph.kind]
+        shadow, mask = add(x, y, lungs, body, view)
         field += shadow
     return _expose(field, view), mask, int(view.integers(80, 96))
 
 
-def _grid(height: int, width: int, view: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates with the thorax at about -1..1 in both, turned, shifted and scaled by the pose."""
-    aspect = width / height
-    across = np.linspace(-1.1 * aspect / 1.15, 1.1 * aspect / 1.15, width, dtype=np.float32)[
-        None, :
-    ]
+Fields = tuple[np.ndarray, np.ndarray]
+
+
+def _grid(height: int, width: int, view: Generator) -> Fields:
+    """Coordinates with the thorax at about -1..1, turned, shifted and scaled by the pose."""
+    reach = 1.1 * (width / height) / 1.15
+    across = np.linspace(-reach, reach, width, dtype=np.float32)[None, :]
     down = np.linspace(-1.1, 1.1, height, dtype=np.float32)[:, None]
     angle = np.float32(np.radians(view.normal(0, 2.5)))
     zoom = np.float32(view.uniform(0.92, 1.08))
@@ -242,22 +188,18 @@ def _bump(value: np.ndarray, width: float) -> np.ndarray:
     return np.exp(-np.square(value * np.float32(1 / width)))
 
 
-def _cloud(shape: tuple[int, int], cells: int, rng: np.random.Generator) -> np.ndarray:
+def _cloud(shape: tuple[int, int], cells: int, rng: Generator) -> np.ndarray:
     """Smooth random field of about unit spread with features of 1/cells of the height."""
-    # As many numbers for every image, so that a patient's anatomy does not depend on the film's aspect.
-    coarse = rng.standard_normal((cells + 1, round(cells * WIDEST) + 1), np.float32)[
-        :, : round(cells * shape[1] / shape[0]) + 1
-    ]
+    # As many numbers for every image, so that a patient's anatomy does not hang on the aspect.
+    drawn = rng.standard_normal((cells + 1, round(cells * WIDEST) + 1), np.float32)
+    coarse = drawn[:, : round(cells * shape[1] / shape[0]) + 1]
     return np.asarray(Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC))
 
 
-def _thorax(
-    x: np.ndarray, y: np.ndarray, body: np.random.Generator, view: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _thorax(x: np.ndarray, y: np.ndarray, body: Generator, view: Generator) -> Fields:
     """Attenuation of a healthy thorax, and the lungs (0..1)."""
     broad, breath = body.uniform(0.92, 1.08), view.uniform(-0.06, 0.06)
-    sides = np.abs(x)
-    trunk = _edge(sides - (0.98 * broad + 0.1 * y), 0.03) * _edge(-1.02 - y, 0.03)
+    trunk = _edge(np.abs(x) - (0.98 * broad + 0.1 * y), 0.03) * _edge(-1.02 - y, 0.03)
     lungs = np.zeros_like(x)
     for side in (-1, 1):
         centre, half = side * 0.44 * broad, (0.33 + body.uniform(-0.02, 0.02)) * broad
@@ -266,15 +208,12 @@ def _thorax(
         lung = _edge(np.abs(across) ** 2.4 + np.abs(along) ** 2.6 - 1, 0.07)
         dome = 0.48 + breath + 0.05 * side - 0.13 * _bump(x - centre, 0.36)
         lungs += lung * _edge(y - dome, 0.02)
-    field = trunk * np.float32(0.62 + body.uniform(-0.04, 0.04)) - lungs * np.float32(
-        0.42 + body.uniform(-0.05, 0.05)
-    )
+    dense, air = 0.62 + body.uniform(-0.04, 0.04), 0.42 + body.uniform(-0.05, 0.05)
+    field = trunk * np.float32(dense) - lungs * np.float32(air)
     return field + _inner_organs(x, y, lungs, body) + _bones(x, y, trunk, body), lungs
 
 
-def _inner_organs(
-    x: np.ndarray, y: np.ndarray, lungs: np.ndarray, body: np.random.Generator
-) -> np.ndarray:
+def _inner_organs(x: np.ndarray, y: np.ndarray, lungs: np.ndarray, body: Generator) -> np.ndarray:
     """Heart, hilar vessels and the soft shadows of a normal chest."""
     size = body.uniform(0.85, 1.15)
     heart = _edge(((x - 0.12) / (0.34 * size)) ** 2 + ((y - 0.2) / (0.32 * size)) ** 2 - 1, 0.1)
@@ -284,42 +223,31 @@ def _inner_organs(
     return heart * lungs * np.float32(0.34) + heart * np.float32(0.06) + vessels + shadows
 
 
-def _bones(
-    x: np.ndarray, y: np.ndarray, trunk: np.ndarray, body: np.random.Generator
-) -> np.ndarray:
+def _bones(x: np.ndarray, y: np.ndarray, trunk: np.ndarray, body: Generator) -> np.ndarray:
     """Ribs, clavicles and spine."""
-    sides = np.abs(x)
+    out = np.abs(x)
     spacing, slope, dense = body.uniform(0.19, 0.23), body.uniform(0.3, 0.5), body.uniform(0.8, 1.2)
-    phase = (y - slope * sides + 0.35 * sides**2 + body.uniform(0, 0.2)) / spacing
-    ribs = (
-        _bump(phase - np.round(phase), 0.17) * _edge(0.12 - sides, 0.03) * _edge(sides - 0.9, 0.04)
-    )
+    phase = (y - slope * out + 0.35 * out**2 + body.uniform(0, 0.2)) / spacing
+    ribs = _bump(phase - np.round(phase), 0.17) * _edge(0.12 - out, 0.03) * _edge(out - 0.9, 0.04)
     ribs *= _edge(np.abs(y + 0.12) - 0.8, 0.05)
-    clavicles = (
-        _bump(y + 0.82 - 0.22 * sides, 0.035) * _edge(0.1 - sides, 0.02) * _edge(sides - 0.75, 0.03)
-    )
+    clavicles = _bump(y + 0.82 - 0.22 * out, 0.035) * _edge(0.1 - out, 0.02)
+    clavicles = clavicles * _edge(out - 0.75, 0.03)
     vertebrae = 1 + 0.18 * np.sin(y * np.float32(2 * np.pi / 0.16) + body.uniform(0, 6))
     spine = _bump(x, 0.11) * vertebrae
     return trunk * (ribs * 0.1 + clavicles * 0.13 + spine * 0.15) * np.float32(dense)
 
 
 def _consolidation(
-    x: np.ndarray,
-    y: np.ndarray,
-    lungs: np.ndarray,
-    body: np.random.Generator,
-    view: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
+    x: np.ndarray, y: np.ndarray, lungs: np.ndarray, body: Generator, view: Generator
+) -> Fields:
     """One or two ragged, dense patches within the lungs (bacterial)."""
     ragged = _cloud(x.shape, 9, view) * np.float32(0.3)
     shape = np.zeros_like(x)
     for _ in range(1 + (body.uniform() < 0.35)):
         side = body.choice((-1, 1))
         centre_x, centre_y = side * body.uniform(0.34, 0.6), body.uniform(-0.5, 0.3)
-        radius = body.uniform(0.15, 0.27)
-        distance = np.hypot(x - centre_x, (y - centre_y) * body.uniform(0.8, 1.2)) / np.float32(
-            radius
-        )
+        radius = np.float32(body.uniform(0.15, 0.27))
+        distance = np.hypot(x - centre_x, (y - centre_y) * body.uniform(0.8, 1.2)) / radius
         shape = np.maximum(shape, _edge(distance + ragged - 1, 0.14))
     shape *= lungs
     strength = body.uniform(0.13, 0.3) * view.uniform(0.85, 1.15)
@@ -327,33 +255,24 @@ def _consolidation(
 
 
 def _interstitial(
-    x: np.ndarray,
-    y: np.ndarray,
-    lungs: np.ndarray,
-    body: np.random.Generator,
-    view: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
+    x: np.ndarray, y: np.ndarray, lungs: np.ndarray, body: Generator, view: Generator
+) -> Fields:
     """Fine lines and haze in both lungs, densest around the hila (viral)."""
-    where = lungs * (
-        0.45 + 0.55 * _bump(np.abs(x) - 0.3, 0.3) * _bump(y - body.uniform(-0.2, 0.15), 0.5)
-    )
+    hila = _bump(np.abs(x) - 0.3, 0.3) * _bump(y - body.uniform(-0.2, 0.15), 0.5)
+    where = lungs * (0.45 + 0.55 * hila)
     lines = _bump(_cloud(x.shape, 17, view), 0.35) + _bump(_cloud(x.shape, 11, body), 0.35)
     haze = np.float32(0.35) + np.float32(0.2) * _cloud(x.shape, 5, body)
     strength = body.uniform(0.09, 0.18) * view.uniform(0.85, 1.15)
     return where * (lines + haze) * np.float32(strength), where > 0.5
 
 
-def _expose(field: np.ndarray, view: np.random.Generator) -> np.ndarray:
-    """Film or detector: blur, noise, exposure and contrast, widely varied; uint8, white is dense."""
+def _expose(field: np.ndarray, view: Generator) -> np.ndarray:
+    """Film or detector: blur, noise, exposure and contrast, widely varied; uint8."""
     noise = view.standard_normal(field.shape, np.float32) * np.float32(view.uniform(0.008, 0.04))
-    grain = Image.fromarray(field + noise).resize(
-        [max(16, round(side * view.uniform(0.6, 1.0))) for side in field.shape[::-1]],
-        Image.Resampling.BILINEAR,
-    )
-    field = np.asarray(grain.resize(field.shape[::-1], Image.Resampling.BICUBIC))
-    field = np.clip(
-        field * np.float32(view.uniform(0.9, 1.4)) + np.float32(view.uniform(-0.08, 0.14)), 0, 1
-    )
-    return (
-        field ** np.float32(view.uniform(0.7, 1.4)) * np.float32(view.uniform(215, 255))
-    ).astype(np.uint8)
+    sides = field.shape[::-1]
+    coarse = [max(16, round(side * view.uniform(0.6, 1.0))) for side in sides]
+    grain = Image.fromarray(field + noise).resize(coarse, Image.Resampling.BILINEAR)
+    field = np.asarray(grain.resize(sides, Image.Resampling.BICUBIC))
+    gain, offset = np.float32(view.uniform(0.9, 1.4)), np.float32(view.uniform(-0.08, 0.14))
+    exposed = np.clip(field * gain + offset, 0, 1) ** np.float32(view.uniform(0.7, 1.4))
+    return (exposed * np.float32(view.uniform(215, 255))).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Which images a model learns from, which choices are made on, and which are only scored: by patient."""
+"""Which images a model learns from, which choices are made on, which are scored: by patient."""
 
 from __future__ import annotations
 
@@ -12,30 +12,26 @@ import pandas as pd
 from ..parameters import Data, UsageError
 from .manifest import LABELS, SPLITS
 
-MOST_UNNAMED = (
-    0.9  # share of files whose names tell no patient, from which on patients count as unknown
-)
+MOST_UNNAMED = 0.9  # share of files whose names tell no patient; beyond it patients are unknown
 
 
 def assign_splits(files: pd.DataFrame, data: Data, seed: int) -> pd.DataFrame:
-    """Add the column ``fold`` as the parameters ask: with a validation of our own, or with ``val`` in its place.
+    """Add the column ``split``: with a validation of our own, or with ``val`` in its place.
 
-    Raises
-    ------
-    UsageError
-        A class has too few patients to be split, or ``val`` cannot take the place of validation.
+    Raises UsageError where a class has too few patients, or ``val`` cannot take that place.
     """
     if data.validation == "patients":
         return carve_validation(files, data.validation_fraction, seed)
     if set(files["folder"]) & {"val", "validation"} != {"val"}:
         raise UsageError(
-            "data.validation = val: this data set has no val folder, or a validation of its own; take data.validation=patients"
+            "data.validation = val: this data set has no val folder, or a validation of its own; "
+            "take data.validation=patients"
         )
     return files.assign(split=files["folder"])
 
 
 def chosen_on(splits: Iterable[str]) -> str:
-    """Return the fold on which epochs, temperature and thresholds are chosen: ``validation``, else ``val``."""
+    """Return the split that all choices are made on: ``validation``, else ``val``."""
     return "validation" if "validation" in splits else "val"
 
 
@@ -43,23 +39,14 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
     """Set aside a share of the training patients as validation.
 
     Patients are drawn within strata of class and subtype, until a stratum's share of images is
-    reached, so that no patient stands on both sides. Nor does a number that is used twice (``person1``
-    of ``_bacteria`` and of ``_virus``, ``IM-0429`` with and without ``NORMAL2``): it may be one child.
-
-    Parameters
-    ----------
-    files : DataFrame
-        ``files`` of a manifest.
-    fraction : float
-        Share of the training images, in (0, 0.5).
-    seed : int
-        The same seed gives the same split.
+    reached, so that no patient stands on both sides. Nor does a number that is used twice
+    (``person1`` of ``_bacteria`` and of ``_virus``, ``IM-0429`` with and without ``NORMAL2``): it
+    may be one child. A set that has a validation folder keeps it.
 
     Returns
     -------
     DataFrame
-        `files` with the column ``fold``: ``train``, ``validation``, ``val`` or ``test``. A set that
-        has a validation split of its own keeps it.
+        `files` with the column ``split``: ``train``, ``validation``, ``val`` or ``test``.
 
     Raises
     ------
@@ -79,66 +66,58 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
     for _, stratum in strata.groupby("stratum"):
         stratum = stratum.iloc[rng.permutation(len(stratum))]
         wanted = fraction * stratum["images"].sum()
-        # A patient is taken where that comes nearer to the share than leaving it; one at least stays on each side.
+        # Taken where that comes nearer to the share than leaving; one at least stays on each side.
         take = stratum["images"].cumsum() - stratum["images"] / 2 <= wanted
         if len(stratum) > 1 and not take.any():
             take[stratum["images"].idxmin()] = True
         take.iloc[-1] &= len(stratum) > 1 and not take.all()
         chosen += list(stratum.index[take])
-    aside = train.index[train["number"].isin(chosen)]
-    files.loc[aside, "split"] = "validation"
-    _assert_split(files)
+    files.loc[train.index[train["number"].isin(chosen)], "split"] = "validation"
+    _check(files)
     return files
 
 
-def patients_known(files: pd.DataFrame) -> bool:
-    """Tell whether file names tell patients: they do not where nearly every file would be a patient of its own name."""
-    return (
-        files["patient"] == files["path"].map(lambda path: PurePosixPath(path).stem)
-    ).mean() <= MOST_UNNAMED
-
-
-def reused_numbers(files: pd.DataFrame) -> pd.Series:
-    """Return the person number of each image where it stands in several splits under different kinds; missing elsewhere.
-
-    ``person1_bacteria`` and ``person1_virus`` are not known to be one child, nor known to be two.
-    """
-    number = files["patient"].str.extract(r"^(person\d+)_", expand=False)
-    found = (
-        files.assign(number=number)
-        .dropna(subset="number")
-        .groupby("number")[["patient", "split"]]
-        .nunique()
-    )
-    return number.where(number.isin(found.index[(found["patient"] > 1) & (found["split"] > 1)]))
-
-
 def _number(patient: str) -> str:
+    """What may be one child under several names."""
     person = re.match(r"person\d+(?=_)", patient)
-    if person:
-        return person[0]
-    return patient.removeprefix("NORMAL2-") if patient.startswith("NORMAL2-IM") else patient
+    return person[0] if person else re.sub(r"^NORMAL2-(?=IM)", "", patient)
 
 
-def breakdown(files: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Return images and patients by ``fold`` (or published ``split``), class and subtype."""
-    named = {"images": ("path", "size"), "patients": ("patient", "nunique")}
-    table = files.groupby([by, "label", "subtype"], sort=False).agg(**named)
-    return table.sort_index(
-        level=by,
-        sort_remaining=False,
-        key=lambda names: names.map({fold: rank for rank, fold in enumerate(SPLITS)}),
-    )
-
-
-def _assert_split(files: pd.DataFrame) -> None:
-    train, validation = (files[files["split"] == fold] for fold in ("train", "validation"))
-    for fold, part in (("train", train), ("validation", validation)):
+def _check(files: pd.DataFrame) -> None:
+    sides = {split: files[files["split"] == split] for split in ("train", "validation")}
+    for split, part in sides.items():
         missing = set(LABELS) - set(part["label"])
         if missing:
             raise UsageError(
-                f"data: no {min(missing)} is left for {fold}; more training patients or another data.validation_fraction are needed"
+                f"data: no {min(missing)} is left for {split}; more training patients or another "
+                "data.validation_fraction are needed"
             )
-    shared = set(train["patient"]) & set(validation["patient"])
+    shared = set.intersection(*(set(part["patient"]) for part in sides.values()))
     if shared:
         raise AssertionError(f"patients on both sides of the split: {sorted(shared)[:3]}")
+
+
+def patients_known(files: pd.DataFrame) -> bool:
+    """Tell whether file names tell patients: not where nearly every file has one of its own."""
+    stems = files["path"].map(lambda path: PurePosixPath(path).stem)
+    return (files["patient"] == stems).mean() <= MOST_UNNAMED
+
+
+def reused_numbers(files: pd.DataFrame) -> pd.Series:
+    """Return the person number of images where several splits have it under different kinds.
+
+    ``person1_bacteria`` and ``person1_virus`` are not known to be one child, nor known to be two.
+    Missing elsewhere.
+    """
+    number = files["patient"].str.extract(r"^(person\d+)_", expand=False)
+    kinds = files.groupby(number)[["patient", "split"]].nunique()
+    return number.where(number.isin(kinds.index[(kinds > 1).all(axis=1)]))
+
+
+def breakdown(files: pd.DataFrame, by: str) -> pd.DataFrame:
+    """Return images and patients by ``split`` (or published ``folder``), class and subtype."""
+    named = {"images": ("path", "size"), "patients": ("patient", "nunique")}
+    table = files.groupby([by, "label", "subtype"], sort=False).agg(**named)
+    return table.sort_index(
+        level=by, sort_remaining=False, key=lambda names: names.map(SPLITS.index)
+    )

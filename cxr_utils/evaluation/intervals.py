@@ -11,25 +11,19 @@ from scipy.stats import binomtest, norm
 from . import metrics
 
 INTERVALS = (
-    "accuracy",
-    "sensitivity",
-    "specificity",
-    "ppv",
-    "npv",
-    "f1",
-    "auroc",
-    "auprc",
-    "loss",
-    "brier",
+    *("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1"),
+    *("auroc", "auprc", "loss", "brier"),
 )
 QUANTILES = (0.025, 0.975)
+REACH = float(norm.ppf(QUANTILES[1]))  # of a 95 % interval, in standard errors
 
 
 def patient_weights(patients: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return how often each image is in each resample of patients; float64, shape (resamples, images).
+    """Return how often each image is in each resample of patients; (resamples, images).
 
-    Patients are taken in sorted order and drawn with replacement by ``numpy.random.default_rng(seed)``, all images
-    of a patient together, so that anyone can repeat it from the CSV (Field and Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x).
+    Patients are taken in sorted order and drawn with replacement by
+    ``numpy.random.default_rng(seed)``, all images of a patient together, so that anyone can repeat
+    it from the CSV (Field and Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x).
     """
     names, groups = np.unique(patients.astype(str), return_inverse=True)
     drawn = np.random.default_rng(seed).integers(0, len(names), (resamples, len(names)))
@@ -46,26 +40,26 @@ def interval(values: np.ndarray) -> list[float] | None:
 def weighted_scores(
     labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Scores of many resamples at once.
-
-    Parameters
-    ----------
-    labels, scores : ndarray, shape (n,)
-        Labels in 0..1 and scores.
-    threshold : float
-        Decision threshold.
-    weights : ndarray, shape (resamples, n)
-        How often each image is in each resample.
+    """Score many resamples at once, given how often each image is in each, (resamples, n).
 
     Returns
     -------
     dict of ndarray, shape (resamples,)
         A value for each of `INTERVALS`, NaN where a resample leaves it undefined.
     """
-    whole = weights.sum(axis=1)
     return {
         **weighted_rates(labels, scores, threshold, weights),
         **weighted_areas(labels == 1, scores, weights),
+        **weighted_means(labels, scores, weights),
+    }
+
+
+def weighted_means(
+    labels: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return log loss and Brier score of many resamples at once; see `weighted_scores`."""
+    whole = weights.sum(axis=1)
+    return {
         "loss": weights @ metrics.cross_entropy(labels, scores) / whole,
         "brier": weights @ (scores - labels) ** 2 / whole,
     }
@@ -74,54 +68,40 @@ def weighted_scores(
 def weighted_rates(
     labels: np.ndarray, scores: np.ndarray, threshold: float, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Rates at a threshold of many resamples at once; see `weighted_scores`."""
-    positive, called = labels == 1, scores >= threshold
-    tp, fp, fn, tn = (
-        weights @ cell.astype(float)
-        for cell in (
-            positive & called,
-            ~positive & called,
-            positive & ~called,
-            ~(positive | called),
-        )
-    )
+    """Return the rates at a threshold of many resamples at once; see `weighted_scores`."""
+    sick, called = labels == 1, scores >= threshold
+    cells = ~(sick | called), ~sick & called, sick & ~called, sick & called
+    tn, fp, fn, tp = (weights @ cell.astype(float) for cell in cells)
     with np.errstate(invalid="ignore"):
-        return {
-            "accuracy": (tp + tn) / weights.sum(axis=1),
-            "sensitivity": tp / (tp + fn),
-            "specificity": tn / (tn + fp),
-            "ppv": tp / (tp + fp),
-            "npv": tn / (tn + fn),
-            "f1": 2 * tp / (2 * tp + fp + fn),
-        }
+        parts = metrics.ratios([[tn, fp], [fn, tp]])
+        return {name: part / whole for name, (part, whole) in parts.items()}
 
 
 def weighted_areas(
     positive: np.ndarray, scores: np.ndarray, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Area under the ROC curve (ties count half) and average precision of many resamples at once; see `weighted_scores`."""
+    """Return AUROC (ties count half) and average precision of many resamples at once."""
     order = np.argsort(-scores, kind="stable")
     last_of_tie = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     weights = weights[:, order]
     hits = np.cumsum(weights * positive[order], axis=1)[:, last_of_tie]
     alarms = np.cumsum(weights * ~positive[order], axis=1)[:, last_of_tie]
-    hits_before = np.pad(hits[:, :-1], ((0, 0), (1, 0)))
-    alarms_before = np.pad(alarms[:, :-1], ((0, 0), (1, 0)))
+    more_hits, more_alarms = (np.diff(counts, axis=1, prepend=0) for counts in (hits, alarms))
     with np.errstate(invalid="ignore", divide="ignore"):
-        area = ((alarms - alarms_before) * (hits + hits_before) / 2).sum(axis=1) / (
-            hits[:, -1] * alarms[:, -1]
-        )
+        under = (more_alarms * (2 * hits - more_hits) / 2).sum(axis=1)
+        area = under / (hits[:, -1] * alarms[:, -1])
         precision = np.where(hits + alarms > 0, hits / (hits + alarms), 0)
-        average_precision = ((hits - hits_before) * precision).sum(axis=1) / hits[:, -1]
+        average_precision = (more_hits * precision).sum(axis=1) / hits[:, -1]
     one_class = (hits[:, -1] == 0) | (alarms[:, -1] == 0)
     area[one_class] = average_precision[one_class] = np.nan
     return {"auroc": area, "auprc": average_precision}
 
 
 def wilson(part: int, whole: int) -> list[float] | None:
-    """Return Wilson's 95 % interval of a share (Wilson 1927, doi:10.1080/01621459.1927.10502953); None of nothing.
+    """Return Wilson's 95 % interval of a share (1927, doi:10.1080/01621459.1927.10502953).
 
-    It takes images for independent, but unlike the bootstrap it holds for a dozen of them, and for none wrong.
+    It takes images for independent, but unlike the bootstrap it holds for a dozen of them, and for
+    none wrong. None of nothing.
     """
     if not whole:
         return None
@@ -136,15 +116,7 @@ def wilson_rates(matrix: list[list[int]]) -> dict[str, list[float] | None]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value that is taken to be normal around the truth.
-
-    Parameters
-    ----------
-    value : float
-        The value.
-    error : float
-        Its standard error.
-    """
+    """A value that is taken to be normal around the truth, with its standard error."""
 
     value: float
     error: float
@@ -152,75 +124,56 @@ class Estimate:
     @property
     def interval(self) -> list[float]:
         """The 95 % interval of a difference, within -1..1."""
-        reach = float(norm.ppf(QUANTILES[1])) * self.error
+        reach = REACH * self.error
         return [max(self.value - reach, -1.0), min(self.value + reach, 1.0)]
 
     @property
     def interval_of_share(self) -> list[float] | None:
-        """The 95 % interval of a value within 0..1, made on the logit scale, which covers better near 1 (Pepe 2003, ch. 5).
+        """The 95 % interval of a value within 0..1.
 
-        None at 0 and 1, where the formula knows no error, and without an error.
+        Made on the logit scale, which covers better near 1 (Pepe 2003, ch. 5); None at 0 and 1,
+        where the formula knows no error, and without an error.
         """
         if not 0 < self.value < 1 or not self.error:
             return None
-        reach = float(norm.ppf(QUANTILES[1])) * self.error / (self.value * (1 - self.value))
+        reach = REACH * self.error / (self.value * (1 - self.value))
         return [float(expit(logit(self.value) + side * reach)) for side in (-1, 1)]
 
     @property
     def p(self) -> float:
         """Two-sided p of a truth of 0."""
-        return (
-            float(2 * norm.sf(abs(self.value) / self.error))
-            if self.error
-            else float(self.value == 0)
-        )
+        if not self.error:
+            return float(self.value == 0)
+        return float(2 * norm.sf(abs(self.value) / self.error))
 
 
 def delong(
     labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, less: np.ndarray | None = None
 ) -> Estimate | None:
-    """Return an AUROC, or the difference of two, with its error where patients have several images.
+    """Return an AUROC, less that of other scores of the same images, and its error.
 
-    DeLong et al. 1988 (doi:10.2307/2531595) as Obuchowski 1997 (doi:10.2307/2533958) made it hold for
-    clusters; with one image a patient it is DeLong's.
-
-    Parameters
-    ----------
-    labels, scores : ndarray, shape (n,)
-        Labels in 0..1 and scores.
-    patients : ndarray, shape (n,)
-        Whose image each is.
-    less : ndarray, shape (n,), optional
-        Scores of a second model on the same images; its AUROC is subtracted.
-
-    Returns
-    -------
-    Estimate or None
-        None where a class has fewer than two patients.
+    DeLong et al. 1988 (doi:10.2307/2531595) as Obuchowski 1997 (doi:10.2307/2533958) made it hold
+    for patients with several images; with one each it is DeLong's. None where a class has fewer
+    than two patients.
     """
     groups = np.unique(patients.astype(str), return_inverse=True)[1]
-    positive = labels == 1
-    if min(len(set(groups[positive])), len(set(groups[~positive]))) < 2:
+    sick = labels == 1
+    if min(len(set(groups[sick])), len(set(groups[~sick]))) < 2:
         return None
-    shares = _beaten(positive, scores) - (_beaten(positive, less) if less is not None else 0.0)
-    area = float(shares[positive].mean())
-    sums = {}
-    for kind, rows in (("sick", positive), ("well", ~positive)):
-        values = np.bincount(groups[rows], shares[rows] - area, groups.max() + 1)
-        clusters = len(set(groups[rows]))
-        sums[kind] = values, clusters / (clusters - 1), rows.sum()
-    (sick, of_sick, m), (well, of_well, n) = sums.values()
-    both = len(set(groups)) / (len(set(groups)) - 1)
-    variance = (
-        of_sick * (sick @ sick) / m**2
-        + of_well * (well @ well) / n**2
-        + 2 * both * (sick @ well) / (m * n)
-    )
+    shares = _beaten(sick, scores) - (_beaten(sick, less) if less is not None else 0.0)
+    area = float(shares[sick].mean())
+    variance, sums = 0.0, []
+    for rows in (sick, ~sick):
+        sums.append(np.bincount(groups[rows], shares[rows] - area, groups.max() + 1))
+        count = len(set(groups[rows]))
+        variance += count / (count - 1) * (sums[-1] @ sums[-1]) / rows.sum() ** 2
+    count = len(set(groups))
+    variance += 2 * (count / (count - 1)) * (sums[0] @ sums[1]) / (sick.sum() * (~sick).sum())
     return Estimate(area, float(np.sqrt(max(variance, 0.0))))
 
 
 def _beaten(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Share of the other class on whose right side each image is, ties counting half; shape (n,)."""
+    """Share of the other class on whose right side each image is, ties counting half."""
     gap = scores[positive][:, None] - scores[~positive][None, :]
     wins = (gap > 0) + 0.5 * (gap == 0)
     shares = np.empty(len(scores))
@@ -229,17 +182,9 @@ def _beaten(positive: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
-    """Compare which images two models get right (McNemar 1947, doi:10.1007/BF02295996), by the exact binomial test.
+    """Return images that the first alone gets right, that the second alone does, two-sided p.
 
-    Parameters
-    ----------
-    first, second : ndarray of bool, shape (n,)
-        Whether each model is right. Images are taken for independent.
-
-    Returns
-    -------
-    tuple
-        Images that the first alone gets right, those that the second alone does, and the two-sided p.
+    McNemar 1947 (doi:10.1007/BF02295996), exact; images are taken for independent.
     """
     alone, other = int((first & ~second).sum()), int((second & ~first).sum())
     return alone, other, float(binomtest(alone, alone + other).pvalue) if alone + other else 1.0

@@ -1,4 +1,4 @@
-"""Scores of predictions: every function here maps labels and scores to numbers; how sure they are stands in `uncertainty`."""
+"""Scores of predictions: every function here maps labels and scores to numbers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ CUTS = np.arange(1, 100) / 100  # probabilities at which net benefit is shown
 
 
 def cross_entropy(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Natural-log cross-entropy of each score, clipped to 1e-7; float64, shape (n,)."""
+    """Return the natural-log cross-entropy of each score, clipped to 1e-7."""
     clipped = np.clip(scores, CLIP, 1 - CLIP)
     return -np.where(labels == 1, np.log(clipped), np.log1p(-clipped))
 
 
 def of_scores(labels: np.ndarray, scores: np.ndarray) -> dict[str, float | None]:
-    """Return what needs no threshold: loss, AUROC, AUPRC, Brier score, calibration error; None where a class is missing."""
+    """Return what needs no threshold; an area is None where a class is missing."""
     both = 0 < labels.sum() < len(labels)
     return {
         "loss": float(np.mean(cross_entropy(labels, scores))),
@@ -31,19 +31,18 @@ def of_scores(labels: np.ndarray, scores: np.ndarray) -> dict[str, float | None]
 
 
 def expected_calibration_error(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Mean gap between score and frequency over 15 equal-width bins (Guo et al. 2017, arXiv:1706.04599)."""
-    gaps = np.bincount(score_bins(scores), scores - labels, BINS)
+    """Return the mean gap between score and frequency over the bins (arXiv:1706.04599)."""
+    gaps = np.bincount(_bins(scores), scores - labels, BINS)
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def score_bins(scores: np.ndarray) -> np.ndarray:
-    """Return the bin of each score among 15 of equal width; int, shape (n,)."""
+def _bins(scores: np.ndarray) -> np.ndarray:
     return np.clip((scores * BINS).astype(int), 0, BINS - 1)
 
 
 def reliability(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return the filled bins of a reliability diagram; columns: mean score, share of PNEUMONIA, images."""
-    index = score_bins(scores)
+    """Return mean score, share of PNEUMONIA and images of each filled bin, as columns."""
+    index = _bins(scores)
     images = np.bincount(index, minlength=BINS)
     filled = images > 0
     sums = [np.bincount(index, values, BINS)[filled] for values in (scores, labels)]
@@ -51,21 +50,23 @@ def reliability(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def rates(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, Any]:
-    """Return accuracy, sensitivity, specificity, PPV, NPV, F1 and the confusion matrix [[tn, fp], [fn, tp]]; None where undefined.
+    """Return the rates at a threshold and the matrix [[tn, fp], [fn, tp]]; None where undefined.
 
     PNEUMONIA, score >= threshold, is the positive class.
     """
     matrix = sk.confusion_matrix(labels, scores >= threshold, labels=[0, 1]).tolist()
+    parts = ratios(matrix)
+    found = {name: part / whole if whole else None for name, (part, whole) in parts.items()}
+    return {"threshold": float(threshold), **found, "confusion_matrix": matrix}
+
+
+def ratios(matrix: list[list[Any]]) -> dict[str, tuple[Any, Any]]:
+    """Return what is divided by what in every rate, from a confusion matrix."""
     (_, fp), (fn, tp) = matrix
-    return {
-        "threshold": float(threshold),
-        **{name: _ratio(part, whole) for name, (part, whole) in shares(matrix).items()},
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "confusion_matrix": matrix,
-    }
+    return shares(matrix) | {"f1": (2 * tp, 2 * tp + fp + fn)}
 
 
-def shares(matrix: list[list[int]]) -> dict[str, tuple[int, int]]:
+def shares(matrix: list[list[Any]]) -> dict[str, tuple[Any, Any]]:
     """Return the rates that are shares of images, from a confusion matrix: how many of how many."""
     (tn, fp), (fn, tp) = matrix
     return {
@@ -77,26 +78,12 @@ def shares(matrix: list[list[int]]) -> dict[str, tuple[int, int]]:
     }
 
 
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
 def net_benefit(labels: np.ndarray, scores: np.ndarray, cuts: np.ndarray) -> np.ndarray:
-    """Return the net benefit of acting on scores of at least a cut (Vickers and Elkin 2006, doi:10.1177/0272989X06295361).
+    """Return the net benefit of acting on scores of at least each cut.
 
-    True positives an image, less false positives an image times the odds of the cut: who acts from a
-    probability of 0.2 on holds one missed case to be as bad as four false alarms.
-
-    Parameters
-    ----------
-    labels, scores : ndarray, shape (n,)
-        Labels in 0..1 and calibrated scores.
-    cuts : ndarray, shape (k,)
-        Probabilities in (0, 1) from which on one would act.
-
-    Returns
-    -------
-    ndarray, shape (k,)
+    True positives an image, less false positives an image times the odds of the cut: who acts from
+    a probability of 0.2 on holds one missed case to be as bad as four false alarms (Vickers and
+    Elkin 2006, doi:10.1177/0272989X06295361).
     """
     called = scores[None, :] >= cuts[:, None]
     odds = cuts / (1 - cuts)

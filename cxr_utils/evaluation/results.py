@@ -1,34 +1,30 @@
-"""From logits to files: calibrated predictions, scores, and the model's card; no model is needed."""
+"""From logits to files: calibrated predictions, scores with intervals, and the model's card."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
 
 from .. import paths
-from ..data.dataset import OVERVIEW_SIZE, Dataset, load_pixels
-from ..data.decoding import Square
+from ..data.dataset import Dataset
 from ..files import read_json, within, write_atomically
 from ..parameters import ModelSection, Params
-from . import calibration, shortcuts
-from .evaluate import (  # noqa: F401
-    FEW,
-    FEW_EITHER_WAY,
-    best_interval,
-    evaluate,
-    labels_of,
-    uncalibrated,
-)
+from . import calibration, intervals, metrics, shortcuts
 
 COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
 SCHEMA = 1
-MIRRORED = ", the mean over the image and its mirror image"
 REFERENCES = ("always_pneumonia", "metadata")
+# Where the bootstrap covers too little and Wilson's intervals are shown: a share of fewer than so
+# many images, or with fewer than so many that are right, or wrong. (At .975 of 195 images of 100
+# patients it covers 90 %, Wilson's 94 %.)
+FEW, FEW_EITHER_WAY = 50, 10
+
+Entry = dict[str, Any]
 
 
 def score_model(
@@ -37,10 +33,10 @@ def score_model(
     logits: dict[str, np.ndarray],
     stressed: np.ndarray,
     data: Dataset,
-    params: Params,
+    settings: Params,
     run: paths.RunFolder,
 ) -> pd.DataFrame:
-    """Calibrate a model on the images that choices are made on, and write its predictions and its card.
+    """Calibrate a model and write ``predictions/<name>.csv`` and ``models/<name>.json``.
 
     Parameters
     ----------
@@ -51,186 +47,244 @@ def score_model(
     logits : dict of ndarray
         Split -> logits before calibration.
     stressed : ndarray
-        Logits of the stress validation, from ``stress.for_choices``: the temperature and the thresholds are
-        fitted on them, as new films differ more than validation does from training.
-    data : Dataset
-        The data set.
-    params : Params
-        All parameters of the run.
-    run : RunFolder
-        Where ``predictions/<name>.csv`` and ``models/<name>.json`` go.
+        Logits of the stress validation, from ``robustness.for_choices``: temperature and thresholds
+        are fitted on them, as new films differ more than validation does from training.
 
     Returns
     -------
     DataFrame
         split, path, patient, label, subtype, score (P(PNEUMONIA) after calibration).
     """
-    name = section.name
-    labels = data.splits[data.chosen_on].labels
-    # Sixteen images may be told apart without error, and then any temperature would make a model surer of itself.
-    temperature = (
-        calibration.fit_temperature(stressed, labels) if data.chosen_on == "validation" else 1.0
+    asked, labels, size = (
+        settings.evaluation,
+        data.splits[data.chosen_on].labels,
+        section.image_size,
     )
-    scores = {fold: calibration.calibrated(logit, temperature) for fold, logit in logits.items()}
-    points = calibration.thresholds(
-        labels, calibration.calibrated(stressed, temperature), params.evaluation.target_sensitivity
-    )
-    frames = [data.splits[fold].files.assign(split=fold, score=scores[fold]) for fold in scores]
-    predictions = pd.concat(frames, ignore_index=True)[COLUMNS]
-    origin = {
-        "source": data.source.kind,
-        "synthetic": data.source.synthetic,
-        "manifest": data.manifest.digest,
+    # Sixteen images may be told apart without error; any temperature would make it surer of itself.
+    ours = data.chosen_on == "validation"
+    temperature = calibration.fit_temperature(stressed, labels) if ours else 1.0
+    choices = calibration.calibrated(stressed, temperature)
+    points = calibration.thresholds(labels, choices, asked.target_sensitivity)
+    mirrored = ", the mean over the image and its mirror image" if asked.test_time_flips else ""
+    card = card | {
+        "image_size": size,
+        "fit": data.fit,
+        "preprocessing": f"upright, grey, made {size} x {size} px by {data.fit} (bilinear), divided "
+        f"by 255, shape (n, {size}, {size}, 1)",
+        "test_time_flips": asked.test_time_flips,
+        "output": f"logit of PNEUMONIA{mirrored}; score = 1 / (1 + exp(-logit / temperature)); "
+        "PNEUMONIA where score >= threshold",
+        "temperature": temperature,
+        "operating_point": asked.operating_point,
+        "threshold": points[asked.operating_point],
+        "thresholds": points,
+        **_about(data),
     }
-    card = (
-        card
-        | _how_to_use(Square(section.image_size, params.data.fit), temperature, points, params)
-        | origin
-    )
-    write_atomically(run.predictions(name), predictions.to_csv(index=False))
-    write_atomically(run.model_card(name), json.dumps(card, indent=1))
+    scores = {split: calibration.calibrated(found, temperature) for split, found in logits.items()}
+    frames = [data.splits[split].files.assign(score=found) for split, found in scores.items()]
+    predictions = pd.concat(frames, ignore_index=True)[COLUMNS]
+    write_atomically(run.predictions(section.name), predictions.to_csv(index=False))
+    write_atomically(run.model_card(section.name), json.dumps(card, indent=1))
     return predictions
 
 
-def _how_to_use(
-    square: Square, temperature: float, points: dict[str, float], params: Params
-) -> dict[str, Any]:
-    size, fit = square
-    logit = f"logit of PNEUMONIA{MIRRORED if params.evaluation.test_time_flips else ''}"
-    return {
-        "image_size": size,
-        "fit": fit,
-        "preprocessing": f"upright, grey, made {size} x {size} px by {fit} (bilinear), divided by 255, shape (n, {size}, {size}, 1)",
-        "test_time_flips": params.evaluation.test_time_flips,
-        "output": f"{logit}; score = 1 / (1 + exp(-logit / temperature)); PNEUMONIA where score >= threshold",
-        "temperature": temperature,
-        "operating_point": params.evaluation.operating_point,
-        "threshold": points[params.evaluation.operating_point],
-        "thresholds": points,
-    }
-
-
 def update_metrics(
-    name: str, data: Dataset, params: Params, run: paths.RunFolder
-) -> dict[str, Any]:
-    """Compute a model's scores from its saved predictions and put them into ``metrics.json``.
+    name: str, data: Dataset, settings: Params, run: paths.RunFolder
+) -> dict[str, Entry]:
+    """Score a model's saved predictions into ``metrics.json``; return split -> scores.
 
-    The entry of the other model is kept where it comes from the same data and the same bootstrap.
-
-    Returns
-    -------
-    dict
-        Split -> scores, as in ``metrics.json``.
+    What else is there is kept where it comes from the same data and the same bootstrap.
     """
-    predictions, card, settings = (
-        read_predictions(name, run),
-        read_card(name, run),
-        params.evaluation,
-    )
-    entry = {
-        split: evaluate(
-            part,
-            card["thresholds"],
-            settings.operating_point,
-            settings.resamples,
-            params.seed,
-            card["temperature"],
-        )
-        for split, part in predictions.groupby("split", sort=False)
-    }
-    about = {
-        "schema": SCHEMA,
-        "run": run.name,
-        "data": {
-            "source": data.source.kind,
-            "synthetic": data.source.synthetic,
-            "manifest": data.manifest.digest,
-            "counts": data.manifest.counts(),
-            "median_size": [int(data.files[side].median()) for side in ("width", "height")],
-        },
-        "bootstrap": {"resamples": settings.resamples, "seed": params.seed, "unit": data.unit},
-    }
-    known = read_metrics(run)
-    models = within(known, "models") if {key: known.get(key) for key in about} == about else {}
-    models = dict(sorted((models | {name: entry}).items()))
-    floors = within(known, "floors") if {key: known.get(key) for key in about} == about else {}
-    if data.unit == "image":
-        for scores in entry.values():
-            scores["patients"] = None
-    write_atomically(
-        run.metrics, json.dumps({**about, "models": models, "floors": floors}, indent=1)
-    )
+    card, point = read_card(name, run), settings.evaluation.operating_point
+    answers, cuts = read_predictions(name, run), card["thresholds"]
+    entry = _entries(answers, cuts, point, data, settings, card["temperature"])
+    _put("models", {name: entry}, data, settings, run)
     return entry
 
 
-def score_references(data: Dataset, params: Params, run: paths.RunFolder) -> dict[str, Any]:
-    """Score the reference classifiers and put them into ``metrics.json``."""
-    score_floors(data, run)
-    floors = evaluate_floors(data.chosen_on, params, run)
-    if data.unit == "image":
-        for splits in floors.values():
-            for scores in splits.values():
-                scores["patients"] = None
-    write_atomically(run.metrics, json.dumps(read_metrics(run) | {"floors": floors}, indent=1))
-    return floors
+def score_references(
+    data: Dataset, settings: Params, run: paths.RunFolder
+) -> dict[str, dict[str, Entry]]:
+    """Score what needs no look at the lungs, into ``floors/*.csv`` and ``metrics.json``.
 
-
-def score_floors(data: Dataset, run: paths.RunFolder) -> None:
-    """Write what two answers that need no look at the lungs say of each image that is scored, as files of predictions.
-
-    ``always_pneumonia``: the share of PNEUMONIA in training as the score of every image. ``metadata``: a
-    classifier on metadata alone; there is none where patients are too few.
+    ``always_pneumonia``: the share of PNEUMONIA in training as the score of every image, at a
+    threshold of 0. ``metadata``: a classifier on metadata alone, at the Youden point of the images
+    that choices are made on; there is none where patients are too few. Returns name -> split ->
+    scores.
     """
-    # At the size of the first notebook's audit, which reports the same floor.
-    stored = load_pixels(data.manifest, Square(OVERVIEW_SIZE, data.fit))
-    always = np.full(len(data.files), data.splits["train"].labels.mean())
-    answers = {
-        "always_pneumonia": always,
-        "metadata": shortcuts.metadata_scores(
-            shortcuts.traits(replace(data, stored=stored)), data.files
-        ),
-    }
-    rows = (data.files["split"] != "train").to_numpy()
+    rows, found = (data.files["split"] != "train").to_numpy(), {}
+    always = np.full(len(rows), data.splits["train"].labels.mean())
+    answers = dict(zip(REFERENCES, (always, shortcuts.metadata_scores(data)), strict=True))
     for name, scores in answers.items():
         run.reference(name).unlink(missing_ok=True)
         if scores is not None:
-            table = data.files[rows].assign(split=data.files["split"], score=scores[rows])[COLUMNS]
+            table = data.files[rows].assign(score=scores[rows])[COLUMNS]
             write_atomically(run.reference(name), table.to_csv(index=False))
-
-
-def evaluate_floors(chosen_on: str, params: Params, run: paths.RunFolder) -> dict[str, Any]:
-    """Score the floors that `score_floors` wrote.
-
-    Returns
-    -------
-    dict
-        Name -> split -> scores. Always PNEUMONIA means a threshold of 0; that of metadata is the Youden point of
-        the images that choices are made on.
-    """
-    found = {}
-    for name in REFERENCES:
-        if run.reference(name).is_file():
-            answers = read_csv(run.reference(name))
-            point = {"half": 0.0}
+            table, point, cut = read_csv(run.reference(name)), "half", 0.0
             if name == "metadata":
-                chosen = answers[answers["split"] == chosen_on]
-                cuts = calibration.thresholds(
-                    labels_of(chosen),
-                    chosen["score"].to_numpy(),
-                    params.evaluation.target_sensitivity,
-                )
-                point = {"youden": cuts["youden"]}
-            found[name] = {
-                split: evaluate(
-                    part, point, next(iter(point)), params.evaluation.resamples, params.seed
-                )
-                for split, part in answers.groupby("split", sort=False)
-            }
+                chosen, point = table[table["split"] == data.chosen_on], "youden"
+                cut = calibration.thresholds(labels_of(chosen), chosen["score"].to_numpy())[point]
+            found[name] = _entries(table, {point: cut}, point, data, settings)
+    _put("floors", found, data, settings, run)
     return found
 
 
+def _about(data: Dataset) -> dict[str, Any]:
+    source, digest = data.source, data.manifest.digest
+    return {"source": source.kind, "synthetic": source.synthetic, "manifest": digest}
+
+
+def _entries(
+    answers: pd.DataFrame,
+    cuts: dict[str, float],
+    point: str,
+    data: Dataset,
+    settings: Params,
+    temperature: float = 1.0,
+) -> dict[str, Entry]:
+    """Scores of each split; the number of patients is None where they are not known."""
+    more = {} if data.unit == "patient" else {"patients": None}
+    bootstrap = settings.evaluation.resamples, settings.seed
+    return {
+        split: evaluate(part, cuts, point, *bootstrap, temperature) | more
+        for split, part in answers.groupby("split", sort=False)
+    }
+
+
+def _put(
+    key: str, entries: dict[str, Any], data: Dataset, settings: Params, run: paths.RunFolder
+) -> None:
+    resamples, unit = settings.evaluation.resamples, data.unit
+    size = [int(data.files[side].median()) for side in ("width", "height")]
+    about = {
+        "schema": SCHEMA,
+        "run": run.name,
+        "data": _about(data) | {"counts": data.manifest.counts(), "median_size": size},
+        "bootstrap": {"resamples": resamples, "seed": settings.seed, "unit": unit},
+    }
+    known = read_metrics(run)
+    same = {name: known.get(name) for name in about} == about
+    kept = {name: within(known, name) if same else {} for name in ("models", "floors")}
+    kept[key] = dict(sorted((kept[key] | entries).items()))
+    write_atomically(run.metrics, json.dumps({**about, **kept}, indent=1))
+
+
+def evaluate(
+    frame: pd.DataFrame,
+    thresholds: dict[str, float],
+    operating_point: str,
+    resamples: int,
+    seed: int,
+    temperature: float = 1.0,
+) -> Entry:
+    """Return the entry of one split in ``metrics.json``; what is undefined is None.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        patient, label (NORMAL or PNEUMONIA), subtype and score of each image, in the CSV's order.
+    thresholds : dict
+        Threshold of every operating point; at `operating_point` are the rates that stand on top.
+    resamples, seed : int
+        Of the bootstrap.
+    temperature : float
+        By which logits were divided; what scores were before stands under ``uncalibrated``.
+    """
+    labels, scores = labels_of(frame), frame["score"].to_numpy(np.float64)
+    patients, subtypes = frame["patient"].to_numpy(), frame["subtype"].to_numpy()
+    weights = intervals.patient_weights(patients, resamples, seed)
+    points = {}
+    for name, cut in thresholds.items():
+        at = metrics.rates(labels, scores, cut)
+        sampled = intervals.weighted_rates(labels, scores, cut, weights)
+        wilson = intervals.wilson_rates(at["confusion_matrix"])
+        points[name] = {"n": len(labels), **at, "ci95": _intervals(at, sampled), "wilson95": wilson}
+    chosen, found = points[operating_point], metrics.of_scores(labels, scores)
+    sampled = intervals.weighted_areas(labels == 1, scores, weights)
+    sampled |= intervals.weighted_means(labels, scores, weights)
+    area = intervals.delong(labels, scores, patients)
+    before = metrics.of_scores(labels, uncalibrated(scores, temperature))
+    right = (scores >= chosen["threshold"]) == (labels == 1)
+    return {
+        **chosen,
+        **found,
+        "patients": len(set(patients)),
+        "operating_point": operating_point,
+        "operating_points": points,
+        "ci95": chosen["ci95"] | _intervals(found, sampled),
+        "delong95": {"auroc": area.interval_of_share if area else None},
+        "temperature": temperature,
+        "uncalibrated": {name: before[name] for name in ("loss", "brier", "ece")},
+        "subtypes": {
+            subtype: _subtype(subtypes == subtype, labels, scores, right, weights)
+            for subtype in sorted(set(subtypes))
+        },
+    }
+
+
+def _intervals(found: Entry, sampled: dict[str, np.ndarray]) -> Entry:
+    """Intervals of what is defined; a resample may define what the sample leaves open."""
+    return {
+        name: None if found[name] is None else intervals.interval(values)
+        for name, values in sampled.items()
+    }
+
+
+def _subtype(
+    rows: np.ndarray,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    right: np.ndarray,
+    weights: np.ndarray,
+) -> Entry:
+    """The share of images that were called rightly; of PNEUMONIA, the AUROC against all NORMAL."""
+    with np.errstate(invalid="ignore"):
+        shares = weights[:, rows] @ right[rows].astype(float) / weights[:, rows].sum(axis=1)
+    n, correct = int(rows.sum()), int(right[rows].sum())
+    entry: Entry = {
+        "n": n,
+        "right": correct,
+        "rate": float(right[rows].mean()),
+        "ci95": {"rate": intervals.interval(shares)},
+        "wilson95": {"rate": intervals.wilson(correct, n)},
+    }
+    if labels[rows].any() and (labels == 0).any():
+        against = rows | (labels == 0)
+        labels, scores, weights = labels[against], scores[against], weights[:, against]
+        sampled = intervals.weighted_areas(labels == 1, scores, weights)
+        entry["auroc"] = metrics.of_scores(labels, scores)["auroc"]
+        entry["ci95"]["auroc"] = intervals.interval(sampled["auroc"])
+    return entry
+
+
+def labels_of(predictions: pd.DataFrame) -> np.ndarray:
+    """Return labels as 1 for PNEUMONIA and 0 for NORMAL."""
+    return (predictions["label"] == "PNEUMONIA").to_numpy(np.int64)
+
+
+def uncalibrated(scores: np.ndarray, temperature: float) -> np.ndarray:
+    """Return the scores as they were before their logits were divided by a temperature."""
+    with np.errstate(divide="ignore"):
+        return expit(logit(scores) * temperature)
+
+
+def best_interval(entry: Entry, score: str) -> list[float] | None:
+    """Return the interval to show beside a score of a split, operating point or subtype.
+
+    The bootstrap's; Wilson's for shares of few images; None for what is no share where there are
+    fewer than 50 images or no resample differs from another.
+    """
+    found, other = entry["ci95"].get(score), entry.get("wilson95", {}).get(score)
+    if not other:
+        return found if found and entry["n"] >= FEW and found[0] < found[1] else None
+    right, whole = entry.get("right"), entry["n"]
+    if score != "rate":
+        right, whole = metrics.shares(entry["confusion_matrix"])[score]
+    return other if whole < FEW or min(right, whole - right) < FEW_EITHER_WAY else found
+
+
 def forget(name: str, run: paths.RunFolder) -> None:
-    """Remove a model's predictions and scores, so that those of an earlier run cannot pass for its own."""
+    """Remove a model's predictions and scores, for those of an earlier run not to pass for it."""
     run.predictions(name).unlink(missing_ok=True)
     known = read_metrics(run)
     if within(known, "models").pop(name, None):
@@ -253,6 +307,6 @@ def read_predictions(name: str, run: paths.RunFolder) -> pd.DataFrame:
 
 
 def read_csv(file: Path) -> pd.DataFrame:
-    """Return a file of predictions with its texts as they are and its scores to the last digit."""
-    text = dict.fromkeys(["split", "path", "patient", "label", "subtype"], str)
+    """Return predictions with their texts as they are and their scores to the last digit."""
+    text = dict.fromkeys(COLUMNS[:-1], str)
     return pd.read_csv(file, dtype=text, keep_default_na=False, float_precision="round_trip")

@@ -1,4 +1,4 @@
-"""Random changes to training images, as TensorFlow operations on a whole batch.
+"""Training images in batches, changed at random by TensorFlow operations on a whole batch.
 
 Labels are not touched, and pixels stay within their range. Randomness is stateless: the same seed
 gives the same changes, whatever ran before.
@@ -7,13 +7,17 @@ gives the same changes, whatever ran before.
 from __future__ import annotations
 
 import math
+from functools import partial
 
+import keras
+import numpy as np
 import tensorflow as tf
 
+from ..data.dataset import Split
 from ..parameters import Augmentation
 
-# Width on each side of a rim that is taken from another image, as a share of the side.
-RIM = (0.04, 0.22)
+# Width on each side of a border that is taken from another image, as a share of the side.
+BORDER = (0.04, 0.22)
 # What is drawn for each image, each in -1..1 and times its strength in `Augmentation`; noise takes the absolute value.
 DRAWS = (
     "flip",
@@ -28,6 +32,60 @@ DRAWS = (
     "gamma",
     "noise",
 )
+
+
+class Batches(keras.utils.PyDataset):
+    """Full batches of training images for ``fit``, in an order and with changes of their own each epoch.
+
+    Both follow from the seed and the epoch alone, so that a training that was stopped goes on as it
+    would have. (Give ``shuffle=False`` to ``fit``, which would shuffle the batches once more.)
+
+    Parameters
+    ----------
+    split : Split
+        The training images.
+    batch_size : int
+        Images in a batch.
+    settings : Augmentation
+        The largest change of each kind.
+    seed : int
+        Decides order and changes.
+    epoch : int
+        The epoch to begin with, from 0.
+    """
+
+    def __init__(
+        self, split: Split, batch_size: int, settings: Augmentation, seed: int, epoch: int = 0
+    ) -> None:
+        super().__init__()
+        self.split, self.batch_size, self.seed = split, batch_size, seed
+        self.epoch = epoch - 1  # until it begins
+        self.augment = tf.function(partial(augment, settings=settings), autograph=False)
+
+    def __len__(self) -> int:
+        return len(self.split) // self.batch_size
+
+    def on_epoch_begin(self) -> None:
+        """Draw a new order."""
+        self.epoch += 1
+
+    @property
+    def class_weight(self) -> dict[int, float]:
+        """Weights for ``fit`` by which both classes weigh alike, however many images they have."""
+        share = float(np.mean(self.split.labels))
+        return {0: 0.5 / (1 - share), 1: 0.5 / share}
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return images, float32 in 0..1, shape (n, size, size, 1), and labels, float32, shape (n,)."""
+        order = np.random.default_rng([self.seed, 2, max(self.epoch, 0)]).permutation(
+            len(self.split)
+        )
+        rows = order[index * self.batch_size : (index + 1) * self.batch_size]
+        step = max(self.epoch, 0) * len(self) + index
+        with tf.device("CPU"):
+            images = to_float(tf.constant(self.split.pixels[rows]))
+            images = self.augment(images, seed=tf.constant([self.seed, step], tf.int32))
+        return images.numpy(), self.split.labels[rows].astype(np.float32)
 
 
 def to_float(pixels: tf.Tensor) -> tf.Tensor:
@@ -54,7 +112,7 @@ def augment(images: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Te
     """
     draws = tf.random.stateless_uniform([len(DRAWS), tf.shape(images)[0]], seed, -1.0, 1.0)
     changed = change(images, draws, settings, seed)
-    return _other_rims(changed, settings.rim, seed) if settings.rim else changed
+    return _other_borders(changed, settings.rim, seed) if settings.rim else changed
 
 
 def change(
@@ -96,15 +154,15 @@ def change(
     return tf.clip_by_value(changed + grain, 0.0, 1.0)
 
 
-def _other_rims(images: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
-    """Give a share of the images the rim of the one before them, of whatever class, each side as wide as is drawn.
+def _other_borders(images: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
+    """Give a share of the images the border of the one before them, of whatever class, each side as wide as is drawn.
 
-    The rim holds collimator edges, markers and shoulders, some lung where it is wide, and yet tells the classes apart
+    The border holds collimator edges, markers and shoulders, some lung where it is wide, and yet tells the classes apart
     in training data.
     """
     count, side = tf.shape(images)[0], tf.shape(images)[1]
     widths = tf.random.stateless_uniform(
-        [4, count, 1], tf.convert_to_tensor(seed) + 2, *RIM
+        [4, count, 1], tf.convert_to_tensor(seed) + 2, *BORDER
     ) * tf.cast(side, tf.float32)
     chosen = tf.random.stateless_uniform([count, 1, 1], tf.convert_to_tensor(seed) + 3) < share
     last = tf.cast(side, tf.float32)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from .. import paths
-from ..files import read_json, sha256_of
-from ..parameters import Params
+from ..files import read_json, sha256_of, within
+from ..parameters import ModelSection, Params
 
 KEYED_BY_CONTENT = {"data/sources", "data/phantom"}  # the digest of the data stands for them
 TRAINING_LIBRARIES = ("tensorflow", "keras", "numpy", "pillow")
@@ -61,19 +63,63 @@ SOURCES = {
 }
 
 
-def training_key(name: str, params: Params, manifest: str, start: str) -> str:
+def recipe_of(train: Callable[..., Any]) -> str:
+    """Return the source of a function and of all functions of its notebook that it calls.
+
+    The network, the loss, the optimizer and the callbacks stand there: a change retrains the model, a
+    change of a comment or of another cell does not.
+    """
+    functions = {
+        name: inspect.getsource(value)
+        for name, value in train.__globals__.items()
+        if inspect.isfunction(value) and value.__module__ == train.__module__
+    }
+    return _recipe(functions, train.__name__)
+
+
+def recipe_in(notebook: Path) -> str:
+    """Return the same of the function ``train`` in a notebook's file."""
+    from IPython.core.inputtransformer2 import TransformerManager  # reads cells with magics
+
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    plain = TransformerManager().transform_cell
+    code = [plain("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
+    functions = {
+        node.name: ast.unparse(node)
+        for source in code
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef)
+    }
+    return _recipe(functions, "train")
+
+
+def _recipe(functions: dict[str, str], first: str) -> str:
+    trees, asked = {}, [first]
+    while asked:
+        name = asked.pop()
+        if name in functions and name not in trees:
+            trees[name] = ast.parse(functions[name])
+            asked += [node.id for node in ast.walk(trees[name]) if isinstance(node, ast.Name)]
+    return "\n".join(ast.unparse(trees[name]) for name in sorted(trees))
+
+
+def training_key(
+    section: ModelSection, params: Params, manifest: str, start: str, recipe: str
+) -> str:
     """Return a digest of all that decides a model's weights: data, parameters, code and libraries.
 
     Parameters
     ----------
-    name : str
-        ``baseline_cnn`` or ``resnet50v2``.
+    section : ModelSection
+        The model's section of the parameters.
     params : Params
         All parameters of the run.
     manifest : str
         The manifest's digest.
     start : str
         Digest of the weights that the training starts from, or ``random``.
+    recipe : str
+        Source of the notebook's ``train``.
     """
     return digest_of(
         {
@@ -81,29 +127,31 @@ def training_key(name: str, params: Params, manifest: str, start: str) -> str:
             "validation": [params.data.validation, params.data.validation_fraction],
             "fit": params.data.fit,
             "augmentation": params.augmentation.model_dump(),
-            "model": getattr(params, name).model_dump(),
+            "model": section.model_dump(),
             "weights": start,
             "manifest": manifest,
+            "recipe": recipe,
             "libraries": versions(TRAINING_LIBRARIES),
             "modules": SOURCES,
         }
     )
 
 
-def is_trained(name: str, params: Params, manifest: str, run: paths.RunFolder) -> bool:
-    """Tell whether the model in a run's folder is the one that these parameters, data and code give.
+def is_trained(
+    section: ModelSection, params: Params, manifest: str, recipe: str, run: paths.RunFolder
+) -> bool:
+    """Tell whether the model in a run's folder is the one that parameters, data and code give.
 
-    What ``auto`` and ``imagenet`` came to when it was trained is part of the model: neither a network that has
-    come back nor one that has gone changes it.
+    What ``auto`` and ``imagenet`` came to when it was trained is part of the model: neither a network
+    that has come back nor one that has gone changes it.
     """
-    card, settings = read_json(run.model_card(name)), getattr(params, name)
-    asked = getattr(settings, "weights", "none")
-    start = "random" if asked == "none" else str(card.get("start"))
+    card = read_json(run.model_card(section.name))
+    asked = getattr(section, "weights", "none")
+    start = "random" if asked == "none" else str(within(card, "start").get("sha256"))
     if asked not in ("auto", "imagenet", "none"):
-        start = sha256_of(settings.weights_file)
-    same = card.get("training_key") == training_key(name, params, manifest, start)
+        start = sha256_of(section.weights_file)
     return (
-        same
+        card.get("training_key") == training_key(section, params, manifest, start, recipe)
         and isinstance(card.get("history"), list)
-        and card.get("sha256") == sha256_of(run.model(name))
+        and card.get("sha256") == sha256_of(run.model(section.name))
     )

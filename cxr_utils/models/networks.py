@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
 from keras import layers
 
 from ..data.dataset import Pixels
-from ..parameters import AnyModel, BaselineCnn, Resnet50v2, UsageError
+from ..parameters import BaselineCnn, ModelSection, Resnet50v2, UsageError
 from .augmentation import to_float
+from .weights import backbone_of, load_weights
 
 WIDTHS = (24, 48, 96, 192)
+HEAD = ("head_pool", "head_dropout", "head_logit")
 # Keras' default of .99 needs some 500 steps before inference agrees with training; a short run has fewer.
 BATCH_NORM_MOMENTUM = 0.9
 SCORING_BATCH = 64
@@ -26,18 +28,19 @@ CAFFE_MEAN, TORCH_MEAN, TORCH_SPREAD = (
 )
 
 
-def build(settings: AnyModel, precision: str = "float32", transfer: bool = False) -> keras.Model:
-    """Build the network that `settings` describes, with random weights.
+def build(
+    section: ModelSection, precision: str = "float32", weights: Path | None = None
+) -> keras.Model:
+    """Build the network of a model's section, by the function that it names as its builder.
 
     Parameters
     ----------
-    settings : BaselineCnn or Resnet50v2
+    section : ModelSection
         The model's section of the parameters.
     precision : str
-        ``float32``; ``bfloat16`` or ``float16`` compute in it and keep float32 weights.
-    transfer : bool
-        Freeze the backbone's batch norm in inference mode, as its statistics come with its weights and small batches
-        would spoil them.
+        ``float32``, or ``bfloat16``, which computes in it and keeps float32 weights.
+    weights : Path, optional
+        A file of weights of its backbone; random weights where left out.
 
     Returns
     -------
@@ -47,36 +50,35 @@ def build(settings: AnyModel, precision: str = "float32", transfer: bool = False
     Raises
     ------
     UsageError
-        The image size is under the backbone's minimum.
+        The image size is under the backbone's minimum, or the weights do not fit.
     """
     before = keras.mixed_precision.dtype_policy()
-    keras.mixed_precision.set_dtype_policy(
-        precision if precision == "float32" else f"mixed_{precision}"
-    )
+    kind = precision if precision == "float32" else f"mixed_{precision}"
+    keras.mixed_precision.set_dtype_policy(kind)
     try:
-        if isinstance(settings, Resnet50v2):
-            return _with_backbone(settings, transfer)
-        return _residual_cnn(settings)
+        return globals()[section.builder](section, weights)
     finally:
         keras.mixed_precision.set_dtype_policy(before)
 
 
-def _residual_cnn(settings: BaselineCnn) -> keras.Model:
+def residual_cnn(section: BaselineCnn, weights: Path | None = None) -> keras.Model:
     """A small residual network."""
-    image = keras.Input((settings.image_size, settings.image_size, 1), name="image")
-    x = (
-        _standardised(image)
-        if settings.standardise
-        else layers.Rescaling(255.0, name="unscaled")(image)
-    )
+    image = keras.Input((section.image_size, section.image_size, 1), name="image")
+    if section.standardise:
+        x = _standardised(image)
+    else:
+        x = layers.Rescaling(255.0, name="unscaled")(image)
     x = _convolution(x, WIDTHS[0], "stem", stride=2)
     for number, width in enumerate(WIDTHS, start=1):
         x = _residual_block(x, width, f"stage{number}", stride=1 if number == 1 else 2)
-    x = layers.GlobalAveragePooling2D(name="head_pool")(x)
-    x = layers.Dropout(0.2, name="head_dropout")(x)
-    return keras.Model(
-        image, layers.Dense(1, dtype="float32", name="head_logit")(x), name="baseline_cnn"
-    )
+    return _with_head(image, x, section.name)
+
+
+def _with_head(image, x, name: str) -> keras.Model:
+    """Pool the last maps into one logit."""
+    x = layers.GlobalAveragePooling2D(name=HEAD[0])(x)
+    x = layers.Dropout(0.2, name=HEAD[1])(x)
+    return keras.Model(image, layers.Dense(1, dtype="float32", name=HEAD[2])(x), name=name)
 
 
 def _standardised(image):
@@ -111,38 +113,44 @@ def _residual_block(x, width: int, name: str, stride: int):
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([shortcut, x]))
 
 
-def _with_backbone(settings: Resnet50v2, transfer: bool) -> keras.Model:
-    """A backbone of keras.applications behind its own preprocessing, and one logit on its pooled features."""
-    size = settings.image_size
+def pretrained(section: Resnet50v2, weights: Path | None = None) -> keras.Model:
+    """A backbone of keras.applications behind its own preprocessing, and one logit on its features."""
+    size = section.image_size
     image = keras.Input((size, size, 1), name="image")
-    x = layers.Rescaling(IMAGENET_SPREAD, offset=IMAGENET_MEAN, name="like_imagenet")(
-        _standardised(image)
-    )
+    x = _standardised(image)
+    x = layers.Rescaling(IMAGENET_SPREAD, offset=IMAGENET_MEAN, name="like_imagenet")(x)
     x = layers.Concatenate(name="grey_to_rgb")([x, x, x])
-    x = _preprocessing(settings.backbone)(x)
-    try:
-        backbone = getattr(keras.applications, settings.backbone)(
-            include_top=False, weights=None, input_shape=(size, size, 3)
-        )
-    except ValueError as error:
-        raise UsageError(
-            f"resnet50v2.image_size = {size}: {settings.backbone} refuses it ({error}); take a larger one"
-        ) from None
+    x = _preprocessing(section.backbone)(x)
+    backbone = _backbone(section.backbone, size)
+    if weights:
+        load_weights(backbone, section.backbone, weights)
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = BATCH_NORM_MOMENTUM
-            layer.trainable = (
-                not transfer
-            )  # Keras takes a frozen one to mean inference mode as well
-        if settings.backbone.endswith("V2") and layer.name.endswith("_3_conv"):
-            # Each residual branch starts at zero (De and Smith 2020, arXiv:2002.10444): from random weights the phantom's
-            # validation loss after 4 epochs was 0.38 with it and 0.49 without. Weights from a file replace it.
+            # Statistics that come with weights are kept, as small batches would spoil them; Keras
+            # takes a frozen batch norm to mean inference mode as well.
+            layer.momentum, layer.trainable = BATCH_NORM_MOMENTUM, not weights
+        if not weights and section.backbone.endswith("V2") and layer.name.endswith("_3_conv"):
+            # Each residual branch starts at zero (De and Smith 2020, arXiv:2002.10444): the phantom's
+            # validation loss after 4 epochs was 0.38 with it and 0.49 without.
             layer.kernel.assign(0.0 * layer.kernel)
-    x = layers.GlobalAveragePooling2D(name="head_pool")(backbone(x))
-    x = layers.Dropout(0.2, name="head_dropout")(x)
-    return keras.Model(
-        image, layers.Dense(1, dtype="float32", name="head_logit")(x), name="resnet50v2"
-    )
+    return _with_head(image, backbone(x), section.name)
+
+
+def _backbone(name: str, size: int) -> keras.Model:
+    application = getattr(keras.applications, name)
+    try:
+        return application(include_top=False, weights=None, input_shape=(size, size, 3))
+    except ValueError as error:
+        raise UsageError(
+            f"resnet50v2.image_size = {size}: {name} refuses it ({error}); take a larger one"
+        ) from None
+
+
+def check_weights(section: Resnet50v2) -> None:
+    """Raise UsageError where the file of weights that a section names does not fit its backbone."""
+    assert section.weights_file
+    backbone = _backbone(section.backbone, section.image_size)
+    load_weights(backbone, section.backbone, section.weights_file)
 
 
 def _preprocessing(backbone: str) -> layers.Layer:
@@ -207,28 +215,26 @@ def apply(
     return np.concatenate(batches)
 
 
-def describe(model: keras.Model) -> pd.DataFrame:
-    """Return the architecture as a table a person can read: a row a stage, with its output and parameters.
+def features(model: keras.Model, pixels: np.ndarray | Pixels) -> np.ndarray:
+    """Return what a network makes of images before its head, pooled; float32, shape (n, channels)."""
+    return apply(keras.Model(model.inputs, model.get_layer(HEAD[0]).output), pixels)
 
-    Returns
-    -------
-    DataFrame
-        stage, layers, output (height x width x channels), parameters.
+
+def rate_shares(network: keras.Model, early_rate: float) -> list[float]:
+    """Return the share of the learning rate of each trainable weight of a network with a backbone.
+
+    Layer-wise learning-rate decay (Howard and Ruder 2018, arXiv:1801.06146): it rises geometrically
+    from `early_rate` in the first layer of the backbone to 1 in its last, as early layers see edges and
+    textures that serve X-rays as well.
     """
-    rows: dict[str, dict] = {}
-    for layer in leaves(model):
-        stage = layer.name.split("_")[0]
-        row = rows.setdefault(stage, {"stage": stage, "layers": 0, "output": "", "parameters": 0})
-        row["layers"] += 1
-        row["parameters"] += layer.count_params()
-        row["output"] = " x ".join(str(side) for side in layer.output.shape[1:])
-    return pd.DataFrame(rows.values())
-
-
-def leaves(model: keras.Model) -> Iterator[layers.Layer]:
-    """Yield the layers of a model and of the backbone inside it, from the image to the logit."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from (inner for inner in layer.layers if not isinstance(inner, layers.InputLayer))
-        else:
-            yield layer
+    rising = [layer for layer in backbone_of(network).layers if layer.trainable_variables]
+    depth = {
+        id(weight): index
+        for index, layer in enumerate(rising)
+        for weight in layer.trainable_variables
+    }
+    last = max(len(rising) - 1, 1)
+    return [
+        early_rate ** (1 - depth.get(id(weight), last) / last)
+        for weight in network.trainable_variables
+    ]

@@ -1,15 +1,13 @@
-"""From a network and images to a trained model, or back from disk where it was trained before."""
+"""From a notebook's ``fit`` to a trained model, or back from disk where it was trained before."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,15 +15,16 @@ import pandas as pd
 import tensorflow as tf
 
 from .. import paths
-from ..data.dataset import Split
+from ..data.dataset import Dataset, Split
 from ..data.manifest import SCORED
 from ..data.splits import chosen_on
 from ..files import read_json, replacing, sha256_of, write_atomically
-from ..parameters import AnyModel, Augmentation, Params, Resnet50v2, UsageError
-from . import fingerprint, hardware, networks, robustness, transfer, weights
-from .checkpoint import Checkpoint, Progress
-from .gradient import Loss, run_epoch, training_step
-from .optimizer import AdamW, Average, LossScale, learning_rates
+from ..parameters import ModelSection, Params, UsageError
+from . import fingerprint, hardware, networks, robustness, weights
+from .callbacks import Saved
+from .optimizer import AdamW, cosine
+
+HEAD_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -45,24 +44,73 @@ class Trained:
 
     model: keras.Model
     history: pd.DataFrame
-    card: dict
+    card: dict[str, Any]
 
 
-def fit_or_load(
-    name: str, params: Params, digest: str, parts: dict[str, Split], run: paths.RunFolder
-) -> Trained:
-    """Train a model, or load it where the same training was done before in this run folder.
+@dataclass
+class Job:
+    """What one attempt at a training is given; the notebook's ``train`` takes it.
 
     Parameters
     ----------
-    name : str
-        ``baseline_cnn`` or ``resnet50v2``.
+    precision : str
+        ``float32`` or ``bfloat16``.
+    strategy : tf.distribute.Strategy
+        Shares each batch among the devices; a network is built and compiled in its ``scope()``.
+    start : weights.Start
+        The weights to start from.
+    epochs, rate
+        Passes over the training images and the peak of the learning rate, which differ with weights.
+    model : keras.Model
+        The network in float32 on one device, which is validated and kept.
+    saved : Saved
+        The last finished epoch.
+    epoch : int
+        The epoch to go on with, from 0.
+    head : dict or None
+        What the training of the head alone came to.
+    fell_back_from : str or None
+        The precision in which the loss was not finite.
+    """
+
+    precision: str
+    strategy: tf.distribute.Strategy
+    start: weights.Start
+    epochs: int
+    rate: float
+    model: keras.Model
+    saved: Saved
+    epoch: int
+    head: dict[str, Any] | None
+    fell_back_from: str | None
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What a checkpoint tells of this attempt."""
+        return {name: getattr(self, name) for name in ("precision", "head", "fell_back_from")}
+
+
+def train_or_load(
+    train: Callable[[Job], keras.Model],
+    section: ModelSection,
+    params: Params,
+    data: Dataset,
+    run: paths.RunFolder,
+) -> Trained:
+    """Train a model, or load it where the same training was done before in this run folder.
+
+    Where ``precision: auto`` took bfloat16 and a loss was not finite, it is trained in float32.
+
+    Parameters
+    ----------
+    train : callable
+        The notebook's function that builds, compiles and fits the network, and returns it.
+    section : ModelSection
+        The model's section of the parameters.
     params : Params
         All parameters of the run.
-    digest : str
-        The manifest's digest.
-    parts : dict of Split
-        ``train``, and ``validation`` or, as in the original protocol, ``val`` in its place.
+    data : Dataset
+        The data set, decoded at the model's size.
     run : RunFolder
         Where the model and its card are kept.
 
@@ -73,308 +121,186 @@ def fit_or_load(
     Raises
     ------
     UsageError
-        There are fewer training images than a batch, or the weights that were asked for cannot be had.
+        A batch is larger than the data or the memory, devices cannot share it, or the weights that
+        were asked for cannot be had.
     FloatingPointError
-        The loss became NaN.
+        The loss is not finite, in float32 or where another precision was asked for by name.
     """
-    card_file, model_file = run.model_card(name), run.model(name)
-    if fingerprint.is_trained(name, params, digest, run):
+    digest, recipe = data.manifest.digest, fingerprint.recipe_of(train)
+    name, card_file, model_file = (
+        section.name,
+        run.model_card(section.name),
+        run.model(section.name),
+    )
+    if fingerprint.is_trained(section, params, digest, recipe, run):
         card = read_json(card_file)
         print(f"{name}: loaded, trained before with the same data, parameters and code")
-        return Trained(
-            keras.models.load_model(model_file, compile=False, safe_mode=True),
-            pd.DataFrame(card["history"]),
-            card,
-        )
-    start = weights.find(getattr(params, name))
-    key = fingerprint.training_key(name, params, digest, start.digest)
+        model = keras.models.load_model(model_file, compile=False, safe_mode=True)
+        return Trained(model, pd.DataFrame(card["history"]), card)
+    start = weights.find(section)
+    key = fingerprint.training_key(section, params, digest, start.digest, recipe)
     card_file.unlink(missing_ok=True)
-    checkpoint = Checkpoint(run.checkpoint(name), key)
-    trained = fit(getattr(params, name), params.augmentation, params.seed, parts, start, checkpoint)
-    versions = {
-        "python": platform.python_version(),
-        **fingerprint.versions(fingerprint.TRAINING_LIBRARIES),
-    }
+    saved = Saved(run.checkpoint(name), key)
+    trained = fit(train, section, params.seed, data.splits, start, saved)
+    libraries = fingerprint.versions(fingerprint.TRAINING_LIBRARIES)
     card = {
-        "model": name,
-        "training_key": key,
-        "start": start.digest,
         **trained.card,
-        "versions": versions,
-        "history": trained.history.to_dict("records"),
+        "training_key": key,
+        "versions": {"python": platform.python_version(), **libraries},
     }
     with replacing(model_file) as part:
         trained.model.save(part)
     card["sha256"] = sha256_of(model_file)
     write_atomically(card_file, json.dumps(card, indent=1))
-    checkpoint.discard()
+    saved.discard()
     return Trained(trained.model, trained.history, card)
 
 
 def fit(
-    settings: AnyModel,
-    augmentation: Augmentation,
+    train: Callable[[Job], keras.Model],
+    section: ModelSection,
     seed: int,
-    parts: dict[str, Split],
-    start: weights.Start | None = None,
-    checkpoint: Checkpoint | None = None,
+    splits: dict[str, Split],
+    start: weights.Start,
+    saved: Saved,
 ) -> Trained:
-    """Train a model with AdamW and keep its best epoch, by log loss on the stress validation.
+    """Train a model; see `train_or_load`."""
+    if len(splits["train"]) < section.batch_size:
+        raise UsageError(
+            f"batch_size = {section.batch_size}: there are only {len(splits['train'])} training images; "
+            "take a smaller batch"
+        )
+    # A training that has fallen back to float32 and was stopped then goes on in float32.
+    precision = saved.notes.get("precision") or hardware.precision(section.precision)
+    try:
+        job = _attempt(train, section, seed, start, saved, precision)
+    except FloatingPointError as error:
+        if section.precision != "auto" or precision == "float32":
+            rate = "tuning_rate" if start.file else "learning_rate"
+            raise FloatingPointError(f"{error}; take a smaller {rate}") from None
+        print(f"in {precision} {error}: the training starts again in float32", flush=True)
+        saved.discard()
+        job = _attempt(train, section, seed, start, saved, "float32", precision)
+    history = pd.DataFrame(saved.notes["rows"])
+    return Trained(job.model, history, _card(job, section, history))
+
+
+def _attempt(
+    train: Callable[[Job], keras.Model],
+    section: ModelSection,
+    seed: int,
+    start: weights.Start,
+    saved: Saved,
+    precision: str,
+    fell_back_from: str | None = None,
+) -> Job:
+    """Train in one precision; the job's model is the trained one."""
+    used = hardware.devices(section.strategy)
+    strategy = hardware.strategy_for(used, section.batch_size)
+    model = networks.build(section, weights=start.file)
+    hardware.check_memory(model, section.batch_size, precision, used)
+    epochs = section.tuning_epochs if start.file else section.epochs
+    rate = section.tuning_rate if start.file else section.learning_rate
+    notes = saved.notes
+    epoch = epochs if notes.get("stopped") else len(notes.get("rows", []))
+    if epoch:
+        print(f"going on after epoch {epoch}, where this training was stopped", flush=True)
+    job = Job(
+        precision, strategy, start, epochs, rate, model, saved, epoch,
+        notes.get("head"), notes.get("fell_back_from", fell_back_from),
+    )  # fmt: skip
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(seed)
+    try:
+        model.set_weights(train(job).get_weights())
+    except (tf.errors.ResourceExhaustedError, MemoryError):
+        raise UsageError(
+            f"batch_size = {section.batch_size}: a step does not fit into memory; take a smaller one"
+        ) from None
+    return job
+
+
+def _card(job: Job, section: ModelSection, history: pd.DataFrame) -> dict[str, Any]:
+    """What the model card says of a training."""
+    notes = job.saved.notes
+    return {
+        "model": section.name,
+        "title": section.title,
+        "network": getattr(section, "backbone", "small residual CNN"),
+        "parameters": job.model.count_params(),
+        "start": job.start.told(),
+        "precision": {
+            "asked": section.precision,
+            "used": job.precision,
+            "fell_back_from": job.fell_back_from,
+            "devices": job.strategy.num_replicas_in_sync,
+        },
+        "epochs": {"planned": job.epochs, "done": len(history), "best": notes["best_epoch"] + 1},
+        "chosen_by": "stress_loss" if "stress_loss" in history else "validation_loss",
+        "head": notes["head"],
+        "seconds": float(history["seconds"].sum()),
+        "history": history.to_dict("records"),
+    }
+
+
+def train_head(
+    network: keras.Model,
+    job: Job,
+    section: Any,
+    splits: dict[str, Split],
+    class_weight: dict[int, float] | None = None,
+) -> None:
+    """Train the last layer alone, on pooled features of the images as they are.
+
+    The backbone does not change meanwhile, so that its features are computed once and an epoch takes a
+    moment. Without this, random weights in the head would send noise through a good backbone.
 
     Parameters
     ----------
-    settings : BaselineCnn or Resnet50v2
+    network : keras.Model
+        The network in training, compiled; is given the trained head.
+    job : Job
+        Its model computes the features, in float32; its ``head`` tells what this came to.
+    section : ModelSection
         The model's section of the parameters.
-    augmentation : Augmentation
-        Changes to the training images.
-    seed : int
-        The same seed, data and machine give the same weights.
-    parts : dict of Split
-        ``train``, and ``validation`` or, as in the original protocol, ``val`` in its place.
-    start : Start, optional
-        The weights to start from; those that `settings` asks for where left out.
-    checkpoint : Checkpoint, optional
-        Where the state is kept after each epoch, and taken from where it is this training's.
-
-    Returns
-    -------
-    Trained
+    splits : dict of Split
+        ``train``, and what choices are made on, whose log loss is told.
+    class_weight : dict, optional
+        As in the training of all layers.
 
     Raises
     ------
-    UsageError
-        There are fewer training images than a batch, a batch does not fit into memory or cannot be shared
-        evenly, or the weights that were asked for cannot be had.
     FloatingPointError
-        The loss became NaN, in bfloat16 and, where ``auto`` had chosen that, in float32 as well.
+        Its loss is not finite.
     """
-    start = start or weights.find(settings)
-    if settings.precision != "auto":
-        return _fit(settings, augmentation, seed, parts, start, checkpoint)
-    # A training that has fallen back to float32 and was stopped then goes on in float32.
-    precision = (checkpoint.notes().get("precision") if checkpoint else None) or hardware.precision(
-        "auto"
-    )
-    fixed = settings.model_copy(update={"precision": precision})
-    try:
-        return _fit(fixed, augmentation, seed, parts, start, checkpoint)
-    except FloatingPointError as error:
-        if precision == "float32":
-            raise
-        print(
-            f"in {precision} {str(error).split(';')[0]}: the training starts again in float32",
-            flush=True,
-        )
-        if checkpoint:
-            checkpoint.discard()
-    trained = _fit(
-        fixed.model_copy(update={"precision": "float32"}),
-        augmentation,
-        seed,
-        parts,
-        start,
-        checkpoint,
-    )
-    return replace(trained, card=trained.card | {"fell_back_from": precision})
-
-
-def _fit(
-    settings: AnyModel,
-    augmentation: Augmentation,
-    seed: int,
-    parts: dict[str, Split],
-    start: weights.Start,
-    checkpoint: Checkpoint | None,
-) -> Trained:
-    """Train in the precision that `settings` names; see `fit`."""
-    train, chosen = parts["train"], parts[chosen_on(parts)]
-    if len(train) < settings.batch_size:
-        raise UsageError(
-            f"batch_size = {settings.batch_size}: there are only {len(train)} training images; take a smaller batch"
-        )
-    tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(seed)
-    file, origin = start
-    made = _prepare(settings, augmentation, train, file)
-    progress = Progress(made.model, made.variables, checkpoint, settings.precision)
-    print(
-        f"{len(train)} images, {made.epochs} {'epochs' if made.epochs > 1 else 'epoch'} of {made.steps} batches of {settings.batch_size}, "
-        f"{made.about}, weights: {origin}",
-        flush=True,
-    )
-    if progress.rows:
-        print(
-            f"going on after epoch {len(progress.rows)}, where this training was stopped before",
-            flush=True,
-        )
-    elif file and isinstance(settings, Resnet50v2) and settings.head_epochs:
-        progress.head = transfer.train_head(made.model, settings, train, chosen, made.loss, seed)
-        if not math.isfinite(progress.head["validation_loss"]):
-            raise FloatingPointError(
-                f"the loss of the head alone is not finite; take a smaller learning_rate than {settings.learning_rate}"
-            )
-        made.network.set_weights(made.model.get_weights())
-        print(
-            f"head alone: validation loss {progress.head['validation_loss']:.4f} after {settings.head_epochs} epochs",
-            flush=True,
-        )
-    for epoch in range(len(progress.rows), made.epochs):
-        if progress.waited >= settings.patience:
-            print(f"stopped: no better epoch for {settings.patience}", flush=True)
-            break
-        row = _run_epoch(made, settings.batch_size, parts, seed, epoch)
-        progress.add(row)
-        _report(row, made.epochs)
-    made.model.set_weights(progress.kept)
-    history = pd.DataFrame(progress.rows)
-    card = {
-        "network": getattr(settings, "backbone", "small residual CNN"),
-        "weights": origin,
-        "precision": made.about,
-        "parameters": made.model.count_params(),
-        "head": progress.head,
-        "chosen_by": progress.criterion,
-        "best_epoch": int(history[progress.criterion].idxmin()) + 1,
-    }
-    return Trained(made.model, history, card)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """All that a training needs before its first step."""
-
-    network: keras.Model  # is trained, in its precision and on its devices
-    model: keras.Model  # validates and is kept, in float32 on one device
-    optimizer: AdamW | LossScale
-    average: Average | None
-    loss: Loss
-    step: Callable[..., tf.Tensor]
-    epochs: int
-    steps: int
-    rates: np.ndarray
-    rate_name: str
-    about: str
-
-    @property
-    def variables(self) -> list[tf.Variable]:
-        """All that changes in training; beside the weights these are the seeds of dropout and what the optimizer keeps."""
-        averaged = self.average.state if self.average else []
-        return (
-            [variable.value for variable in self.network.variables]
-            + self.optimizer.state
-            + averaged
-        )
-
-
-def _prepare(
-    settings: AnyModel, augmentation: Augmentation, train: Split, file: Path | None
-) -> _Prepared:
-    precision, devices = hardware.precision(settings.precision), hardware.devices(settings.strategy)
-    if settings.batch_size % len(devices):
-        raise UsageError(
-            f"batch_size = {settings.batch_size}: {len(devices)} devices cannot share it evenly; take a multiple"
-        )
-    strategy = tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else None
-    steps = len(train) // settings.batch_size
-    with strategy.scope() if strategy else contextlib.nullcontext():
-        network = networks.build(settings, precision, transfer=bool(file))
-        hardware.check_memory(network, settings.batch_size, devices)
-        if file and isinstance(settings, Resnet50v2):
-            weights.put(weights.backbone_of(network), settings.backbone, file)
-            epochs, peak, shares = (
-                settings.tuning_epochs,
-                settings.tuning_rate,
-                transfer.shares(network, settings.early_rate),
-            )
-        else:
-            epochs, peak, shares = settings.epochs, settings.learning_rate, None
-        plain = AdamW(
-            [weight.value for weight in network.trainable_variables], settings.weight_decay, shares
-        )
-        optimizer = LossScale(plain) if precision == "float16" else plain
-        loss = Loss.of(settings, train.labels)
-        step = training_step(network, optimizer, augmentation, loss, strategy)
-    model = networks.build(settings, transfer=bool(file))
-    model.set_weights(network.get_weights())
-    return _Prepared(
-        network=network,
-        model=model,
-        optimizer=optimizer,
-        average=Average(network, settings.average) if settings.average else None,
-        loss=loss,
-        step=step,
-        epochs=epochs,
-        steps=steps,
-        rate_name="tuning_rate" if file else "learning_rate",
-        rates=learning_rates(peak, epochs, steps, settings.warmup_epochs),
-        about=precision + (f" on {len(devices)} devices" if strategy else ""),
-    )
-
-
-def _run_epoch(
-    made: _Prepared, batch_size: int, parts: dict[str, Split], seed: int, epoch: int
-) -> dict[str, float]:
-    """Train for an epoch, hand the weights (or their average) to the model that is kept, and validate it."""
     started = time.perf_counter()
-    rates = made.rates[epoch * made.steps : (epoch + 1) * made.steps]
-    try:
-        loss = run_epoch(
-            made.step,
-            parts["train"],
-            batch_size,
-            rates,
-            seed,
-            epoch,
-            made.average.follow if made.average else None,
-        )
-    except (tf.errors.ResourceExhaustedError, MemoryError):
-        raise UsageError(
-            f"batch_size = {batch_size}: a step does not fit into memory; take a smaller one"
-        ) from None
-    made.model.set_weights(made.average.weights() if made.average else made.network.get_weights())
-    found = _validate(made.model, parts)
-    if not math.isfinite(loss + sum(found.values())):
-        raise FloatingPointError(
-            f"the loss is {loss} in epoch {epoch + 1}; take a smaller {made.rate_name} than {made.rates.max():g}"
-        )
-    return {
-        "epoch": epoch + 1,
-        "loss": loss,
-        **found,
-        "learning_rate": float(rates[-1]),
-        "seconds": time.perf_counter() - started,
+    model, train, chosen = job.model, splits["train"], splits[chosen_on(splits)]
+    features = networks.features(model, train.pixels)
+    computed = time.perf_counter()
+    layers = [model.get_layer(name) for name in networks.HEAD[1:]]
+    head = keras.Sequential([keras.Input(features.shape[1:]), *layers])
+    steps = -(-len(train) // HEAD_BATCH)
+    rate = cosine(section.learning_rate, section.head_epochs, steps, section.warmup_epochs)
+    head.compile(AdamW(rate, section.weight_decay), network.loss)
+    labels = train.labels.astype(np.float32)
+    head.fit(features, labels, HEAD_BATCH, section.head_epochs, 0, class_weight=class_weight)
+    seconds = time.perf_counter() - computed
+    found = robustness.log_loss(networks.logits(model, chosen.pixels), chosen.labels)
+    if not np.isfinite(found):
+        raise FloatingPointError(f"the loss of the head alone is {found}")
+    network.set_weights(model.get_weights())
+    job.head = {
+        "epochs": section.head_epochs,
+        "validation_loss": found,
+        "features_seconds": computed - started,
+        "epoch_seconds": seconds / section.head_epochs,
     }
-
-
-def _report(row: dict[str, float], epochs: int) -> None:
-    losses = [
-        f"{name.replace('_', ' ')} {row[name]:.4f}"
-        for name in ("loss", "validation_loss", "stress_loss")
-        if name in row
-    ]
-    accuracy = f"validation accuracy {row['validation_accuracy']:.4f}"
-    print(
-        f"epoch {row['epoch']}/{epochs}: {', '.join(losses)}, {accuracy}, {row['seconds']:.0f} s",
-        flush=True,
-    )
-
-
-def _validate(model: keras.Model, parts: dict[str, Split]) -> dict[str, float]:
-    """Log loss and accuracy on the images that choices are made on, and log loss on shifted copies of them."""
-    chosen = parts[chosen_on(parts)]
-    found = networks.logits(model, chosen.pixels)
-    losses = {"validation_loss": robustness.log_loss(found, chosen.labels)}
-    if "validation" in parts:
-        losses["stress_loss"] = robustness.log_loss(
-            robustness.mixed_logits(model, chosen), chosen.labels
-        )
-    return losses | {"validation_accuracy": float(np.mean((found >= 0) == chosen.labels))}
 
 
 def score_splits(
     model: keras.Model, splits: dict[str, Split], flips: bool = False
 ) -> dict[str, np.ndarray]:
-    """Return the logits of every split that is scored (all but ``train``), with test-time flips or without."""
+    """Return the logits of every split that is scored, with test-time flips or without."""
     return {
         name: networks.logits(model, splits[name].pixels, flips=flips)
         for name in SCORED

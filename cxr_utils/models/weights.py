@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .. import files, paths
 from ..files import sha256_of
-from ..parameters import AnyModel, Resnet50v2, UsageError
+from ..parameters import ModelSection, Resnet50v2, UsageError
 
 if TYPE_CHECKING:
     import keras
 
+# Folder, file and checksum (MD5; SHA-256 where it is longer), as keras.applications names them.
 KERNELS = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
-# Folder, file and checksum (MD5; SHA-256 where it is longer) of weights without their classifier, as keras.applications names them.
 PUBLISHED = {
     "ResNet50": ("resnet", f"resnet50{KERNELS}", "4d473c1dd8becc155b73f8504c6f6626"),
     "ResNet101": ("resnet", f"resnet101{KERNELS}", "88cf7a10940856eca736dc7b7e228a21"),
@@ -74,44 +74,54 @@ def backbone_of(model: keras.Model) -> keras.Model:
 
 
 class Start(NamedTuple):
-    """What a training starts from: a file of weights, or None for random ones, and what the report calls it."""
+    """What a training starts from.
 
-    file: Path | None
-    origin: str
+    Parameters
+    ----------
+    kind : str
+        ``random``, ``imagenet`` or ``file``.
+    file : Path or None
+        The weights; None for random ones.
+    reason : str
+        Why they are random where other weights would have been taken.
+    """
+
+    kind: str
+    file: Path | None = None
+    reason: str = ""
 
     @property
     def digest(self) -> str:
         """SHA-256 of the file, or ``random``."""
         return sha256_of(self.file) if self.file else "random"
 
+    def told(self) -> dict[str, str]:
+        """What the model card says of it."""
+        return {"kind": self.kind, "reason": self.reason, "sha256": self.digest}
 
-def find(settings: AnyModel) -> Start:
-    """Return what `settings` asks a training to start from.
 
-    Parameters
-    ----------
-    settings : AnyModel
-        A model's section of the parameters; one without ``weights`` has random ones.
+def find(section: ModelSection) -> Start:
+    """Return what a model's section asks a training to start from.
 
     Raises
     ------
     UsageError
         Weights that were named cannot be had.
     """
-    if not isinstance(settings, Resnet50v2) or settings.weights == "none":
-        return Start(None, "random")
-    if settings.weights_file:
-        return Start(settings.weights_file, settings.weights)
+    if not isinstance(section, Resnet50v2) or section.weights == "none":
+        return Start("random")
+    if section.weights_file:
+        return Start("file", section.weights_file)
     try:
-        return Start(fetch(settings.backbone, settings.weights_address), "imagenet")
+        return Start("imagenet", fetch(section.backbone, section.weights_address))
     except UsageError as error:
-        if settings.weights == "imagenet":
+        if section.weights == "imagenet":
             raise
-        return Start(None, f"random, as ImageNet weights cannot be had here ({error})")
+        return Start("random", reason=str(error))
 
 
 def fetch(backbone: str, address: str) -> Path:
-    """Return the file of a backbone's ImageNet weights, downloading it where it is not in the cache.
+    """Return the file of a backbone's ImageNet weights, downloaded where it is not in the cache.
 
     Raises
     ------
@@ -120,50 +130,38 @@ def fetch(backbone: str, address: str) -> Path:
     """
     if backbone not in PUBLISHED:
         raise UsageError(
-            f"no ImageNet weights with a checksum are known for {backbone}; save some to a file and set resnet50v2.weights to it"
+            f"no ImageNet weights with a checksum are known for {backbone}; "
+            "save some to a file and set resnet50v2.weights to it"
         )
     folder, name, checksum = PUBLISHED[backbone]
-    return files.fetch(
-        f"{address.rstrip('/')}/{folder}/{name}",
-        checksum,
-        paths.cache_folder() / "weights" / name,
-        MEGABYTES,
-    )
+    target = paths.cache_folder() / "weights" / name
+    return files.fetch(f"{address.rstrip('/')}/{folder}/{name}", checksum, target, MEGABYTES)
 
 
-def put(network: keras.Model, backbone: str, file: Path) -> None:
-    """Load a file of weights into a backbone; raises UsageError where it is damaged or of another architecture."""
+def load_weights(network: keras.Model, backbone: str, file: Path) -> None:
+    """Load a file of weights into a backbone; raises UsageError where they do not fit."""
     check_file(file)
     try:
         network.load_weights(file)
     except (ValueError, OSError, KeyError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UsageError(
-            f"resnet50v2.weights {file}: does not fit {backbone} ({reason}); give weights of that architecture, without its classifier"
+            f"resnet50v2.weights {file}: does not fit {backbone} ({reason}); "
+            "give weights of that architecture, without its classifier"
         ) from None
 
 
 def check_file(file: Path) -> None:
-    """Raise UsageError where a file is not one of weights: known at once, without building a network."""
+    """Raise UsageError where a file is not one of weights: known without building a network."""
     if not file.is_file():
         raise UsageError(
-            f"resnet50v2.weights {file}: there is no such file; give auto, imagenet, none or a weights file"
+            f"resnet50v2.weights {file}: there is no such file; "
+            "give auto, imagenet, none or a weights file"
         )
     with file.open("rb") as content:
         is_hdf5 = content.read(len(HDF5)) == HDF5
     if not (is_hdf5 and file.suffix == ".h5"):
         raise UsageError(
-            f"resnet50v2.weights {file}: not a weights file (HDF5, its name ending in .h5); save one by model.save_weights"
+            f"resnet50v2.weights {file}: not a weights file (HDF5, its name ending in .h5); "
+            "save one by model.save_weights"
         )
-
-
-def check(settings: Resnet50v2) -> None:
-    """Raise UsageError where the file of weights that was named does not fit, before anything else is done."""
-    import keras
-
-    assert settings.weights_file
-    side = settings.image_size
-    network = getattr(keras.applications, settings.backbone)(
-        include_top=False, weights=None, input_shape=(side, side, 3)
-    )
-    put(network, settings.backbone, settings.weights_file)

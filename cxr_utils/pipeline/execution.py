@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import sys
 import tempfile
 import threading
@@ -26,26 +25,24 @@ from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
 from .. import paths
-from ..files import NO_ROOM, part_of, put_in_place
+from ..files import NO_ROOM, part_of, put_in_place, read_json
 
 log = logging.getLogger(__name__)
 
 BAR = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed} gone, {remaining} to go{postfix}"
-EPOCH = (
-    10  # an epoch of training takes about as long as this many cells, for what the bar says remains
-)
+EPOCH = 10  # cells that take about as long as an epoch, for what the bar says remains
+RESUMES = "and the same command resumes the run"
 
 
 class StepFailed(Exception):
-    """A notebook did not run to its end: one line that says what, where and the remedy (exit 1)."""
+    """A notebook did not run to its end: one line: what, where and the remedy (exit 1)."""
 
 
 class OwnInterpreterKernelManager(AsyncKernelManager):
     """Starts this process's own Python, whatever kernelspecs the user has installed.
 
-    Kernels talk over sockets in the file system where there are such, so that no two can meet on a port;
-    what a kernel opens for its own threads is on 127.0.0.1. What libraries written in C print belongs
-    neither in a report nor on the terminal; it goes to the log.
+    Kernels talk over sockets in the file system where there are such, so that no two can meet on a
+    port. What libraries written in C print goes to the log, not into a report or on the terminal.
 
     Parameters
     ----------
@@ -56,38 +53,30 @@ class OwnInterpreterKernelManager(AsyncKernelManager):
     transport = "ipc" if os.name == "posix" else "tcp"
 
     def __init__(self, temporary: Path, **options: Any) -> None:
-        # A folder of its own: by default the sockets of all kernels would share their names, in the working folder.
+        # By default the sockets of all kernels would share their names, in the working folder.
         self._temporary = tempfile.mkdtemp(prefix="kernel-", dir=temporary)
         super().__init__(connection_file=str(Path(self._temporary) / "kernel.json"), **options)
 
     @property
     def kernel_spec(self) -> KernelSpec:
         """A specification that no folder of kernelspecs can change."""
-        argv = [
-            sys.executable,
-            "-m",
-            "ipykernel_launcher",
-            "-f",
-            "{connection_file}",
-            "--IPKernelApp.capture_fd_output=False",
-        ]
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         return KernelSpec(
-            argv=argv, display_name="Python 3", language="python", env={"TMPDIR": self._temporary}
+            argv=[*argv, "--IPKernelApp.capture_fd_output=False"],
+            display_name="Python 3",
+            language="python",
+            env={"TMPDIR": self._temporary},
         )
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
-        files = [
-            handler.baseFilename
-            for handler in logging.getLogger("cxr_utils").handlers
-            if isinstance(handler, logging.FileHandler)
-        ]
+        handlers = logging.getLogger("cxr_utils").handlers
+        files = [one.baseFilename for one in handlers if isinstance(one, logging.FileHandler)]
         with Path(files[0] if files else os.devnull).open("ab") as output:
-            await super()._async_launch_kernel(
-                kernel_cmd, **kw | {"stdout": output, "stderr": output}
-            )
+            kw |= {"stdout": output, "stderr": output}
+            await super()._async_launch_kernel(kernel_cmd, **kw)
 
     def kill(self) -> None:
-        """End the kernel's process, and what it started, at once; may be called from another thread."""
+        """End the kernel's process, and what it started; may be called from another thread."""
         pid = getattr(self.provisioner, "pid", None)
         with contextlib.suppress(psutil.Error):
             kernel = psutil.Process(pid) if pid else None
@@ -95,28 +84,25 @@ class OwnInterpreterKernelManager(AsyncKernelManager):
                 process.kill()
 
     def stop(self) -> None:
-        """Leave no process behind, whatever has happened: nbclient forgets a kernel that is interrupted while it starts."""
+        """Leave no process behind: nbclient forgets a kernel that is interrupted as it starts."""
         self.kill()
-        _abandon_tasks()
+        loop = ensure_event_loop()
+        # What was awaited when a signal came would go on, and start its kernel, at the next await.
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         if self.has_kernel:
             run_sync(self.shutdown_kernel)(now=True)
         run_sync(self.cleanup_resources)()
 
 
-def _abandon_tasks() -> None:
-    """Cancel what was awaited when a signal came: it would go on, and start its kernel, as soon as anything else is awaited."""
-    loop = ensure_event_loop()
-    left = asyncio.all_tasks(loop)
-    for task in left:
-        task.cancel()
-    if left:
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-
-
 class _Watch:
-    """Sees how far a notebook is: moves the bar, notes the cell that runs, and ends the kernel when its time is up.
+    """Sees how far a notebook is: moves the bar, and ends the kernel when its time is up.
 
-    Whole lines that the notebook prints go to the log and the last one beside the bar; without a terminal they are printed.
+    Whole lines that the notebook prints go to the log and the last one beside the bar; without a
+    terminal they are printed. Epochs are read from the file where the training counts them.
     """
 
     def __init__(
@@ -125,11 +111,12 @@ class _Watch:
         bar: tqdm,
         manager: OwnInterpreterKernelManager,
         minutes: float,
-        epochs: int,
+        progress: Path | None,
     ) -> None:
-        self.step, self.bar, self.manager, self.minutes = step, bar, manager, minutes
-        self.rest, self.cell, self.late, self.epochs = "", 0, False, 0
-        self._expect(epochs)
+        self.step, self.bar, self.manager = step, bar, manager
+        self.minutes, self.progress = minutes, progress
+        self.rest, self.cell, self.late = "", 0, False
+        self.cells, self.done = bar.total, 0
 
     def begin(self, cell_index: int, **_: Any) -> None:
         """Called by nbclient before a cell runs."""
@@ -137,13 +124,13 @@ class _Watch:
 
     def end(self, **_: Any) -> None:
         """Called by nbclient after a code cell ran."""
-        self.bar.update()
+        self.done += 1
+        self._move()
 
     def write(self, text: str) -> None:
         *lines, self.rest = (self.rest + text).split("\n")
         for line in filter(str.strip, lines):
             log.info("%s: %s", self.step, line)
-            self._count_epochs(line)
             self.bar.set_postfix_str(line[:70])
             if self.bar.disable:
                 print(f"  {self.step}: {line}", flush=True)
@@ -151,48 +138,33 @@ class _Watch:
     def flush(self) -> None:
         """Nothing is held back."""
 
-    def _count_epochs(self, line: str) -> None:
-        announced, done = (
-            re.search(r", (\d+) epochs? of", line),
-            re.match(r"going on after epoch (\d+)|epoch \d+/", line),
-        )
-        if announced or ": loaded, trained before" in line:
-            self._expect(int(announced[1]) if announced else 0)
-        elif done:
-            self.bar.update(EPOCH * int(done[1] or 1))
-
-    def _expect(self, epochs: int) -> None:
-        self.bar.total += EPOCH * (epochs - self.epochs)
-        self.epochs = epochs
+    def _move(self) -> None:
+        known = read_json(self.progress) if self.progress else {}
+        epochs, planned = known.get("epoch", 0), known.get("epochs", 0)
+        self.bar.total = self.cells + EPOCH * planned
+        self.bar.n = self.done + EPOCH * epochs
+        self.bar.refresh()
 
     def what_ended(self, error: Exception) -> tuple[str, str]:
         """Say what became of the cell that ran, and the remedy."""
         if self.late:
             return f"was not done after {self.minutes:g} minutes", "--time-limit gives it more"
         if isinstance(error, CellTimeoutError):
-            return (
-                "was cut off, as its output did not arrive",
-                "a machine with less to do is faster",
-            )
-        return (
-            "lost its kernel, perhaps for too little memory",
-            "a smaller batch_size or image_size needs less",
-        )
+            reason = "was cut off, as its output did not arrive"
+            return reason, "a machine with less to do is faster"
+        reason = "lost its kernel, perhaps for too little memory"
+        return reason, "a smaller batch_size or image_size needs less"
 
     @contextlib.contextmanager
     def look(self) -> Iterator[None]:
-        """Look every second: the time on the bar goes on, and a kernel that is out of time is killed."""
-        over = threading.Event()
-        started = time.monotonic()
+        """Look every second: the bar moves, and a kernel that is out of time is killed."""
+        over, started = threading.Event(), time.monotonic()
 
         def tick() -> None:
             while not over.wait(1):
-                self.bar.refresh()
-                if (
-                    self.minutes
-                    and time.monotonic() - started > 60 * self.minutes
-                    and self.manager.has_kernel
-                ):
+                self._move()
+                out_of_time = self.minutes and time.monotonic() - started > 60 * self.minutes
+                if out_of_time and self.manager.has_kernel:
                     self.late = True
                     self.manager.kill()
                     return
@@ -207,7 +179,12 @@ class _Watch:
 
 
 def execute(
-    step: str, parameters: dict[str, Any], target: Path, temporary: Path, minutes: float = 0
+    step: str,
+    parameters: dict[str, Any],
+    target: Path,
+    temporary: Path,
+    minutes: float = 0,
+    progress: Path | None = None,
 ) -> None:
     """Run the notebook of a step.
 
@@ -223,38 +200,55 @@ def execute(
         Folder for sockets and temporary files.
     minutes : float
         Time limit; 0 is none.
+    progress : Path, optional
+        Where its training says how many epochs are done, and planned.
 
     Raises
     ------
     StepFailed
         A cell raised, the kernel died, or the time was up.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # kernels inherit it
+    for name in ("papermill", "traitlets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part, broken = part_of(target), ""
-    started = time.perf_counter()
+    part, broken, started = part_of(target), "", time.perf_counter()
+    source = paths.NOTEBOOKS / f"{step}.ipynb"
+    cells = nbformat.read(source, as_version=4).cells
+    total = sum(cell.cell_type == "code" for cell in cells) + 1  # papermill injects one
     manager = OwnInterpreterKernelManager(temporary)
     # On a terminal a bar is drawn; elsewhere (disable=None) the notebook's lines are printed.
-    with tqdm(total=_cells(step), desc=step, disable=None, bar_format=BAR) as bar:
-        watch = _Watch(step, bar, manager, minutes, parameters.get("epochs", 0))
+    with tqdm(total=total, desc=step, disable=None, bar_format=BAR) as bar:
+        watch = _Watch(step, bar, manager, minutes, progress)
         plain = bar.disable  # asked now, as a bar that is closed counts as disabled
         try:
             with watch.look():
-                _run(step, part, parameters, manager, watch)
+                papermill.execute_notebook(
+                    _plain(source),
+                    _plain(part),
+                    parameters,
+                    kernel_name="python3",
+                    language="python",
+                    progress_bar=False,
+                    cwd=str(paths.NOTEBOOKS),
+                    stdout_file=watch,
+                    stderr_file=watch,
+                    km=manager,
+                    on_cell_start=watch.begin,
+                    on_cell_executed=watch.end,
+                    start_timeout=120,
+                    iopub_timeout=120,  # a busy machine may need more than nbclient's 4 s
+                )
             bar.total = bar.n  # of a training that stopped early epochs are left
         except PapermillExecutionError as error:
             log.error("%s failed\n%s", step, error)
             raise StepFailed(_failing_cell(step, error)) from error
-        except (
-            DeadKernelError,
-            CellTimeoutError,
-            RuntimeError,
-            TimeoutError,
-        ) as error:  # the last two while a kernel starts
+        # The last two while a kernel starts.
+        except (DeadKernelError, CellTimeoutError, RuntimeError, TimeoutError) as error:
             log.exception("%s failed", step)
             broken, remedy = watch.what_ended(error)
-            raise StepFailed(
-                f"{step}: cell {watch.cell + 1} {broken}; {remedy}, and the same command resumes the run"
-            ) from error
+            said = f"{step}: cell {watch.cell + 1} {broken}; {remedy}, {RESUMES}"
+            raise StepFailed(said) from error
         except BaseException:
             broken = "was interrupted"
             raise
@@ -267,45 +261,18 @@ def execute(
         print(f"{step}: done in {time.perf_counter() - started:.0f} s", flush=True)
 
 
-def _run(
-    step: str,
-    part: Path,
-    parameters: dict[str, Any],
-    manager: OwnInterpreterKernelManager,
-    watch: _Watch,
-) -> None:
-    papermill.execute_notebook(
-        _plain(paths.NOTEBOOKS / f"{step}.ipynb"),
-        _plain(part),
-        parameters,
-        kernel_name="python3",
-        language="python",
-        progress_bar=False,
-        cwd=str(paths.NOTEBOOKS),
-        stdout_file=watch,
-        stderr_file=watch,
-        km=manager,
-        on_cell_start=watch.begin,
-        on_cell_executed=watch.end,
-        start_timeout=120,
-        iopub_timeout=120,  # a busy machine may take longer than nbclient's 4 s to hand an output over
-    )
-
-
 def _keep(part: Path, target: Path, cell: int, broken: str) -> None:
-    """Give the executed notebook its name, with a mark at the cell that was cut short, unless it could not be written whole."""
+    """Give the executed notebook its name, with a mark at the cell that was cut short."""
     try:
         notebook = nbformat.read(part, as_version=4)
         if broken:
-            mark = nbformat.v4.new_output(
-                "error", ename="Stopped here", evalue=broken, traceback=[f"This cell {broken}."]
-            )
-            place = next(
-                number
-                for number, found in enumerate(notebook.cells)
-                if number >= cell and found.cell_type == "code"
-            )
-            notebook.cells[place].outputs.append(mark)
+            said = {
+                "ename": "Stopped here",
+                "evalue": broken,
+                "traceback": [f"This cell {broken}."],
+            }
+            stopped = next(one for one in notebook.cells[cell:] if one.cell_type == "code")
+            stopped.outputs.append(nbformat.v4.new_output("error", **said))
             part.write_text(nbformat.writes(notebook), encoding="utf-8")
         put_in_place(part, target)
     except (OSError, ValueError, StopIteration, AttributeError) as error:
@@ -314,31 +281,16 @@ def _keep(part: Path, target: Path, cell: int, broken: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def _cells(step: str) -> int:
-    """How many cells will run; papermill adds the injected one."""
-    notebook = nbformat.read(paths.NOTEBOOKS / f"{step}.ipynb", as_version=4)
-    return sum(cell.cell_type == "code" for cell in notebook.cells) + 1
-
-
 def _plain(path: Path) -> str:
-    """Papermill formats paths with ``str.format``; braces in a folder's name must stay as they are."""
+    """Papermill formats paths with ``str.format``; braces in a folder's name must stay."""
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _failing_cell(step: str, error: PapermillExecutionError) -> str:
-    first = next(
-        (line for line in error.source.splitlines() if line.strip() and not line.startswith("#")),
-        "",
-    ).strip()
+    lines = [line.strip() for line in error.source.splitlines()]
+    first = next((line for line in lines if line and not line.startswith("#")), "")
     reason = " ".join(str(error.evalue).split())[:300]
     full = any(f"[Errno {number}]" in reason for number in NO_ROOM)
     remedy = "make room on that disk" if full else "mend that"
-    cell = f"{step}: cell {error.cell_index + 1} ({first[:60]})"
-    return f"{cell} raised {error.ename}: {reason}; {remedy}, and the same command resumes the run"
-
-
-def quiet_libraries() -> None:
-    """Keep TensorFlow's start-up messages out of the notebooks; kernels inherit the setting."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    for name in ("papermill", "traitlets"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    where = f"{step}: cell {error.cell_index + 1} ({first[:60]})"
+    return f"{where} raised {error.ename}: {reason}; {remedy}, {RESUMES}"

@@ -1,30 +1,33 @@
-"""What ``run.json`` says of a run: all that is needed to repeat it."""
+"""``run.json``: what is needed to run a run again, what is not as it was then, what differs."""
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from .. import paths
-from ..files import write_atomically
+from ..files import read_json, within, write_atomically
 from ..models import fingerprint
+from ..parameters import UsageError
 from .validity import Run
 
 # Settings of the environment that change what is computed, to the last digit.
 NUMERIC = (
-    "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_XLA_FLAGS", "ONEDNN_MAX_CPU_ISA",
-    "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE",
+    "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_XLA_FLAGS",
+    "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE",
 )  # fmt: skip
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """Return what ``run.json`` says of a run besides its steps: all that is needed to repeat it."""
-    manifest = run.manifest
+    """Return what ``run.json`` says of a run besides its steps."""
+    manifest, libraries = run.manifest, fingerprint.versions(fingerprint.LIBRARIES)
     return {
         "schema": 1,
         "run": run.folder.name,
@@ -41,10 +44,7 @@ def describe(run: Run) -> dict[str, Any]:
             "left_out": len(manifest.left_out) if manifest else None,
         },
         "seed": run.params.seed,
-        "versions": {
-            "python": platform.python_version(),
-            **fingerprint.versions(fingerprint.LIBRARIES),
-        },
+        "versions": {"python": platform.python_version(), **libraries},
         "environment": {name: os.environ[name] for name in NUMERIC if name in os.environ},
         "git": _git_revision(),
         "machine": {
@@ -67,14 +67,10 @@ def now() -> str:
 
 
 def _git_revision() -> str | None:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=paths.ROOT,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
+            command, cwd=paths.ROOT, capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -86,7 +82,74 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
-        platform.processor(),
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()
+
+
+def check_same_data(known: dict[str, Any], run: Run) -> None:
+    """Raise UsageError where the data is not that of the run whose record was given as profile."""
+    digest = within(known, "data").get("manifest")
+    if known and run.manifest and run.manifest.digest != digest:
+        said = f"manifest {run.manifest.digest[:12]} instead of {str(digest)[:12]}"
+        raise UsageError(
+            f"data {run.source.root}: not the data of that run.json ({said}); name it by --data"
+        )
+
+
+def changed_surroundings(known: dict[str, Any], record: dict[str, Any]) -> str:
+    """Return on one line what else is not as it was: code, libraries, machine, environment."""
+    pairs = [("code", known.get("git"), record["git"])]
+    for part in ("versions", "machine", "environment"):
+        before, after = within(known, part), record[part]
+        pairs += [(name, before.get(name), after.get(name)) for name in {**before, **after}]
+    return ", ".join(
+        f"{name} {after or 'none'} (was {before or 'none'})"
+        for name, before, after in pairs
+        if before != after
     )
+
+
+def compare(one: paths.RunFolder, other: paths.RunFolder) -> tuple[int, list[str]]:
+    """Compare the scores and predictions of two runs.
+
+    Returns
+    -------
+    int
+        How many figures and predictions were compared.
+    list of str
+        One line for each that differs.
+
+    Raises
+    ------
+    UsageError
+        One of them has no scores.
+    """
+    for folder in (one, other):
+        if not read_json(folder.metrics):
+            raise UsageError(f"{folder.root}: no metrics.json is there; give the folder of a run")
+    before, after = dict(_results(one)), dict(_results(other))
+    lines = [
+        f"{name}: {before.get(name, 'nothing')} in {one.name}, "
+        f"{after.get(name, 'nothing')} in {other.name}"
+        for name in {**before, **after}
+        if before.get(name, "nothing") != after.get(name, "nothing")
+    ]
+    return len({**before, **after}), lines
+
+
+def _results(run: paths.RunFolder) -> Iterator[tuple[str, Any]]:
+    """Every figure and prediction of a run, with where it stands."""
+    scores = {name: part for name, part in read_json(run.metrics).items() if name != "run"}
+    yield from _leaves(scores, run.metrics.name)
+    for file in sorted(run.predictions("x").parent.glob("*.csv")):
+        with file.open(encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                yield f"{file.name} {row.get('split')} {row.get('path')}", row.get("score")
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(part, f"{name}/{key}")
+    else:
+        yield name, value

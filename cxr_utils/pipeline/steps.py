@@ -1,231 +1,172 @@
-"""Runs the steps of a run that are not valid, in order, and records what was done."""
+"""The steps of a run: each notebook tells what it is called, takes, needs, and trains."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import multiprocessing
-import os
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import ast
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from ..data import sources
-from ..data.splits import assign_splits
-from ..files import read_json, within
-from ..models import weights
-from ..parameters import LEAST_SIDE, MODELS, STEPS, UsageError, flat, model_of
-from . import record, validity
-from .validity import NEEDS, Decision, Run
+from .. import paths, profiles
+from ..parameters import Params, UsageError
 
-log = logging.getLogger(__name__)
-PAGES = (
-    ("01_eda", "1 The data", "class_counts"),
-    ("02_baseline_cnn", "2 Baseline CNN", "confusion_matrix_baseline_cnn_test"),
-    ("03_resnet50v2", "3 ResNet50V2", "confusion_matrix_resnet50v2_test"),
-    ("04_comparison", "4 Comparison", "comparison"),
-)
+NAME = re.compile(r"\d\d_[a-z0-9_]+")
+TRAINERS = "models"  # among the needs of a step: every step that trains a model
 
 
-def check_data(run: Run) -> None:
-    """Raise UsageError where the data cannot be trained on as the parameters ask; no notebook has run yet."""
-    if run.params.resnet50v2.weights_file:
-        weights.check_file(run.params.resnet50v2.weights_file)
-    for model in MODELS:
-        settings = getattr(run.params, model)
-        least = LEAST_SIDE.get(getattr(settings, "backbone", ""), 32)
-        if settings.image_size < least:
-            raise UsageError(
-                f"{model}.image_size = {settings.image_size}: the backbone takes {least} px and more"
-            )
-    if run.manifest is None:
-        return
-    files = assign_splits(run.manifest.files, run.params.data, run.params.seed)
-    training = int((files["split"] == "train").sum())
-    for model in MODELS:
-        batch = getattr(run.params, model).batch_size
-        if batch > training:
-            raise UsageError(
-                f"{model}.batch_size = {batch}: there are only {training} training images; take a smaller batch"
-            )
+@dataclass(frozen=True)
+class Step:
+    """A notebook as it describes itself.
 
-
-def check_weights(run: Run, decisions: Sequence[Decision]) -> None:
-    """Raise UsageError where named weights do not fit the backbone that is about to be trained.
-
-    A process of its own builds the network: TensorFlow's threads would be in the way of those that decode images.
+    Parameters
+    ----------
+    name : str
+        Its stem, as in ``02_baseline_cnn``.
+    title : str
+        The heading of its first Markdown cell.
+    section : str or None
+        The section of the parameters whose model it trains: the stem without the number.
+    needs : tuple of str
+        The steps whose predictions it reads.
+    cover : str
+        The figure that stands for it on the page of the run; may be empty.
+    parameters : tuple of str
+        The names in its parameters cell.
     """
-    running = [model_of(decision.step) for decision in decisions if decision.action == "run"]
-    if "resnet50v2" in running and run.params.resnet50v2.weights_file:
-        with ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), initializer=_silence
-        ) as other:
-            other.submit(weights.check, run.params.resnet50v2).result()
+
+    name: str
+    title: str
+    section: str | None
+    needs: tuple[str, ...]
+    cover: str
+    parameters: tuple[str, ...]
+
+    @property
+    def file(self) -> Path:
+        """The notebook."""
+        return paths.NOTEBOOKS / f"{self.name}.ipynb"
 
 
-def _silence() -> None:
-    """Send to nowhere what TensorFlow says as it starts."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+def read_cells(name: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return a notebook's cells and metadata; raises UsageError where the file is none.
 
-
-def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[str]:
-    """Run the steps that were decided on, and write the record after each.
-
-    A failed step does not stop those that do not need it.
-
-    Returns
-    -------
-    list of str
-        One line for each step that failed or could not run.
+    As plain JSON: nbformat takes a second to import, half of what a run with nothing to do takes.
     """
-    from . import execution  # papermill takes a second, which a run with nothing to do saves
-
-    execution.quiet_libraries()
-    # What renders reports takes more than a second to import, which the first notebook's kernel takes to start anyway.
-    threading.Thread(target=_import_report).start()
-    problems: dict[str, str] = {}
-    for step in (decision.step for decision in decisions if decision.action == "run"):
-        blocking = [needed for needed in NEEDS.get(step, ()) if needed in problems]
-        problem = _drop(step, run, blocking[0]) if blocking else _attempt(step, run, force)
-        if problem:
-            problems[step] = problem
-    return list(problems.values())
-
-
-def _import_report() -> None:
-    """Import what will be needed; who needs it then says what is wrong with it."""
-    with contextlib.suppress(Exception):
-        from ..reporting import html  # noqa: F401
-
-
-def begin(run: Run) -> None:
-    """Describe the run in its record, and take away what speaks of other data or of the run before.
-
-    The page to open first goes until there is one of this run: no kill in between can leave the scores of another.
-    """
-    before = (
-        within(run.record, "data").get("manifest"),
-        within(read_json(run.folder.metrics), "data").get("manifest"),
-    )
-    run.record = {**run.record, **record.describe(run), "problems": None}
-    run.folder.index.unlink(missing_ok=True)
-    if run.manifest and any(known and known != run.manifest.digest for known in before):
-        for file in run.folder.results():
-            file.unlink(missing_ok=True)
-
-
-def publish(run: Run, problems: Sequence[str]) -> None:
-    """Write the page of the run and that of all runs, and then that it was done."""
-    from ..reporting import html
-
-    incomplete = [*problems, *outdated(run, problems)]
-    html.write_index(run.folder, run.record, PAGES, incomplete)
-    html.write_runs(run.folder.root.parent)
-    run.record["problems"] = incomplete
-    record.write_record(run)
-
-
-def is_published(run: Run) -> bool:
-    """Tell whether the page of the run shows what its folder holds, of a run with these parameters and nothing missing."""
-    return (
-        run.folder.index.is_file()
-        and run.record.get("problems") == []
-        and run.record.get("parameters") == run.params.model_dump()
-    )
-
-
-@contextlib.contextmanager
-def only_logged() -> Iterator[None]:
-    """Let nothing that goes wrong while an exception is on its way take that one's place."""
+    file = paths.NOTEBOOKS / f"{name}.ipynb"
     try:
-        yield
-    except Exception:
-        log.exception("while ending the run")
-
-
-def _drop(step: str, run: Run, blocking: str) -> str:
-    """Leave out a step that cannot run, and what speaks of its run before; returns what is to be said of it."""
-    for file in (run.folder.executed(step), run.folder.html(step)):
-        file.unlink(missing_ok=True)
-    return f"{step}: did not run, as {blocking} failed"
-
-
-def _attempt(step: str, run: Run, force: bool) -> str:
-    """Run a step and render its report, however it ends; returns what is wrong, or an empty string."""
-    from . import execution
-
-    def render(failed: bool) -> None:
-        from ..reporting import html
-
-        if run.folder.executed(step).is_file():
-            title = next(title for name, title, _ in PAGES if name == step)
-            html.render(step, title, PAGES, run.folder, run.source.synthetic, failed)
-
-    try:
-        run_step(step, run, force)
-    except BaseException as error:
-        with only_logged():
-            render(failed=True)
-        if isinstance(error, execution.StepFailed):
-            return str(error)
-        raise
-    render(failed=False)
-    return _complete(step, run)
-
-
-def run_step(step: str, run: Run, force: bool) -> None:
-    """Execute the notebook of one step; raises StepFailed."""
-    from ..evaluation import results
-    from . import execution
-
-    assert run.temporary, "the run's folder is held"
-    values = flat(run.params, step, run.folder.root) | {
-        "source": sources.name_of(run.source, run.params.data)
-    }
-    key = validity.step_key(
-        step, run
-    )  # before the notebook runs: what is edited meanwhile is not what ran
-    done: dict[str, Any] = {"started": record.now(), "parameters": values}
-    run.record["steps"] = {**within(run.record, "steps"), step: done}
-    record.write_record(run)
-    for file in (run.folder.executed(step), run.folder.html(step)):
-        file.unlink(missing_ok=True)
-    model = model_of(step)
-    if model:
-        results.forget(model, run.folder)
-    if force and model:
-        run.folder.model_card(model).unlink(missing_ok=True)
-        run.folder.checkpoint(model).unlink(missing_ok=True)
-    started = time.perf_counter()
-    execution.execute(step, values, run.folder.executed(step), run.temporary, run.minutes)
-    done.update(seconds=round(time.perf_counter() - started, 1), ran_as=key)
-
-
-def _complete(step: str, run: Run) -> str:
-    """Record a step as done, last of all, once what it left was checked; returns what is wrong with it."""
-    problem = validity.check_artefacts(step, run)
-    if not problem:
-        done = run.record["steps"][step]
-        model = model_of(step)
-        if model:
-            card = read_json(run.folder.model_card(model))
-            done["came_to"] = {
-                "precision": card["precision"]["used"],
-                "weights": card["start"]["kind"],
+        notebook = json.loads(file.read_text(encoding="utf-8"))
+        cells = [
+            {
+                "type": cell["cell_type"],
+                "source": "".join(cell["source"]),
+                "tags": cell["metadata"].get("tags", []),
             }
-        done["files"] = validity.remember(step, run)
-        done["key"] = done.pop("ran_as")
-        record.write_record(run)
-    return problem
+            for cell in notebook["cells"]
+        ]
+        return cells, notebook["metadata"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{file}: cannot be read as a notebook ({type(error).__name__}); restore "
+                         "it, or settle the merge that left it so") from error  # fmt: skip
 
 
-def outdated(run: Run, problems: Sequence[str]) -> list[str]:
-    """Return a line for each step, not already among the problems, that is not what the parameters say."""
-    reasons = {
-        step: validity.validity(step, run)
-        for step in STEPS
-        if not any(problem.startswith(step) for problem in problems)
+def find_steps() -> tuple[Step, ...]:
+    """Return the steps in running order: by number, but after those that they need.
+
+    Raises
+    ------
+    UsageError
+        A notebook does not describe itself as it should, or cannot be read.
+    """
+    found = {}
+    for file in sorted(paths.NOTEBOOKS.glob("[!.]*.ipynb")):
+        found[file.stem] = _described(file)
+    trainers = [step.name for step in found.values() if step.section]
+    needs = {
+        name: [
+            other
+            for needed in step.needs
+            for other in (trainers if needed == TRAINERS else [needed])
+            if needed != TRAINERS or other != name
+        ]
+        for name, step in found.items()
     }
-    return [f"{step}: not run this time; {reason}" for step, reason in reasons.items() if reason]
+    ordered: dict[str, Step] = {}
+
+    def place(name: str, waiting: tuple[str, ...]) -> None:
+        if name in ordered:
+            return
+        if name in waiting:
+            circle = " needs ".join([*waiting[waiting.index(name) :], name])
+            raise UsageError(f"notebooks: {circle}; take one of these out of a notebook's needs")
+        for other in needs[name]:
+            if other not in found:
+                raise UsageError(f"notebooks/{name}.ipynb: needs {other}, which is not there"
+                                 f"{profiles.nearest(other, found)}")  # fmt: skip
+            place(other, (*waiting, name))
+        ordered[name] = replace(found[name], needs=tuple(dict.fromkeys(needs[name])))
+
+    for name in found:
+        place(name, ())
+    return tuple(ordered.values())
+
+
+def _described(file: Path) -> Step:
+    """What one notebook says of itself."""
+    name, where = file.stem, f"notebooks/{file.name}"
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{where}: a step's name is two digits and words in lower case, as in "
+                         "05_predict; rename it, or move it elsewhere")  # fmt: skip
+    cells, metadata = read_cells(name)
+    first = next((cell["source"] for cell in cells if cell["type"] == "markdown"), "")
+    heading = re.match(r"# +(\S.*)", first)
+    if not heading:
+        raise UsageError(f"{where}: its first Markdown cell has no heading; begin it with # and "
+                         "the report's title")  # fmt: skip
+    about = metadata.get("cxr", {})
+    try:
+        needs, cover = [str(other) for other in about.get("needs", [])], str(about.get("cover", ""))
+    except (AttributeError, TypeError):
+        like = '{"needs": ["models"], "cover": "comparison"}'
+        raise UsageError(f"{where}: its metadata cxr is not like {like}") from None
+    section = name.partition("_")[2]
+    models = Params().sections
+    if section in models:
+        _check_builder(section, models[section].builder)
+    parameters = _parameters(cells, where)
+    profiles.flat(Params(), name, parameters, "")
+    return Step(
+        name,
+        heading[1].strip(),
+        section if section in models else None,
+        tuple(needs),
+        cover,
+        parameters,
+    )
+
+
+def _parameters(cells: list[dict[str, Any]], where: str) -> tuple[str, ...]:
+    """The names that a notebook's parameters cell assigns."""
+    tagged = [cell["source"] for cell in cells if "parameters" in cell["tags"]]
+    try:
+        (source,) = tagged
+        statements = ast.parse(source).body
+    except (ValueError, SyntaxError):
+        raise UsageError(f"{where}: one cell, of plain assignments, is to be tagged parameters; "
+                         f"{len(tagged)} are") from None  # fmt: skip
+    targets = [
+        target
+        for statement in statements
+        for target in getattr(statement, "targets", [getattr(statement, "target", None)])
+    ]
+    return tuple(target.id for target in targets if isinstance(target, ast.Name))
+
+
+def _check_builder(section: str, builder: str) -> None:
+    """Raise UsageError where the function that builds a model's network is not there."""
+    source = (paths.PACKAGE / "models" / "networks.py").read_text(encoding="utf-8")
+    known = {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+    if builder not in known:
+        raise UsageError(f"parameters {section}: its builder {builder or '(none)'} is no function "
+                         "in cxr_utils/models/networks.py; write it, or name one")  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import inspect
 import io
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,12 @@ def say(template: str, **numbers: Any) -> None:
     prose = text.render(template, **numbers)
     if prose:
         display.display(display.Markdown(prose))
+
+
+def show_code(function: Any) -> None:
+    """Show the source of a function, so that a report says what a notebook leaves to the package."""
+    show_markdown = f"```python\n{inspect.getsource(function).rstrip()}\n```"
+    display.display(display.Markdown(show_markdown))
 
 
 def show_html(content: str) -> None:

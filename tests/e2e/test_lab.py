@@ -11,12 +11,12 @@ import time
 import pytest
 
 from cxr_utils import paths
-from cxr_utils.parameters import STEPS
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="no Playwright: it comes with the extra 'dev'"
 )
 
+STEPS = [step.name for step in find_steps()]
 SMALL = {
     "source": '"phantom"', "phantom_images": 120, "phantom_size": 64, "epochs": 1, "image_size": 48, "batch_size": 16,
     "backbone": '"MobileNetV2"', "weights": '"none"', "resamples": 200,

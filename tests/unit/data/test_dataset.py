@@ -64,12 +64,12 @@ def test_decoders_own_scaling_changes_little(tmp_path):
     assert np.abs(_decode(file, 96) - whole).mean() < 2
 
 
-def test_folds_hold_the_files_pixels_and_labels(smoke):
+def test_splits_hold_the_files_pixels_and_labels(smoke):
     data = dataset.open_data(smoke, 48)
     assert set(data.splits) == {"train", "validation", "val", "test"}
-    for fold in data.splits.values():
-        assert fold.pixels.shape == (len(fold), 48, 48)
-        assert (fold.labels == (fold.files["label"] == "PNEUMONIA")).all()
+    for split in data.splits.values():
+        assert split.pixels.shape == (len(split), 48, 48)
+        assert (split.labels == (split.files["label"] == "PNEUMONIA")).all()
     row = data.splits["test"].files.iloc[7]
     assert (data.splits["test"].pixels[7] == _decode(data.manifest.root / row["path"], 48)).all()
 
@@ -82,7 +82,7 @@ def test_second_start_reads_the_cache(smoke, monkeypatch):
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
 def test_fit_keeps_what_it_promises(tmp_path, fit):
-    """A wide film with a mark at its left rim and a disc in its middle."""
+    """A wide film with a mark at its left border and a disc in its middle."""
     down, across = np.mgrid[:100, :200]
     film = np.where(np.hypot(down - 50, across - 100) < 30, 200, 50).astype(np.uint8)
     film[:, :20] = 255
@@ -238,15 +238,15 @@ def _of_session(session):
 
 MEASURE = """
 import resource, sys
-from cxr_utils import parameters
+from cxr_utils import profiles
 from cxr_utils.data import dataset
-data = dataset.open_data(parameters.load("default", ["data.phantom_size=64", "data.phantom_images=" + sys.argv[1]], "phantom"), 224)
+data = dataset.open_data(profiles.load("default", ["data.phantom_size=64", "data.phantom_images=" + sys.argv[1]], "phantom"), 224)
 peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 held = lambda: int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1])
 before = held()
-for name, fold in data.splits.items():
-    for start in range(0, len(fold), 32):
-        fold.pixels[start : start + 32].sum()
+for split in data.splits.values():
+    for start in range(0, len(split), 32):
+        split.pixels[start : start + 32].sum()
 print(peak, before, held())
 """
 

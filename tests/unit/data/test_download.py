@@ -1,12 +1,13 @@
 """Every download against a server on 127.0.0.1 that misbehaves."""
 
-import dataclasses
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from cxr_utils.data import dataset, sources
 from cxr_utils.data.manifest import read_manifest
 from cxr_utils.data.sources import COUNTS
 from cxr_utils.data.splits import breakdown
-from cxr_utils.parameters import Data, UsageError, load
+from cxr_utils.parameters import Data, UsageError
+from cxr_utils.profiles import load
 
 FEW = {
     "train": {"NORMAL": 6, "PNEUMONIA": 9},
@@ -49,7 +51,7 @@ def _left(cache):
 def medmnist(clean, monkeypatch, server):
     """A small SYNTHETIC file in the form of PneumoniaMNIST."""
     rng, arrays = np.random.default_rng(0), {}
-    for theirs, ours in sources.MEDMNIST_SPLITS.items():
+    for ours, theirs in sources.MedMnist.theirs.items():
         labels = np.repeat([0, 1], [FEW[ours]["NORMAL"], FEW[ours]["PNEUMONIA"]])[:, None].astype(
             np.uint8
         )
@@ -60,9 +62,10 @@ def medmnist(clean, monkeypatch, server):
     content = io.BytesIO()
     np.savez(content, **arrays)
     server.files["pneumoniamnist.npz"] = content.getvalue()
-    monkeypatch.setitem(sources.MEDMNIST_MD5, 28, hashlib.md5(content.getvalue()).hexdigest())
-    origin = dataclasses.replace(sources.ORIGINS["medmnist"], address=server.address, counts=FEW)
-    monkeypatch.setitem(sources.ORIGINS, "medmnist", origin)
+    checksum = hashlib.md5(content.getvalue()).hexdigest()
+    monkeypatch.setitem(sources.MedMnist.md5, 28, checksum)
+    monkeypatch.setattr(sources.MedMnist, "address", server.address)
+    monkeypatch.setattr(sources.MedMnist, "counts", FEW)
     server.arrays = arrays
     return server
 
@@ -89,11 +92,7 @@ def test_medmnist_is_unpacked_with_its_own_validation(medmnist):
 
 
 def test_medmnist_with_other_counts_is_refused(medmnist, monkeypatch):
-    monkeypatch.setitem(
-        sources.ORIGINS,
-        "medmnist",
-        dataclasses.replace(sources.ORIGINS["medmnist"], counts=FEW | {"test": {"NORMAL": 3}}),
-    )
+    monkeypatch.setattr(sources.MedMnist, "counts", FEW | {"test": {"NORMAL": 3}})
     with pytest.raises(UsageError, match="test/NORMAL holds 4 images instead of 3"):
         sources.fetch(WANTED)
 
@@ -109,12 +108,8 @@ def test_a_faulty_download_is_one_line_and_leaves_nothing(medmnist, clean, fault
 
 
 def test_offline_says_so(clean, monkeypatch):
-    monkeypatch.setitem(
-        sources.ORIGINS,
-        "medmnist",
-        dataclasses.replace(sources.ORIGINS["medmnist"], address="http://127.0.0.1:9/"),
-    )
-    monkeypatch.setattr(sources, "KAGGLE_SITE", "http://127.0.0.1:9")
+    monkeypatch.setattr(sources.MedMnist, "address", "http://127.0.0.1:9/")
+    monkeypatch.setattr(sources.Kaggle, "site", "http://127.0.0.1:9")
     for name in ("medmnist", "kaggle"):
         with pytest.raises(UsageError, match="check the network"):
             sources.fetch(Data(source=name))
@@ -130,13 +125,12 @@ def test_a_disk_too_small_is_known_before(clean, monkeypatch, name, server):
 
 
 SCRIPT = """
-import dataclasses, resource, sys
+import resource, sys
 from cxr_utils.data import sources
 from cxr_utils.parameters import Data, UsageError
 address, md5, limit = sys.argv[1:]
-sources.MEDMNIST_MD5[28] = md5
-counts = {counts!r}
-sources.ORIGINS["medmnist"] = dataclasses.replace(sources.ORIGINS["medmnist"], address=address, counts=counts)
+medmnist = sources.MedMnist
+medmnist.md5[28], medmnist.address, medmnist.counts = md5, address, {counts!r}
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 try:
     print(sources.fetch(Data(source="medmnist", medmnist_size=28)).root)
@@ -146,7 +140,7 @@ except UsageError as error:
 
 
 def _fetch_elsewhere(server, limit=10**9):
-    command = [sys.executable, "-c", SCRIPT, server.address, sources.MEDMNIST_MD5[28], str(limit)]
+    command = [sys.executable, "-c", SCRIPT, server.address, sources.MedMnist.md5[28], str(limit)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy())
 
 
@@ -186,8 +180,8 @@ def kaggle(clean, monkeypatch, server):
     monkeypatch.setitem(
         kaggle_env._env_to_endpoint, kaggle_env.KaggleEnv.PROD, server.address.rstrip("/")
     )
-    monkeypatch.setattr(sources, "KAGGLE_SITE", server.address)
-    monkeypatch.setattr(sources, "KAGGLE_MEGABYTES", 1)
+    monkeypatch.setattr(sources.Kaggle, "site", server.address)
+    monkeypatch.setattr(sources.Kaggle, "megabytes", 1)
     for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(clean / "nobody"))
@@ -218,7 +212,7 @@ def test_kaggle_is_unpacked_verified_and_kept(kaggle, clean):
     source = sources.fetch(Data(source="kaggle"))
     assert len(list(source.root.glob("train/PNEUMONIA/[!.]*.jpeg"))) == COUNTS["train"]["PNEUMONIA"]
     assert {entry.name for entry in source.root.iterdir()} == {"train", "val", "test", "verified"}
-    assert not (clean / "kaggle" / "kagglehub").exists()
+    assert not (clean / "kaggle" / "download").exists()
     asked = len(kaggle.asked)
     sources.fetch(Data(source="kaggle"))
     assert len(kaggle.asked) == asked and sources.plan(Data()).kind == "kaggle"
@@ -254,6 +248,38 @@ def test_kaggle_that_is_no_use_is_removed(kaggle, clean, spoil):
     )
     kaggle.fault, kaggle.files["archive.zip"] = "", _archive(COUNTS)
     assert sources.fetch(Data(source="kaggle")).root.is_dir()
+
+
+class Ours(sources.Download):
+    """What a third downloaded source takes: its facts, and how its images are had."""
+
+    kind = "ours"
+    version = "7"
+    checks = licence = citation = address = "for a test"
+    counts: ClassVar = {"test": {"NORMAL": 1, "PNEUMONIA": 1}}
+
+    def obtain(self, data, folder, progress):
+        checksum = hashlib.sha256(self.archive).hexdigest()
+        file = files.fetch(f"{self.address}ours.zip", checksum, folder / "ours.zip", 1, progress)
+        shutil.unpack_archive(file, folder)
+        return folder
+
+
+def test_a_new_source_is_one_class(clean, monkeypatch, server):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for split in ("train", "test"):
+            for label in ("NORMAL", "PNEUMONIA"):
+                archive.writestr(f"set/{split}/{label}/1.png", b"")
+    Ours.archive = server.files["ours.zip"] = content.getvalue()
+    monkeypatch.setattr(Ours, "address", server.address)
+    asked = Data(source="ours")
+    assert not sources.plan(asked).root.exists() and not server.asked
+    source = sources.fetch(asked)
+    assert source == sources.plan(asked) and (source.root / "test" / "NORMAL" / "1.png").is_file()
+    assert source.ready and sources.plan(Data()).kind == "phantom" and source.standing == ""
+    sources.fetch(asked)
+    assert len(server.asked) == 1
 
 
 def test_names_in_an_archive_cannot_leave_its_folder(kaggle, clean, tmp_path):

@@ -16,18 +16,18 @@ def clean(monkeypatch, tmp_path):
 
 def test_auto_takes_the_folder_then_kaggle_then_the_phantom(clean, monkeypatch, phantom_root):
     assert sources.plan(Data()).kind == "phantom"
-    verified = sources.kaggle_root()
+    verified = sources.Kaggle.locate(Data()).root
     verified.mkdir(parents=True)
     assert sources.plan(Data()).kind == "phantom"
     (verified / "verified").touch()
-    assert sources.plan(Data()) == sources.Source("kaggle", verified)
+    assert sources.plan(Data()) == sources.Kaggle(verified)
     folder = shutil.copytree(phantom_root, clean / "mine")
     (folder / "phantom.json").unlink()
     monkeypatch.setenv("CXR_DATA", str(folder))
-    assert sources.plan(Data()) == sources.Source("phantom", folder)
+    assert sources.plan(Data()) == sources.Phantom(folder)
     for file in folder.glob("train/*/*.jpeg"):
         Image.open(file).save(file, quality=90, comment=b"")
-    assert sources.plan(Data()) == sources.Source("folder", folder)
+    assert sources.plan(Data()) == sources.Folder(folder)
 
 
 def test_a_named_source_never_falls_back(clean, monkeypatch):
@@ -35,7 +35,7 @@ def test_a_named_source_never_falls_back(clean, monkeypatch):
     with pytest.raises(UsageError, match="no such folder"):
         sources.plan(Data())
     for name in ("nowhere", "kagle"):
-        with pytest.raises(UsageError, match="neither a folder nor one of"):
+        with pytest.raises(UsageError, match="no such folder, nor a source of that name"):
             sources.plan(Data(source=name))
     with pytest.raises(UsageError, match="no such folder"):
         sources.plan(Data(source=str(clean / "missing")))

@@ -7,7 +7,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from cxr_utils.evaluation import intervals, metrics
-from cxr_utils.evaluation.evaluate import best_interval, evaluate
+from cxr_utils.evaluation.results import best_interval, evaluate
 
 
 def _sample(seed=0, n=300, ties=False):

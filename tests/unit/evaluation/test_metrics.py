@@ -4,7 +4,7 @@ import pytest
 from sklearn import metrics as sk
 
 from cxr_utils.evaluation import calibration, metrics
-from cxr_utils.evaluation.evaluate import evaluate
+from cxr_utils.evaluation.results import evaluate
 
 
 def _sample(seed=0, n=300, ties=False):

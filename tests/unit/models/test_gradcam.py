@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from cxr_utils import parameters
+from cxr_utils import profiles
 from cxr_utils.data import dataset
 from cxr_utils.models import gradcam, networks, training, weights
 from cxr_utils.parameters import Resnet50v2
@@ -12,7 +12,7 @@ from cxr_utils.parameters import Resnet50v2
 
 @pytest.fixture(scope="module")
 def data():
-    settings = parameters.load(
+    settings = profiles.load(
         "smoke", ["data.source=phantom", "data.phantom_images=800", "data.phantom_size=96"]
     )
     return dataset.open_data(settings, 96)
@@ -21,7 +21,7 @@ def data():
 @pytest.fixture(scope="module")
 def trained(data):
     """Trained for half a minute: with few changes to the images and without an average it learns fast."""
-    settings = parameters.load(
+    settings = profiles.load(
         "default",
         ["baseline_cnn.epochs=8", "baseline_cnn.average=0", "baseline_cnn.precision=float32"],
     )

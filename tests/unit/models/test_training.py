@@ -1,24 +1,32 @@
+import importlib.util
 import json
 
 import keras
 import numpy as np
 import pytest
+from conftest import RANDOM, train_of
 
-from cxr_utils import parameters, paths
+from cxr_utils import paths, profiles
 from cxr_utils.data import dataset
 from cxr_utils.files import sha256_of
 from cxr_utils.models import (
-    checkpoint,
+    callbacks,
     fingerprint,
     hardware,
     networks,
-    optimizer,
+    robustness,
     training,
     weights,
 )
 from cxr_utils.parameters import UsageError
 
-RANDOM = weights.Start(None, "random")
+ASKED = [
+    "data.source=phantom",
+    "data.phantom_images=500",
+    "baseline_cnn.epochs=8",
+    "baseline_cnn.image_size=64",
+    "baseline_cnn.precision=float32",
+]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +37,7 @@ def learner():
         "baseline_cnn.epochs=8",
         "baseline_cnn.image_size=64",
     ]
-    return parameters.load("smoke", [*asked, "baseline_cnn.precision=float32"])
+    return profiles.load("smoke", [*asked, "baseline_cnn.precision=float32"])
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +52,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(learner, learner_data, folder):
-    return training.fit_or_load(
-        "baseline_cnn", learner, learner_data.manifest.digest, learner_data.splits, folder
-    )
+    section = learner.baseline_cnn
+    train = train_of(section, learner.augmentation, learner.seed, learner_data.splits, folder)
+    return training.train_or_load(train, section, learner, learner_data, folder)
 
 
 def test_training_learns(trained, learner_data):
@@ -66,16 +74,18 @@ def test_saved_model_answers_as_the_one_in_memory(trained, learner_data, folder)
 
 def test_same_training_is_not_done_twice(trained, learner, learner_data, folder, monkeypatch):
     monkeypatch.setattr(training, "fit", lambda *_: pytest.fail("trained again"))
-    again = training.fit_or_load(
-        "baseline_cnn", learner, learner_data.manifest.digest, learner_data.splits, folder
-    )
+    section = learner.baseline_cnn
+    train = train_of(section, learner.augmentation, learner.seed, learner_data.splits, folder)
+    again = training.train_or_load(train, section, learner, learner_data, folder)
     assert again.history.equals(trained.history)
 
 
 def test_training_key_follows_what_decides_the_weights(learner):
-    key = fingerprint.training_key("baseline_cnn", learner, "digest", "random")
-    assert fingerprint.training_key("baseline_cnn", learner, "other", "random") != key
-    assert fingerprint.training_key("baseline_cnn", learner, "digest", "weights") != key
+    def key(params=learner, digest="digest", start="random", recipe="recipe"):
+        return fingerprint.training_key(params.baseline_cnn, params, digest, start, recipe)
+
+    assert key(digest="other") != key() != key(start="weights")
+    assert key(recipe="another") != key()
     for change, same in (
         ("baseline_cnn.epochs=9", False),
         ("augmentation.zoom=0.2", False),
@@ -84,152 +94,164 @@ def test_training_key_follows_what_decides_the_weights(learner):
         ("resnet50v2.epochs=9", True),
         ("evaluation.resamples=300", True),
     ):
-        overrides = [
-            "data.phantom_images=500",
-            "baseline_cnn.epochs=8",
-            "baseline_cnn.image_size=64",
-            change,
-        ]
-        overrides.append("baseline_cnn.precision=float32")
-        assert (
-            fingerprint.training_key(
-                "baseline_cnn", parameters.load("smoke", overrides), "digest", "random"
-            )
-            == key
-        ) == same, change
+        assert (key(profiles.load("smoke", [*ASKED, change])) == key()) == same, change
+
+
+def test_the_recipe_follows_the_code_that_trains_and_nothing_else(tmp_path):
+    """What ``train`` calls counts, in the file as in the running notebook; comments and other cells do not."""
+
+    def recipe(*cells):
+        file = tmp_path / "n.ipynb"
+        parts = [{"cell_type": "code", "source": cell} for cell in cells]
+        file.write_text(json.dumps({"cells": parts}))
+        return fingerprint.recipe_in(file)
+
+    helper, train = "def rate():\n    return 0.1", "def train(job):\n    return rate()"
+    plot, loud = "def plot():\n    pass", train.replace("return", "# why\n    return")
+    assert recipe(helper, train) == recipe(plot, helper, loud, "%matplotlib inline")
+    assert recipe(helper.replace("0.1", "0.2"), train) != recipe(helper, train)
+    (tmp_path / "live.py").write_text("\n\n".join([helper, plot, train]))
+    live = runpy_module(tmp_path / "live.py")
+    assert fingerprint.recipe_of(live.train) == recipe(helper, train)
+
+
+def runpy_module(file):
+    spec = importlib.util.spec_from_file_location("live", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_same_seed_same_weights(smoke, precision):
+def test_same_seed_same_weights(smoke, fit, precision):
     data = dataset.open_data(smoke, 32)
     settings = smoke.baseline_cnn.model_copy(update={"image_size": 32, "precision": precision})
-    runs = [training.fit(settings, smoke.augmentation, 3, data.splits) for _ in range(2)]
+    runs = [fit(settings, smoke.augmentation, 3, data.splits) for _ in range(2)]
     for first, second in zip(runs[0].model.get_weights(), runs[1].model.get_weights(), strict=True):
         assert (first == second).all()
 
 
-@pytest.mark.parametrize(
-    "kind", ["baseline", "bfloat16", "float16", "backbone", "backbone from weights"]
-)
-def test_a_stopped_training_ends_with_the_same_weights(smoke, tmp_path, monkeypatch, kind):
-    """Stopped after its first epoch and started again, with dropout and batch norm: equal to one left alone, to the last digit."""
-    data = dataset.open_data(smoke, 32)
-    settings = smoke.resnet50v2 if "backbone" in kind else smoke.baseline_cnn
-    settings = settings.model_copy(
-        update={"epochs": 2, "image_size": 32, "average": 0.9, "precision": "float32"}
-    )
-    if kind.endswith("float16"):
-        monkeypatch.setattr(networks, "WIDTHS", (4, 8))  # few, as a CPU may be slow in it
-        settings = settings.model_copy(update={"precision": kind})
-    if "backbone" in kind:
-        settings = settings.model_copy(
-            update={"backbone": "MobileNetV2", "tuning_epochs": 2, "head_epochs": 2}
-        )  # smaller, behind the same head
-    if "weights" in kind:
-        weights.backbone_of(networks.build(settings)).save_weights(tmp_path / "w.weights.h5")
-        settings = settings.model_copy(update={"weights": str(tmp_path / "w.weights.h5")})
-    alone = training.fit(settings, smoke.augmentation, 3, data.splits)
-    kept = checkpoint.Checkpoint(tmp_path / "kept", "key")
+class Killed(BaseException):
+    """A training that ends in the middle."""
 
-    class Killed(BaseException):
-        pass
 
-    def kill(*_):
+def killed_after_its_first_epoch(saved, monkeypatch):
+    save = saved.save
+
+    def once(*state):
+        save(*state)
         raise Killed
 
+    monkeypatch.setattr(saved, "save", once)
+
+
+@pytest.mark.parametrize("kind", ["baseline", "bfloat16", "no average", "backbone", "weights"])
+def test_a_stopped_training_ends_with_the_same_weights(smoke, fit, tmp_path, monkeypatch, kind):
+    """Stopped after its first epoch and started again, with dropout and batch norm: equal to the last digit."""
+    data, start = dataset.open_data(smoke, 32), RANDOM
+    backbone = kind in ("backbone", "weights")
+    settings = smoke.resnet50v2 if backbone else smoke.baseline_cnn
+    changes = {"epochs": 3, "image_size": 32, "average": 0.0 if kind == "no average" else 0.9}
+    changes["precision"] = "bfloat16" if kind == "bfloat16" else "float32"
+    if kind == "bfloat16":
+        monkeypatch.setattr(networks, "WIDTHS", (4, 8))  # few, as a CPU may be slow in it
+    if backbone:  # a smaller one behind the same head
+        changes |= {"backbone": "MobileNetV2", "tuning_epochs": 2, "head_epochs": 2}
+    settings = settings.model_copy(update=changes)
+    if kind == "weights":
+        file = tmp_path / "w.weights.h5"
+        weights.backbone_of(networks.build(settings)).save_weights(file)
+        start = weights.Start("file", file)
+    alone = fit(settings, smoke.augmentation, 3, data.splits, start)
+    saved = callbacks.Saved(tmp_path / "kept", "key")
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        save = kept.save
-        patch.setattr(kept, "save", lambda *state: (save(*state), kill()))
-        training.fit(settings, smoke.augmentation, 3, data.splits, checkpoint=kept)
+        killed_after_its_first_epoch(saved, patch)
+        fit(settings, smoke.augmentation, 3, data.splits, start, saved)
     keras.utils.clear_session()
-    resumed = training.fit(settings, smoke.augmentation, 3, data.splits, checkpoint=kept)
+    resumed = fit(settings, smoke.augmentation, 3, data.splits, start, saved)
     for first, second in zip(alone.model.get_weights(), resumed.model.get_weights(), strict=True):
         assert (first == second).all()
     assert resumed.history.drop(columns="seconds").equals(alone.history.drop(columns="seconds"))
+    assert resumed.card["epochs"] == alone.card["epochs"]
 
 
 def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(tmp_path):
-    kept = checkpoint.Checkpoint(tmp_path / "kept", "key")
+    kept = callbacks.Saved(tmp_path / "kept", "key")
     assert kept.load() is None
     kept.save([np.arange(3), np.float32(2)], [{"epoch": 1}])
-    arrays, notes = checkpoint.Checkpoint(tmp_path / "kept", "key").load()
+    arrays, notes = callbacks.Saved(tmp_path / "kept", "key").load()
     assert (arrays[0] == np.arange(3)).all() and notes == [{"epoch": 1}]
-    assert checkpoint.Checkpoint(tmp_path / "kept", "other").load() is None
+    assert callbacks.Saved(tmp_path / "kept", "other").load() is None
     kept.path.write_bytes(kept.path.read_bytes()[:-40])
     assert kept.load() is None
     kept.discard()
     assert not list(tmp_path.iterdir())
 
 
-def test_nan_loss_stops_with_a_remedy(smoke):
+def test_nan_loss_stops_with_a_remedy(smoke, fit):
     data = dataset.open_data(smoke, smoke.baseline_cnn.image_size)
-    settings = smoke.baseline_cnn.model_copy(update={"learning_rate": float("nan")})
+    changes = {"learning_rate": float("nan"), "precision": "float32"}
+    settings = smoke.baseline_cnn.model_copy(update=changes)
     with (
         np.errstate(invalid="ignore"),
         pytest.raises(FloatingPointError, match="smaller learning_rate"),
     ):
-        training.fit(settings, smoke.augmentation, 1, data.splits)
+        fit(settings, smoke.augmentation, 1, data.splits)
 
 
-def test_auto_falls_back_to_float32_where_bfloat16_diverges(smoke, tmp_path, monkeypatch, capsys):
-    """The result is that of float32 to the last digit, also where it was stopped in between; who asked for bfloat16 is told."""
+def test_auto_falls_back_to_float32_where_bfloat16_diverges(
+    smoke, fit, tmp_path, monkeypatch, capsys
+):
+    """Equal to float32 to the last digit, also where it was stopped in between."""
     data = dataset.open_data(smoke, 32)
     asked = smoke.baseline_cnn.model_copy(update={"image_size": 32, "epochs": 2})
-    expected = training.fit(
-        asked.model_copy(update={"precision": "float32"}), smoke.augmentation, 3, data.splits
-    )
-    monkeypatch.setattr(
-        hardware, "precision", lambda precision: "bfloat16" if precision == "auto" else precision
-    )
-    run_epoch = training._run_epoch
+    plain = asked.model_copy(update={"precision": "float32"})
+    expected = fit(plain, smoke.augmentation, 3, data.splits)
+    monkeypatch.setattr(hardware, "precision", lambda kind: "bfloat16" if kind == "auto" else kind)
+    loss = robustness.log_loss
+    network_of = training.Job
 
-    def diverging(made, *where):
-        if made.about == "bfloat16":
-            raise FloatingPointError("the loss is nan in epoch 1; take a smaller learning_rate")
-        return run_epoch(made, *where)
+    class Diverging(network_of):
+        """In bfloat16 every loss is NaN."""
 
-    monkeypatch.setattr(training, "_run_epoch", diverging)
-    kept = checkpoint.Checkpoint(tmp_path / "kept", "key")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        save = kept.save
-        patch.setattr(
-            kept, "save", lambda *state: (save(*state), (_ for _ in ()).throw(KeyboardInterrupt()))
-        )
-        training.fit(asked, smoke.augmentation, 3, data.splits, checkpoint=kept)
-    assert (
-        "in bfloat16 the loss is nan in epoch 1: the training starts again in float32"
-        in capsys.readouterr().out
-    )
-    for trained in (training.fit(asked, smoke.augmentation, 3, data.splits, checkpoint=kept),
-                    training.fit(asked, smoke.augmentation, 3, data.splits)):  # fmt: skip
-        assert trained.card["precision"] == "float32"
-        for first, second in zip(
-            expected.model.get_weights(), trained.model.get_weights(), strict=True
-        ):
-            assert (first == second).all()
+        def __init__(self, precision, *others):
+            super().__init__(precision, *others)
+            broken = precision == "bfloat16"
+            monkeypatch.setattr(
+                robustness, "log_loss", (lambda *_: float("nan")) if broken else loss
+            )
+
+    monkeypatch.setattr(training, "Job", Diverging)
+    saved = callbacks.Saved(tmp_path / "kept", "key")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_after_its_first_epoch(saved, patch)
+        fit(asked, smoke.augmentation, 3, data.splits, saved=saved)
+    assert "in epoch 1: the training starts again in float32" in capsys.readouterr().out
+    resumed = fit(asked, smoke.augmentation, 3, data.splits, saved=saved)
+    for trained in (resumed, fit(asked, smoke.augmentation, 3, data.splits)):
+        told = trained.card["precision"]
+        assert (told["used"], told["fell_back_from"]) == ("float32", "bfloat16")
+        pairs = zip(expected.model.get_weights(), trained.model.get_weights(), strict=True)
+        assert all((first == second).all() for first, second in pairs)
     with pytest.raises(FloatingPointError):
-        training.fit(
-            asked.model_copy(update={"precision": "bfloat16"}), smoke.augmentation, 3, data.splits
-        )
+        named = asked.model_copy(update={"precision": "bfloat16"})
+        fit(named, smoke.augmentation, 3, data.splits)
 
 
-def test_bfloat16_trains_and_scores_in_float32(smoke):
+def test_bfloat16_trains_and_scores_in_float32(smoke, fit):
     data = dataset.open_data(smoke, smoke.baseline_cnn.image_size)
     settings = smoke.baseline_cnn.model_copy(update={"precision": "bfloat16", "epochs": 1})
-    trained = training.fit(settings, smoke.augmentation, 1, data.splits)
-    assert trained.card["precision"] == "bfloat16" and trained.model.dtype_policy.name == "float32"
+    trained = fit(settings, smoke.augmentation, 1, data.splits)
+    assert trained.card["precision"]["used"] == "bfloat16"
+    assert trained.model.dtype_policy.name == "float32"
     assert np.isfinite(networks.logits(trained.model, data.splits["test"].pixels)).all()
 
 
-def test_batch_larger_than_the_data_stops(smoke):
+def test_batch_larger_than_the_data_stops(smoke, fit):
     data = dataset.open_data(smoke, smoke.baseline_cnn.image_size)
+    settings = smoke.baseline_cnn.model_copy(update={"batch_size": 1024})
     with pytest.raises(UsageError, match="take a smaller batch"):
-        training.fit(
-            smoke.baseline_cnn.model_copy(update={"batch_size": 1024}),
-            smoke.augmentation,
-            1,
-            data.splits,
-        )
+        fit(settings, smoke.augmentation, 1, data.splits)
 
 
 def test_test_time_flips_average_an_image_and_its_mirror_image(smoke):
@@ -252,55 +274,32 @@ def test_other_backbones_answer(smoke, backbone):
     )
 
 
-def test_counts_among_the_weights_have_no_average(smoke):
-    """EfficientNet keeps the number of images it was normalised with, an integer."""
-    network = networks.build(
-        smoke.resnet50v2.model_copy(update={"backbone": "EfficientNetB0", "weights": "none"})
-    )
-    average = optimizer.Average(network, 0.9)
-    assert any(not kept.dtype.is_floating for kept in average.state)
-    average.follow(0)
-    network.set_weights(average.weights())
-
-
 def test_image_under_the_minimum_stops(smoke):
     settings = smoke.resnet50v2.model_copy(update={"backbone": "InceptionV3", "image_size": 32})
     with pytest.raises(UsageError, match="take a larger one"):
         networks.build(settings)
 
 
-def test_training_stops_when_nothing_improves(smoke, monkeypatch, capsys):
-    """The best of the epochs before is kept."""
-    losses = iter([0.5, 0.4, 0.45, 0.6, 0.1])
-    monkeypatch.setattr(
-        training,
-        "_validate",
-        lambda *_: {
-            "validation_loss": 1.0,
-            "stress_loss": next(losses),
-            "validation_accuracy": 0.5,
-        },
-    )
+def test_training_stops_when_nothing_improves(smoke, fit, monkeypatch):
+    """The best of the epochs before is kept, also where it is started again after its end."""
+    losses = iter([9, 0.5, 9, 0.4, 9, 0.45, 9, 0.6, 9, 0.1])  # plain and stressed, in turn
+    monkeypatch.setattr(robustness, "log_loss", lambda *_: next(losses))
     data = dataset.open_data(smoke, 32)
     settings = smoke.baseline_cnn.model_copy(update={"epochs": 5, "patience": 2, "image_size": 32})
-    trained = training.fit(settings, smoke.augmentation, 1, data.splits)
-    assert (
-        len(trained.history) == 4
-        and trained.card["best_epoch"] == 2
-        and "no better epoch for 2" in capsys.readouterr().out
-    )
+    trained = fit(settings, smoke.augmentation, 1, data.splits)
+    assert trained.card["epochs"] == {"planned": 5, "done": 4, "best": 2}
 
 
-def test_the_original_protocol_chooses_on_val(smoke):
+def test_the_original_protocol_chooses_on_val(fit):
     """Profile seed: all training images are trained on, and the published val folder takes the place of validation."""
-    seed = parameters.load(
+    seed = profiles.load(
         "seed", ["data.source=phantom", "data.phantom_images=120", "data.phantom_size=64"]
     )
     data = dataset.open_data(seed, 32)
     assert set(data.splits) == {"train", "val", "test"} and data.chosen_on == "val"
     assert len(data.splits["train"]) == sum(data.manifest.counts()["train"].values())
     settings = seed.baseline_cnn.model_copy(update={"image_size": 32, "epochs": 1})
-    trained = training.fit(settings, seed.augmentation, 1, data.splits)
+    trained = fit(settings, seed.augmentation, 1, data.splits)
     assert trained.card["chosen_by"] == "validation_loss" and "stress_loss" not in trained.history
     unscaled = trained.model.get_layer("unscaled")
     assert unscaled(np.ones((1, 2, 2, 1), "float32")).numpy().max() == 255
@@ -318,21 +317,23 @@ def test_the_original_protocol_chooses_on_val(smoke):
 )
 def test_what_auto_came_to_is_part_of_the_model(tmp_path, weights_asked, start, taken):
     """A model is taken as it was trained, whether or not ImageNet weights could be had now; nothing is fetched to tell."""
-    asked = parameters.load(
+    asked = profiles.load(
         "smoke",
         [f"resnet50v2.weights={weights_asked}", "resnet50v2.weights_address=http://127.0.0.1:9"],
     )
-    run = paths.RunFolder(tmp_path).make()
+    run, section = paths.RunFolder(tmp_path).make(), asked.resnet50v2
     run.model("resnet50v2").write_bytes(b"a model")
-    key = fingerprint.training_key("resnet50v2", asked, "digest", start)
     card = {
-        "training_key": key,
-        "start": start,
+        "training_key": fingerprint.training_key(section, asked, "digest", start, "recipe"),
+        "start": {"sha256": start},
         "sha256": sha256_of(run.model("resnet50v2")),
         "history": [],
     }
     run.model_card("resnet50v2").write_text(json.dumps(card))
-    assert fingerprint.is_trained("resnet50v2", asked, "digest", run) == taken
-    assert not fingerprint.is_trained("resnet50v2", asked, "other", run)
+
+    def is_trained(digest="digest", recipe="recipe"):
+        return fingerprint.is_trained(section, asked, digest, recipe, run)
+
+    assert is_trained() == taken and not is_trained("other") and not is_trained(recipe="other")
     run.model("resnet50v2").write_bytes(b"another one")
-    assert not fingerprint.is_trained("resnet50v2", asked, "digest", run)
+    assert not is_trained()

@@ -135,7 +135,9 @@ def test_the_head_alone_is_trained_on_features_of_the_frozen_backbone(settings, 
     assert np.allclose(by_hand[:, 0], networks.logits(model, pixels), atol=1e-4)
 
 
-def test_training_from_weights_tunes_all_layers_but_batch_norm(smoke, settings, splits, file, donor):
+def test_training_from_weights_tunes_all_layers_but_batch_norm(
+    smoke, settings, splits, file, donor
+):
     trained = training.fit(
         settings.model_copy(update={"weights": str(file)}), smoke.augmentation, 1, splits
     )

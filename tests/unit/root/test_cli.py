@@ -9,10 +9,6 @@ import time
 import pytest
 
 from cxr_utils import cli, paths
-from cxr_utils.data import sources
-from cxr_utils.parameters import UsageError
-from cxr_utils.pipeline import validity
-from cxr_utils.pipeline.validity import Run
 
 
 @pytest.fixture
@@ -26,6 +22,8 @@ def no_tensorflow(tmp_path):
     ("arguments", "words"),
     [
         (["smok"], "did you mean smoke"),
+        (["--repeat", "run.json"], "unrecognized arguments"),
+        ([str(paths.ROOT / "docs" / "none.json")], "there is no such file"),
         (["missing.yaml"], "there is no such file"),
         (["--set", "baseline_cnn.epoch=1"], "did you mean baseline_cnn.epochs"),
         (["--set", "baseline_cnn.epochs=0"], "greater than or equal to 1"),
@@ -117,15 +115,23 @@ def test_data_command_says_what_it_holds(phantom_root, capsys):
     )
 
 
-def test_a_notebook_with_a_merge_in_it_stops_before_anything_runs(monkeypatch, tmp_path, smoke):
-    shutil.copytree(paths.NOTEBOOKS, tmp_path / "notebooks")
-    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
-    (paths.NOTEBOOKS / "03_resnet50v2.ipynb").write_text("<<<<<<< HEAD\n{}\n=======")
-    run = Run(paths.RunFolder(tmp_path / "run"), "smoke", smoke, sources.plan(smoke.data), None)
-    with pytest.raises(
-        UsageError, match=r"03_resnet50v2.ipynb: cannot be read as a notebook .*settle the merge"
-    ):
-        validity.decide(run)
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("03_resnet50v2", "<<<<<<< HEAD\n{}\n=======", "settle the merge"),
+        ("Untitled", "{}", "a step's name is two digits"),
+    ],
+)
+def test_a_notebook_that_is_no_step_stops_before_anything_runs(
+    run_all, tmp_path, name, text, words
+):
+    for part in ("cxr_utils", "notebooks", "params"):
+        shutil.copytree(paths.ROOT / part, tmp_path / part)
+    (tmp_path / "notebooks" / f"{name}.ipynb").write_text(text)
+    script = shutil.copy(paths.ROOT / "run_all.py", tmp_path)
+    done = run_all("smoke", "--data", "phantom", script=script, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and words in done.stderr
+    assert not (tmp_path / "reports").exists()
 
 
 def test_what_libraries_log_goes_to_the_log_alone(tmp_path):

@@ -20,18 +20,20 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
 
-from cxr_utils import cli, parameters, paths
+from cxr_utils import cli, parameters, paths, profiles
 from cxr_utils.data import manifest, sources
 from cxr_utils.data.splits import assign_splits, breakdown
 from cxr_utils.evaluation import results
 from cxr_utils.files import read_json
-from cxr_utils.parameters import STEPS, UsageError
-from cxr_utils.pipeline import repetition, validity
+from cxr_utils.parameters import UsageError
+from cxr_utils.pipeline import validity
+from cxr_utils.pipeline.steps import find_steps
 
 pytestmark = pytest.mark.fuzz
 
 DEFAULTS = yaml.safe_load((paths.PARAMS / "default.yaml").read_text())
-NAMES = parameters.parameter_names()
+STEPS = find_steps()
+NAMES = profiles.parameter_names()
 # Names of files, with a space, markup, quotes, line breaks, what looks like a path or a patient; bytes that are no UTF-8 among them.
 TEXT = st.one_of(
     st.text(max_size=40),
@@ -67,7 +69,7 @@ def _load(text, *overrides):
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "profile.yaml"
         file.write_bytes(text)
-        return _refused(lambda: parameters.load(str(file), overrides))
+        return _refused(lambda: profiles.load(str(file), overrides))
 
 
 @given(
@@ -98,9 +100,9 @@ def test_a_value_is_taken_as_it_is_or_refused(name, value):
         within = within.setdefault(section, {})
         assume(isinstance(within, dict))
     within[key] = value
-    found = _refused(lambda: parameters.checked(tree, "here"))
+    found = _refused(lambda: profiles.checked(tree, "here"))
     if found is not None:
-        assert parameters.checked(found.model_dump(), "again") == found
+        assert profiles.checked(found.model_dump(), "again") == found
         assert name in NAMES
         if not isinstance(value, str | dict):
             assert (
@@ -121,8 +123,10 @@ def test_no_parameter_is_run_as_code(step, source, run_dir):
     """The cell that papermill writes consists of literals, and they are what was given."""
     with contextlib.suppress(UnicodeEncodeError):
         source.encode(), run_dir.encode()
-        values = parameters.flat(parameters.load("default", source=source), step, run_dir)
-        notebook = load_notebook_node(str(paths.NOTEBOOKS / f"{step}.ipynb"))
+        values = profiles.flat(
+            profiles.load("default", source=source), step.name, step.parameters, run_dir
+        )
+        notebook = load_notebook_node(str(paths.NOTEBOOKS / f"{step.name}.ipynb"))
         notebook = parameterize_notebook(notebook, values, kernel_name="python3", language="python")
         (cell,) = [
             cell
@@ -223,7 +227,7 @@ WORDS = [
     "--only",
     "--run",
     "--out",
-    "--repeat",
+    "run.json",
     "--time-limit",
     "smoke",
     "01",
@@ -275,7 +279,8 @@ def test_records_of_any_content(record, mixed):
             json.dumps({**whole, **record} if mixed and isinstance(record, dict) else record),
             encoding="utf-8",
         )
-        _refused(lambda: repetition.params_of(repetition.read_record(file), file))
+        found = _refused(lambda: profiles.load(str(file)))
+        assert found is None or isinstance(found, parameters.Params)
 
 
 @given(
@@ -285,7 +290,7 @@ def test_records_of_any_content(record, mixed):
 )
 def test_odd_files_in_a_run_folder_are_run_over(record, scores, card):
     """Whatever a run's own files hold, its steps are found to be run, not to be right."""
-    asked = parameters.load("smoke", ["data.source=phantom"])
+    asked = profiles.load("smoke", ["data.source=phantom"])
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UnicodeEncodeError):
         root = paths.RunFolder(Path(folder) / "run").make()
         files = {
@@ -300,5 +305,7 @@ def test_odd_files_in_a_run_folder_are_run_over(record, scores, card):
             root, "smoke", asked, sources.plan(asked.data), known, read_json(root.record)
         )
         assert {decision.action for decision in validity.decide(run)} == {"run"}
-        assert "trained" in validity.training_ahead("02_baseline_cnn", run)
+        assert all(
+            "trained" in validity.training_ahead(step, run) for step in STEPS if step.section
+        )
         results.forget("baseline_cnn", root)

@@ -11,7 +11,7 @@ import pytest
 
 from cxr_utils import paths
 from cxr_utils.parameters import UsageError
-from cxr_utils.pipeline.lock import alone_in
+from cxr_utils.pipeline.run import alone_in
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def folder(tmp_path):
 def test_the_holder_is_named(folder):
     """By another process, as two runs of one user are."""
     code = f"from pathlib import Path; from cxr_utils import paths; folder = paths.RunFolder(Path({str(folder.root)!r}))\n"
-    code += "from cxr_utils.pipeline.lock import alone_in\nwith alone_in(folder): pass"
+    code += "from cxr_utils.pipeline.run import alone_in\nwith alone_in(folder): pass"
     with alone_in(folder) as temporary:
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False

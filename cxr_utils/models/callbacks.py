@@ -1,0 +1,256 @@
+"""What a training does beside its steps, as Keras callbacks, in the order in which `fit` takes them."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..data.dataset import Split
+from ..data.splits import chosen_on
+from ..files import replacing, write_atomically
+from . import networks, robustness
+
+AVERAGED_EVERY = (
+    4  # steps: often enough for a decay over hundreds of steps, at a quarter of the cost
+)
+
+
+class MovingAverage(keras.callbacks.Callback):
+    """Validate and keep the exponential moving average of the weights (Polyak and Juditsky 1992).
+
+    The average stands in the network from the end of each epoch to the next one's begin, so that the
+    callbacks after this one see it. Keras' own (``use_ema``) leaves out the statistics of batch norm
+    and has no ramp: early on this one looks back a tenth of the steps so far only, or random weights
+    would stay in it for long.
+
+    Parameters
+    ----------
+    decay : float
+        In [0, 1), a step; .998 averages about 500 steps, 0 keeps the weights themselves.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.average: list[tf.Variable] = []
+        self.trained: list[np.ndarray] = []  # the weights that training goes on with
+
+    def on_train_begin(self, logs=None) -> None:
+        """Begin with the weights as they are."""
+        if self.decay:
+            self.average = [tf.Variable(weight) for weight in self.model.get_weights()]
+
+    def on_epoch_begin(self, epoch, logs=None) -> None:
+        """Go on with the weights that were trained."""
+        if self.trained:
+            self.model.set_weights(self.trained)
+            self.trained = []
+
+    def on_train_batch_end(self, batch, logs=None) -> None:
+        """Take in the weights after a step."""
+        step = int(self.model.optimizer.iterations) - 1
+        if self.decay and step % AVERAGED_EVERY == 0:
+            decay = min(self.decay, (1 + step) / (10 + step))
+            self._move(tf.constant(1.0 - decay**AVERAGED_EVERY))
+
+    def on_epoch_end(self, epoch, logs=None) -> None:
+        """Put the average into the network."""
+        if self.decay:
+            self.trained = self.model.get_weights()
+            self.model.set_weights([kept.numpy() for kept in self.average])
+
+    @tf.function(autograph=False)
+    def _move(self, share: tf.Tensor) -> None:
+        for kept, weight in zip(self.average, self.model.weights, strict=True):
+            if kept.dtype.is_floating:
+                kept.assign_add(share * (weight.value - kept))
+            else:  # a count, which has no average
+                kept.assign(weight.value)
+
+
+class Validation(keras.callbacks.Callback):
+    """Add to an epoch's logs how the network does, in float32, on the images that choices are made on.
+
+    ``validation_loss`` and ``validation_accuracy``, and ``stress_loss`` on shifted copies of them where
+    the validation is our own; ``val`` in its place is validated as it is.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The network in float32 on one device; is given the weights of the one in training.
+    splits : dict of Split
+        ``validation`` or, as in the original protocol, ``val``.
+
+    Raises
+    ------
+    FloatingPointError
+        A loss is not finite.
+    """
+
+    def __init__(self, model: keras.Model, splits: dict[str, Split]) -> None:
+        super().__init__()
+        self.scored, self.splits = model, splits
+        self.monitor = "stress_loss" if "validation" in splits else "validation_loss"
+
+    def on_epoch_end(self, epoch, logs=None) -> None:
+        """Score the network."""
+        self.scored.set_weights(self.model.get_weights())
+        chosen = self.splits[chosen_on(self.splits)]
+        found = networks.logits(self.scored, chosen.pixels)
+        logs["validation_loss"] = robustness.log_loss(found, chosen.labels)
+        if "validation" in self.splits:
+            stressed = robustness.mixed_logits(self.scored, chosen)
+            logs["stress_loss"] = robustness.log_loss(stressed, chosen.labels)
+        logs["validation_accuracy"] = float(np.mean((found >= 0) == chosen.labels))
+        if not math.isfinite(sum(logs.values())):
+            raise FloatingPointError(f"the loss is {logs['loss']} in epoch {epoch + 1}")
+
+
+class Saved:
+    """The file that holds the last finished epoch of a training.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    key : str
+        What decides the weights; the state of another training is not taken for this one's.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self.key = path, key
+
+    def save(self, arrays: list[np.ndarray], notes: dict[str, Any]) -> None:
+        """Write arrays and what JSON can hold, all or nothing."""
+        named: dict[str, Any] = {f"array{number}": array for number, array in enumerate(arrays)}
+        with replacing(self.path) as part, part.open("wb") as file:
+            np.savez(file, key=self.key, notes=json.dumps(notes), **named)
+
+    def load(self) -> tuple[list[np.ndarray], dict[str, Any]] | None:
+        """Return what was saved, or None where there is nothing that belongs to this training."""
+        try:
+            with np.load(self.path, allow_pickle=False) as saved:
+                if str(saved["key"]) != self.key:
+                    return None
+                arrays = [saved[f"array{number}"] for number in range(len(saved.files) - 2)]
+                return arrays, json.loads(str(saved["notes"]))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was saved beside the arrays; empty where nothing belongs to this training."""
+        saved = self.load()
+        return saved[1] if saved else {}
+
+    def discard(self) -> None:
+        """Remove the file."""
+        self.path.unlink(missing_ok=True)
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Keep all that a training is after each epoch, so that one that was stopped ends the same.
+
+    Keras' ``BackupAndRestore`` leaves out the seeds of dropout and the best epoch so far, is not atomic
+    and is tied to no parameters. Comes after `average` and `stopping` in the list of callbacks.
+
+    Parameters
+    ----------
+    saved : Saved
+        The file.
+    average : MovingAverage
+        Its average and weights are kept.
+    stopping : keras.callbacks.EarlyStopping
+        The best epoch so far is kept.
+    notes : dict
+        What else to keep, as JSON can hold it.
+    """
+
+    def __init__(
+        self,
+        saved: Saved,
+        average: MovingAverage,
+        stopping: keras.callbacks.EarlyStopping,
+        notes: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.saved, self.average, self.stopping, self.notes = saved, average, stopping, notes
+        self.rows: list[dict[str, float]] = []
+        self.started = 0.0
+
+    def _variables(self) -> list[Any]:
+        """All that changes in training, but for the weights, which are kept as they were trained."""
+        weights = {id(weight) for weight in self.model.weights}
+        seeds = [variable for variable in self.model.variables if id(variable) not in weights]
+        kept = [*self.model.optimizer.variables, *seeds]
+        return [variable.value for variable in kept] + self.average.average
+
+    def on_train_begin(self, logs=None) -> None:
+        """Take up what was saved."""
+        with self.model.distribute_strategy.scope():
+            self.model.optimizer.build(self.model.trainable_variables)
+        found = self.saved.load()
+        if not found:
+            return
+        arrays, notes = found
+        self.rows, variables, count = notes["rows"], self._variables(), len(self.model.weights)
+        for variable, array in zip(variables, arrays[2 * count :], strict=True):
+            variable.assign(array)
+        self.model.set_weights(arrays[:count])
+        self.average.trained = arrays[:count]
+        self.stopping.best_weights = arrays[count : 2 * count]
+        self.stopping.best_epoch, self.stopping.best = notes["best_epoch"], notes["best"]
+        self.stopping.wait = notes["wait"]
+
+    def on_epoch_begin(self, epoch, logs=None) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None) -> None:
+        """Note an epoch, and save."""
+        seconds = time.perf_counter() - self.started
+        rate = float(self.model.optimizer.learning_rate)
+        row = {"epoch": epoch + 1, **logs, "learning_rate": rate, "seconds": seconds}
+        self.rows.append({name: float(value) for name, value in row.items()} | {"epoch": epoch + 1})
+        trained = self.average.trained or self.model.get_weights()
+        arrays = [variable.numpy() for variable in self._variables()]
+        stopping = self.stopping
+        notes = {
+            "rows": self.rows,
+            "best": float(stopping.best),
+            "best_epoch": stopping.best_epoch,
+            "wait": stopping.wait,
+            "stopped": self.model.stop_training,
+        }
+        self.saved.save([*trained, *stopping.best_weights, *arrays], self.notes | notes)
+
+
+class Progress(keras.callbacks.Callback):
+    """Say in a file how many epochs are done, for whoever waits.
+
+    Parameters
+    ----------
+    file : Path
+        Holds ``{"epoch": done, "epochs": planned}``.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+
+    def on_epoch_begin(self, epoch, logs=None) -> None:
+        """Count the epochs before this one."""
+        done = {"epoch": epoch, "epochs": self.params["epochs"]}
+        write_atomically(self.file, json.dumps(done))
+
+    def on_train_end(self, logs=None) -> None:
+        """Remove the file."""
+        self.file.unlink(missing_ok=True)

@@ -1,0 +1,297 @@
+"""Runs the steps of a run that are not valid, alone in its folder, and records what was done."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import multiprocessing
+import os
+import re
+import secrets
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from .. import paths, profiles
+from ..data import sources
+from ..data.splits import assign_splits
+from ..evaluation import results
+from ..files import read_json, within, write_atomically
+from ..models import weights
+from ..parameters import Resnet50v2, UsageError
+from . import record, validity
+from .steps import Step
+from .validity import Decision, Run
+
+PREFIX = "cxr-"
+LONGEST = 70  # bytes of the name of a folder for sockets, of a socket's own 107
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def alone_in(folder: paths.RunFolder) -> Iterator[Path]:
+    """Hold the run lock of a folder, and yield a folder for temporary files.
+
+    What a run that was killed left unfinished is removed first; the temporary files go at the end.
+
+    Raises
+    ------
+    UsageError
+        The folder cannot be written, or another run is at work in it.
+    """
+    place = tempfile.gettempdir()
+    if len(os.fsencode(place)) + len(PREFIX) + 13 > LONGEST:
+        remedy = "set TMPDIR to a folder with a shorter one"
+        raise UsageError(f"{place}: too long a name for sockets to lie there; {remedy}")
+    lock = FileLock(folder.lock)
+    try:
+        folder.make()
+        lock.acquire(timeout=0)
+        temporary = _settle_in(folder)
+    except Timeout:
+        known = read_json(folder.holder)  # one that has just begun has not said so yet
+        who, remedy = "another run", "wait for it or give another --run NAME"
+        if {"process", "host", "since"} <= set(known):
+            who = f"process {known['process']} on {known['host']}, since {known['since']},"
+        raise UsageError(f"{folder.root}: {who} is at work there; {remedy}") from None
+    except OSError as error:
+        lock.release()
+        remedy = "give another folder with --out"
+        raise UsageError(f"{folder.root}: cannot be written ({error.strerror}); {remedy}") from None
+    try:
+        temporary.mkdir(mode=0o700)
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        folder.holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def _settle_in(folder: paths.RunFolder) -> Path:
+    """Say who is here, and clean up after a run that was killed.
+
+    Temporary files are named before they are made, so that the next run finds them whenever this
+    one is killed.
+    """
+    left = Path(str(read_json(folder.holder).get("files", "")))
+    folder.holder.unlink(missing_ok=True)
+    temporary = Path(tempfile.gettempdir()) / f"{PREFIX}{secrets.token_hex(6)}"
+    since = f"{datetime.now():%Y-%m-%d %H:%M}"
+    about = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
+    write_atomically(folder.holder, json.dumps({**about, "files": str(temporary)}))
+    for part in list(folder.parts()):
+        part.unlink(missing_ok=True)
+    ours = left.parent == temporary.parent and left.name.startswith(PREFIX)
+    if ours and left.is_dir() and left.stat().st_uid == os.getuid():
+        shutil.rmtree(left, ignore_errors=True)
+    return temporary
+
+
+def check_data(run: Run, known: dict[str, Any]) -> None:
+    """Raise UsageError where the data cannot be trained on, or is not that of a `known` record."""
+    record.check_same_data(known, run)
+    trained = {
+        step.section: run.params.sections[step.section] for step in run.steps if step.section
+    }
+    for settings in trained.values():
+        if settings.weights_file:
+            weights.check_file(settings.weights_file)
+    if run.manifest is None:
+        return
+    files = assign_splits(run.manifest.files, run.params.data, run.params.seed)
+    training = int((files["split"] == "train").sum())
+    for section, settings in trained.items():
+        if settings.batch_size > training:
+            there = f"there are only {training} training images; take a smaller batch"
+            raise UsageError(f"{section}.batch_size = {settings.batch_size}: {there}")
+
+
+def check_weights(run: Run, decisions: Sequence[Decision]) -> None:
+    """Raise UsageError where named weights do not fit the backbone that is about to be trained.
+
+    In a process of its own: TensorFlow's threads would be in the way of those that decode images.
+    """
+    for decision in decisions:
+        section = run.params.sections.get(decision.step.section or "")
+        if decision.action == "run" and isinstance(section, Resnet50v2) and section.weights_file:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+                other.submit(_check_weights, section).result()
+
+
+def _check_weights(section: Resnet50v2) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what TensorFlow says as it starts
+    from ..models import networks
+
+    networks.check_weights(section)
+
+
+def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[str]:
+    """Run the steps that were decided on, and publish the pages of the run, however it ends.
+
+    A failed step does not stop those that do not need it.
+
+    Returns
+    -------
+    list of str
+        One line for each step that failed or could not run.
+    """
+    check_weights(run, decisions)
+    running = [decision.step for decision in decisions if decision.action == "run"]
+    published = run.folder.index.is_file() and run.record.get("problems") == []
+    if not running and published and run.record.get("parameters") == run.params.model_dump():
+        return []
+    _begin(run)
+    threading.Thread(target=_import_report).start()  # while the first kernel starts
+    problems: dict[str, str] = {}
+    try:
+        for step in running:
+            blocking = [needed for needed in step.needs if needed in problems]
+            problem = _drop(step, run, blocking[0]) if blocking else _attempt(step, run, force)
+            if problem:
+                problems[step.name] = problem
+    except BaseException:
+        with _only_logged():
+            _publish(run, {})
+        raise
+    _publish(run, problems)
+    return list(problems.values())
+
+
+def _import_report() -> None:
+    with contextlib.suppress(Exception):  # who needs it then says what is wrong with it
+        from ..reporting import html  # noqa: F401
+
+
+def _begin(run: Run) -> None:
+    """Describe the run in its record, and take away what speaks of another.
+
+    The page to open first goes until there is one of this run: no kill in between can leave the
+    scores of other parameters, other data or a model of another name.
+    """
+    scores = read_json(run.folder.metrics)
+    digests = [within(known, "data").get("manifest") for known in (run.record, scores)]
+    run.record = {**run.record, **record.describe(run), "problems": None}
+    run.folder.index.unlink(missing_ok=True)
+    if run.manifest and any(digest and digest != run.manifest.digest for digest in digests):
+        for file in run.folder.results():
+            file.unlink(missing_ok=True)
+    there = {file.stem for file in run.folder.predictions("x").parent.glob("*.csv")}
+    for name in (there | set(within(scores, "models"))) - set(run.models):
+        results.forget(name, run.folder)
+        for file in run.folder.figure("x").parent.glob("*.png"):
+            if re.search(rf"(^|_){re.escape(name)}(_|$)", file.stem):
+                file.unlink(missing_ok=True)
+
+
+def _publish(run: Run, problems: dict[str, str]) -> None:
+    """Write the page of the run and that of all runs, and then that it was done."""
+    from ..reporting import html
+
+    others = {step.name: validity.validity(step, run) for step in run.steps}
+    outdated = [
+        f"{name}: not run this time; {reason}"
+        for name, reason in others.items()
+        if reason and name not in problems
+    ]
+    run.record["problems"] = [*problems.values(), *outdated]
+    html.write_index(run.folder, run.record, _pages(run), run.record["problems"])
+    html.write_runs(run.folder.root.parent)
+    record.write_record(run)
+
+
+def _pages(run: Run) -> list[tuple[str, str, str]]:
+    """Step, title and cover of each report."""
+    return [
+        (step.name, step.title, step.cover.replace("{model}", run.model(step)))
+        for step in run.steps
+    ]
+
+
+@contextlib.contextmanager
+def _only_logged() -> Iterator[None]:
+    """Let nothing that goes wrong while an exception is on its way take that one's place."""
+    try:
+        yield
+    except Exception:
+        log.exception("while ending the run")
+
+
+def _drop(step: Step, run: Run, blocking: str) -> str:
+    """Leave out a step that cannot run, and what speaks of its run before."""
+    for file in (run.folder.executed(step.name), run.folder.html(step.name)):
+        file.unlink(missing_ok=True)
+    return f"{step.name}: did not run, as {blocking} failed"
+
+
+def _attempt(step: Step, run: Run, force: bool) -> str:
+    """Run a step and render its report, however it ends; returns what is wrong, or nothing."""
+    from . import execution  # papermill takes a second, which a run with nothing to do saves
+
+    def render(failed: bool) -> None:
+        from ..reporting import html
+
+        if run.folder.executed(step.name).is_file():
+            synthetic = run.source.synthetic
+            html.render(step.name, step.title, _pages(run), run.folder, synthetic, failed)
+
+    try:
+        key = _execute(step, run, force)
+    except BaseException as error:
+        with _only_logged():
+            render(failed=True)
+        if isinstance(error, execution.StepFailed):
+            return str(error)
+        raise
+    render(failed=False)
+    return validity.check_artefacts(step, run) or _complete(step, run, key)
+
+
+def _execute(step: Step, run: Run, force: bool) -> dict[str, str]:
+    """Execute the notebook of a step; returns the key of what it was run as, which may change."""
+    from . import execution
+
+    assert run.temporary, "the run's folder is held"
+    folder, model = run.folder, run.model(step)
+    values = profiles.flat(run.params, step.name, step.parameters, folder.root)
+    if "source" in values:
+        values["source"] = sources.name_of(run.source, run.params.data)
+    key = validity.step_key(step, run)
+    done: dict[str, Any] = {"started": record.now(), "parameters": values}
+    run.record["steps"] = {**within(run.record, "steps"), step.name: done}
+    record.write_record(run)
+    stale = [folder.executed(step.name), folder.html(step.name)]
+    if model:
+        results.forget(model, folder)
+        stale += [folder.progress(model)]
+        stale += [folder.model_card(model), folder.checkpoint(model)] * force
+    for file in stale:
+        file.unlink(missing_ok=True)
+    started = time.perf_counter()
+    progress = folder.progress(model) if model else None
+    target = folder.executed(step.name)
+    execution.execute(step.name, values, target, run.temporary, run.minutes, progress)
+    done["seconds"] = round(time.perf_counter() - started, 1)
+    return key
+
+
+def _complete(step: Step, run: Run, key: dict[str, str]) -> str:
+    """Record a step as done, last of all."""
+    done, model = run.record["steps"][step.name], run.model(step)
+    if model:
+        run.folder.progress(model).unlink(missing_ok=True)
+        card = read_json(run.folder.model_card(model))
+        done["came_to"] = {name: card.get(name) for name in ("precision", "start", "epochs")}
+    done.update(files=validity.remember(step, run), key=key)
+    record.write_record(run)
+    return ""
