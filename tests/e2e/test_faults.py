@@ -12,7 +12,8 @@ import faults
 import pytest
 from faults import Bench
 
-from cxr_utils.parameters import STEPS, model_of
+from cxr_utils.parameters import Params
+from cxr_utils.pipeline.steps import find_steps
 
 KILLS, CHAINS = 50, 10
 CUTS = range(1, 41, 4)

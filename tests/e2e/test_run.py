@@ -18,8 +18,10 @@ import recompute
 from sklearn import metrics as sk
 
 from cxr_utils import paths
-from cxr_utils.parameters import MODELS, STEPS
+from cxr_utils.parameters import MODELS
+from cxr_utils.pipeline.steps import find_steps
 
+STEPS = [step.name for step in find_steps()]
 SECRET = "hunter2-secret"
 
 
@@ -123,7 +125,7 @@ def test_smoke_run_leaves_everything_behind(smoke_run):
     card = json.loads(run.model_card("resnet50v2").read_text())
     assert (
         card["synthetic"]
-        and card["weights"].startswith("random")
+        and card["start"]["kind"] == "random"
         and card["threshold"] == found["models"]["resnet50v2"]["test"]["threshold"]
     )
 
@@ -186,12 +188,13 @@ def test_every_command_of_the_readme(command, run_all, out, smoke_run, phantom_r
     """Runs of the notebooks as --dry-run, on the smoke run's folder; what would fetch or install is parsed."""
     _, run = smoke_run
     named = {"path/to/folder": str(phantom_root), "reports/real/run.json": str(run.record)}
+    named |= {"real": str(run.root), "real-repeated": str(run.root)} if "compare" in command else {}
     command = [named.get(word, word) for word in command]
     program, rest = command[0].removeprefix(".venv/bin/"), command[1:]
     if program == "make":
         assert re.search(rf"^{rest[0]}:", (paths.ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     elif program == "python" and rest[0] == "run_all.py":
-        whole = rest[1:2] == ["smoke"] or {"--data", "--repeat"} & set(rest)
+        whole = rest[1:2] in (["smoke"], [str(run.record)]) or "--data" in rest
         own = [] if whole else ["--data", "phantom", "--run", "smoke"] * ("--run" not in rest)
         profile = ["smoke"] if own and rest[1:2] != ["seed"] else []
         done = run_all(*profile, *rest[1:], *own, "--out", out, "--dry-run", CXR_DATA="")
@@ -200,7 +203,8 @@ def test_every_command_of_the_readme(command, run_all, out, smoke_run, phantom_r
         done = subprocess.run(
             [sys.executable, *rest], capture_output=True, text=True, cwd=paths.ROOT, check=False
         )
-        assert done.returncode == 0 and "audit:" in done.stdout, done.stderr
+        said = "equal" if rest[2] == "compare" else "SYNTHETIC" if rest[3:4] == ["phantom"] else ""
+        assert done.returncode == 0 and said in done.stdout, done.stderr
     else:
         assert program in ("python3", "pip") or rest[:2] == ["-m", "pytest"], command
         named = [word for word in rest if word.endswith((".lock", ".yml"))]
@@ -347,43 +351,40 @@ def test_reasons_name_the_parameter_and_the_file(smoke_run, out):
     assert {action for action, _ in _dry_run(paths.ROOT, out).values()} == {"keep"}
 
 
-@pytest.fixture
-def part(smoke_run, out):
-    """The smoke run as if 02 alone had been run, which then is what is repeated."""
+def test_a_run_is_run_again_from_its_record(smoke_run, run_all, out):
+    """With equal scores; other data is refused, and what differs is named."""
     _, run = smoke_run
-    made = paths.RunFolder(shutil.copytree(run.root, out / "part"))
-    record, known = json.loads(made.record.read_text()), json.loads(made.metrics.read_text())
-    record["steps"] = {"02_baseline_cnn": record["steps"]["02_baseline_cnn"]}
-    del known["models"]["resnet50v2"]
-    made.record.write_text(json.dumps(record))
-    made.metrics.write_text(json.dumps(known))
-    made.predictions("resnet50v2").unlink()
-    yield made
-    shutil.rmtree(made.root)
+    done = run_all(run.record, "--out", out, "--only", "02")
+    again = paths.RunFolder(out / "smoke-repeated")
+    assert done.returncode == 0 and "not as it was" not in done.stdout, done.stdout + done.stderr
+    assert "run smoke-repeated: profile smoke" in done.stdout
+    assert again.predictions("baseline_cnn").read_bytes() == run.predictions("baseline_cnn").read_bytes()
+    known, found = (json.loads(one.metrics.read_text())["models"] for one in (run, again))
+    assert found == {"baseline_cnn": known["baseline_cnn"]}
+    command = [sys.executable, "-m", "cxr_utils", "compare"]
+    one = subprocess.run([*command, run.root, run.root], capture_output=True, text=True, check=False)
+    two = subprocess.run([*command, run.root, again.root], capture_output=True, text=True, check=False)
+    compared = re.search(r"(\d+) of (\d+) figures and predictions are equal", one.stdout)
+    assert one.returncode == 0 and compared[1] == compared[2] and int(compared[1]) > 800
+    assert two.returncode == 1 and "differs: resnet50v2.csv test " in two.stdout
+    refused = run_all(run.record, "--out", out, "--set", "data.phantom_seed=5")
+    assert refused.returncode == 2 and "not the data of that run.json" in refused.stderr
 
 
-def test_a_run_is_repeated_from_its_record(part, run_all, out, real_subset):
-    done = run_all("--repeat", part.record, "--out", out, "--run", "again")
-    compared = re.search(r"(\d+) of (\d+) figures and predictions are equal", done.stdout)
-    assert done.returncode == 0 and compared[1] == compared[2] and int(compared[1]) > 800, (
-        done.stdout + done.stderr
-    )
-    assert "01_eda" not in done.stdout and "not as it was" not in done.stdout
-    part.metrics.write_text(part.metrics.read_text().replace('"n": 30', '"n": 31', 1))
-    differing = run_all("--repeat", part.record, "--out", out, "--run", "again")
-    assert "was there already" in differing.stdout
-    assert (
-        differing.returncode == 1
-        and "/test/n: 31 in the original, 30 in the repetition" in differing.stdout
-    )
-    other = {
-        "not the data of the record": ("--data", real_subset),
-        "give another name": ("--run", "part"),
-        "leave PROFILE": ("smoke",),
-    }
-    for said, extra in other.items():
-        refused = run_all("--repeat", part.record, "--out", out, *extra)
-        assert refused.returncode == 2 and said in refused.stderr, refused.stderr
+def test_another_backbone_is_a_model_of_its_own_name(smoke_run, run_all, out):
+    """Its files, its entry and its title; nothing of the backbone before passes for this run's."""
+    _, run = smoke_run
+    other = paths.RunFolder(shutil.copytree(run.root, out / "other"))
+    sets = ("--set", "resnet50v2.backbone=MobileNetV2")
+    done = run_all("smoke", "--data", "phantom", "--out", out, "--run", "other", *sets)
+    assert done.returncode == 0 and "still valid: 01_eda, 02_baseline_cnn" in done.stdout, done.stderr
+    models = json.loads(other.metrics.read_text())["models"]
+    assert list(models) == ["baseline_cnn", "mobilenetv2"]
+    assert other.predictions("mobilenetv2").is_file() and other.model("mobilenetv2").is_file()
+    assert not other.predictions("resnet50v2").exists()
+    assert not list((other.root / "figures").glob("confusion_matrix_resnet50v2_*"))
+    for page in (other.index, other.html("04_comparison")):
+        assert "MobileNetV2" in page.read_text() and "ResNet50V2 minus" not in page.read_text()
 
 
 def test_weights_that_do_not_fit_stop_before_anything_runs(smoke_run, run_all, out, tmp_path):
@@ -416,7 +417,7 @@ def test_failed_step_stops_what_needs_it(smoke_run, run_all, out):
     failed, blocked = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert (
         "03_resnet50v2: cell" in failed
-        and "training.fit_or_load" in failed
+        and "training.train_or_load" in failed
         and "did not deliver" in failed
     )
     assert "04_comparison: did not run" in blocked
