@@ -36,8 +36,9 @@ class Score:
 # fmt: off
 # By the name of the model that stands beside it.
 ORIGINAL = {
-    "baseline_cnn": Score("original project, baseline CNN", 0.625, val_accuracy=0.5, loss="19 to 30",
-                          note="390 of 624: it answered PNEUMONIA for every image"),
+    "baseline_cnn": Score("original project, baseline CNN", 0.625, val_accuracy=0.5,
+                          note="390 of 624: it answered PNEUMONIA for every image",
+                          loss="19 to 30"),
     "resnet50v2": Score("original project, ResNet50V2", 0.915,
                         note="ImageNet weights; chosen on 16 validation images"),
 }
