@@ -1,4 +1,4 @@
-"""Run the notebooks 01 to 04 in sequence and write their reports: ``python run_all.py --help``."""
+"""Run the notebooks in sequence and write their reports: ``python run_all.py --help``."""
 
 import sys
 
@@ -9,7 +9,8 @@ def start() -> int:
     """Check the interpreter, then hand over to the package; returns the exit code."""
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         print(
-            f"error: Python {sys.version.split()[0]} at {sys.executable}: 3.11, 3.12 or 3.13 is needed; {SETUP}",
+            f"error: Python {sys.version.split()[0]} at {sys.executable}: "
+            f"3.11, 3.12 or 3.13 is needed; {SETUP}",
             file=sys.stderr,
         )
         return 2

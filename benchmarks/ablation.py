@@ -1,4 +1,4 @@
-"""Which measures pay: the baseline's recipe, and the same recipe with one thing changed, judged on validation alone.
+"""Which measures pay: the baseline's recipe with one thing changed, judged on validation.
 
     python benchmarks/ablation.py ../path/to/chest_xray
     python benchmarks/ablation.py phantom --only recipe "no noise" --set baseline_cnn.epochs=4

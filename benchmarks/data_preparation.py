@@ -1,4 +1,4 @@
-"""How fast X-rays are prepared, beside plain libjpeg decoding and Keras' own loader, on the same files in one run.
+"""How fast X-rays are prepared, beside plain libjpeg decoding and Keras' own loader.
 
     python benchmarks/data_preparation.py ../path/to/chest_xray
     python benchmarks/data_preparation.py phantom --set data.phantom_size=1024 --set data.phantom_images=240

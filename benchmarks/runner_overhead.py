@@ -1,4 +1,4 @@
-"""Measures what the runner adds to the bare notebooks, and how long a run takes that has nothing to do.
+"""Measures what the runner adds to the bare notebooks, and a run that has nothing to do.
 
     python benchmarks/runner_overhead.py --rounds 3
 
@@ -83,7 +83,7 @@ def whole(folder: Path, name: str) -> tuple[float, float]:
 
 
 def alone(folder: Path, name: str) -> tuple[float, float]:
-    """Return the same of papermill alone: the same notebooks with the same parameters, into another folder."""
+    """Return the same of papermill alone, with the same parameters, into another folder."""
     target = folder / f"{name}-bare"
     paths.RunFolder(target).make()
     steps = json.loads((folder / "warm" / "run.json").read_text(encoding="utf-8"))["steps"]

@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all: atomic writes, locks of the cache, checked downloads."""
+"""Files that are whole or not there: atomic writes, locks of the cache, checked downloads."""
 
 from __future__ import annotations
 

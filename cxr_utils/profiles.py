@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from . import paths
+from .files import within
 from .parameters import Params, UsageError
 
 
@@ -83,17 +84,18 @@ def _read(path: Path) -> dict[str, Any]:
 def _recorded(path: Path) -> dict[str, Any]:
     """The parameters that a ``run.json`` holds, with what ``auto`` came to in its place."""
     record = _read(path)
-    tree, data, steps = (record.get(part) for part in ("parameters", "data", "steps"))
-    kind = data.get("source") if isinstance(data, dict) else None
-    if not (isinstance(tree, dict) and isinstance(data, dict) and isinstance(kind, str)):
+    tree, data = within(record, "parameters"), within(record, "data")
+    if not tree or "source" not in data:
         raise UsageError(f"profile {path}: not the run.json of a run; give reports/NAME/run.json")
-    _put(tree, ["data", "source"], data.get("root") if kind == "folder" else kind)
-    for step, done in steps.items() if isinstance(steps, dict) else ():
-        section, came_to = tree.get(step.partition("_")[2]), (done or {}).get("came_to")
-        if isinstance(section, dict) and isinstance(came_to, dict):
-            section["precision"] = came_to["precision"]["used"]
+    known = data.get("root") if data["source"] == "folder" else data["source"]
+    _put(tree, ["data", "source"], known)
+    for step, done in within(record, "steps").items():
+        section = within(tree, step.partition("_")[2])
+        used = within(done, "came_to", "precision").get("used")
+        kind = within(done, "came_to", "start").get("kind")
+        if section and used and kind:
+            section["precision"] = used
             if section.get("weights") == "auto":
-                kind = came_to["start"]["kind"]
                 section["weights"] = "none" if kind == "random" else kind
     return tree
 
@@ -118,13 +120,13 @@ def checked(tree: dict[str, Any], where: str) -> Params:
     if kind == "extra_forbidden":
         wrong = f"unknown parameter {name}{nearest(name, parameter_names())}"
     elif kind == "value_error":
-        wrong = f"{name}.{first['ctx']['error']}" if name else str(first["ctx"]["error"])
+        wrong = ".".join(filter(None, [name, str(first["ctx"]["error"])]))
     elif kind == "string_pattern_mismatch":  # it may hold a password: not said
         wrong = f"{name} must be an address (https://host/folder) without user, password or token"
     elif kind == "literal_error":
         allowed = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        close = nearest(str(first["input"]), allowed)
-        wrong = f"{said} is not known{close or '; it is one of ' + ', '.join(allowed[:6])}"
+        known = f"; it is one of {', '.join(allowed[:6])}"
+        wrong = f"{said} is not known{nearest(str(first['input']), allowed) or known}"
     elif len(first["loc"]) == 1 and name != "seed":
         wrong = f"{name} is a section; give {name}.KEY a value, see params/default.yaml"
     else:

@@ -112,11 +112,13 @@ class _Watch:
         manager: OwnInterpreterKernelManager,
         minutes: float,
         progress: Path | None,
+        epochs: int,
     ) -> None:
         self.step, self.bar, self.manager = step, bar, manager
         self.minutes, self.progress = minutes, progress
         self.rest, self.cell, self.late = "", 0, False
-        self.cells, self.done = bar.total, 0
+        self.cells, self.done, self.epochs = bar.total, 0, epochs
+        self._move()
 
     def begin(self, cell_index: int, **_: Any) -> None:
         """Called by nbclient before a cell runs."""
@@ -140,9 +142,8 @@ class _Watch:
 
     def _move(self) -> None:
         known = read_json(self.progress) if self.progress else {}
-        epochs, planned = known.get("epoch", 0), known.get("epochs", 0)
-        self.bar.total = self.cells + EPOCH * planned
-        self.bar.n = self.done + EPOCH * epochs
+        self.bar.total = self.cells + EPOCH * known.get("epochs", self.epochs)
+        self.bar.n = self.done + EPOCH * known.get("epoch", 0)
         self.bar.refresh()
 
     def what_ended(self, error: Exception) -> tuple[str, str]:
@@ -190,10 +191,8 @@ def execute(
 
     Parameters
     ----------
-    step : str
-        Stem of a file in ``notebooks/``.
-    parameters : dict
-        Flat scalars for its parameters cell.
+    step, parameters
+        Stem of a file in ``notebooks/``, and flat scalars for its parameters cell.
     target : Path
         Where the executed notebook goes; it is kept, as far as it got, however the step ends.
     temporary : Path
@@ -219,7 +218,7 @@ def execute(
     manager = OwnInterpreterKernelManager(temporary)
     # On a terminal a bar is drawn; elsewhere (disable=None) the notebook's lines are printed.
     with tqdm(total=total, desc=step, disable=None, bar_format=BAR) as bar:
-        watch = _Watch(step, bar, manager, minutes, progress)
+        watch = _Watch(step, bar, manager, minutes, progress, parameters.get("epochs", 0))
         plain = bar.disable  # asked now, as a bar that is closed counts as disabled
         try:
             with watch.look():

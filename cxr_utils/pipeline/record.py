@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -69,21 +70,18 @@ def now() -> str:
 def _git_revision() -> str | None:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        found = subprocess.run(
-            command, cwd=paths.ROOT, capture_output=True, text=True, timeout=10, check=False
-        )
+        found = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
 
 
 def check_same_data(known: dict[str, Any], run: Run) -> None:
@@ -110,14 +108,7 @@ def changed_surroundings(known: dict[str, Any], record: dict[str, Any]) -> str:
 
 
 def compare(one: paths.RunFolder, other: paths.RunFolder) -> tuple[int, list[str]]:
-    """Compare the scores and predictions of two runs.
-
-    Returns
-    -------
-    int
-        How many figures and predictions were compared.
-    list of str
-        One line for each that differs.
+    """Return how many figures and predictions two runs have, and a line for each that differs.
 
     Raises
     ------
@@ -128,13 +119,11 @@ def compare(one: paths.RunFolder, other: paths.RunFolder) -> tuple[int, list[str
         if not read_json(folder.metrics):
             raise UsageError(f"{folder.root}: no metrics.json is there; give the folder of a run")
     before, after = dict(_results(one)), dict(_results(other))
-    lines = [
-        f"{name}: {before.get(name, 'nothing')} in {one.name}, "
-        f"{after.get(name, 'nothing')} in {other.name}"
-        for name in {**before, **after}
-        if before.get(name, "nothing") != after.get(name, "nothing")
-    ]
-    return len({**before, **after}), lines
+    pairs = {name: (before.get(name, "nothing"), after.get(name, "nothing"))
+             for name in {**before, **after}}  # fmt: skip
+    lines = [f"{name}: {first} in {one.name}, {second} in {other.name}"
+             for name, (first, second) in pairs.items() if first != second]  # fmt: skip
+    return len(pairs), lines
 
 
 def _results(run: paths.RunFolder) -> Iterator[tuple[str, Any]]:

@@ -28,7 +28,7 @@ from ..data.splits import assign_splits
 from ..evaluation import results
 from ..files import read_json, within, write_atomically
 from ..models import weights
-from ..parameters import Resnet50v2, UsageError
+from ..parameters import UsageError
 from . import record, validity
 from .steps import Step
 from .validity import Decision, Run
@@ -101,35 +101,34 @@ def _settle_in(folder: paths.RunFolder) -> Path:
 def check_data(run: Run, known: dict[str, Any]) -> None:
     """Raise UsageError where the data cannot be trained on, or is not that of a `known` record."""
     record.check_same_data(known, run)
-    trained = {
+    sections = {
         step.section: run.params.sections[step.section] for step in run.steps if step.section
     }
-    for settings in trained.values():
-        if settings.weights_file:
-            weights.check_file(settings.weights_file)
-    if run.manifest is None:
-        return
-    files = assign_splits(run.manifest.files, run.params.data, run.params.seed)
-    training = int((files["split"] == "train").sum())
-    for section, settings in trained.items():
-        if settings.batch_size > training:
-            there = f"there are only {training} training images; take a smaller batch"
-            raise UsageError(f"{section}.batch_size = {settings.batch_size}: {there}")
+    for section in sections.values():
+        if section.weights_file:
+            weights.check_file(section.weights_file)
+    if run.manifest:
+        files = assign_splits(run.manifest.files, run.params.data, run.params.seed)
+        training = int((files["split"] == "train").sum())
+        for name, section in sections.items():
+            if section.batch_size > training:
+                there = f"there are only {training} training images; take a smaller batch"
+                raise UsageError(f"{name}.batch_size = {section.batch_size}: {there}")
 
 
-def check_weights(run: Run, decisions: Sequence[Decision]) -> None:
+def _check_weights(run: Run, steps: Sequence[Step]) -> None:
     """Raise UsageError where named weights do not fit the backbone that is about to be trained.
 
     In a process of its own: TensorFlow's threads would be in the way of those that decode images.
     """
-    for decision in decisions:
-        section = run.params.sections.get(decision.step.section or "")
-        if decision.action == "run" and isinstance(section, Resnet50v2) and section.weights_file:
+    for step in steps:
+        section = run.params.sections.get(step.section or "")
+        if section and section.weights_file:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
-                other.submit(_check_weights, section).result()
+                other.submit(_load_weights, section).result()
 
 
-def _check_weights(section: Resnet50v2) -> None:
+def _load_weights(section: Any) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what TensorFlow says as it starts
     from ..models import networks
 
@@ -146,8 +145,8 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
     list of str
         One line for each step that failed or could not run.
     """
-    check_weights(run, decisions)
     running = [decision.step for decision in decisions if decision.action == "run"]
+    _check_weights(run, running)
     published = run.folder.index.is_file() and run.record.get("problems") == []
     if not running and published and run.record.get("parameters") == run.params.model_dump():
         return []
@@ -156,9 +155,10 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
     problems: dict[str, str] = {}
     try:
         for step in running:
-            blocking = [needed for needed in step.needs if needed in problems]
-            problem = _drop(step, run, blocking[0]) if blocking else _attempt(step, run, force)
-            if problem:
+            _clear(step, run, force)
+            failed = next((needed for needed in step.needs if needed in problems), "")
+            said = f"{step.name}: did not run, as {failed} failed"
+            if problem := said if failed else _attempt(step, run):
                 problems[step.name] = problem
     except BaseException:
         with _only_logged():
@@ -171,6 +171,15 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
 def _import_report() -> None:
     with contextlib.suppress(Exception):  # who needs it then says what is wrong with it
         from ..reporting import html  # noqa: F401
+
+
+@contextlib.contextmanager
+def _only_logged() -> Iterator[None]:
+    """Let nothing that goes wrong while an exception is on its way take that one's place."""
+    try:
+        yield
+    except Exception:
+        log.exception("while ending the run")
 
 
 def _begin(run: Run) -> None:
@@ -194,82 +203,9 @@ def _begin(run: Run) -> None:
                 file.unlink(missing_ok=True)
 
 
-def _publish(run: Run, problems: dict[str, str]) -> None:
-    """Write the page of the run and that of all runs, and then that it was done."""
-    from ..reporting import html
-
-    others = {step.name: validity.validity(step, run) for step in run.steps}
-    outdated = [
-        f"{name}: not run this time; {reason}"
-        for name, reason in others.items()
-        if reason and name not in problems
-    ]
-    run.record["problems"] = [*problems.values(), *outdated]
-    html.write_index(run.folder, run.record, _pages(run), run.record["problems"])
-    html.write_runs(run.folder.root.parent)
-    record.write_record(run)
-
-
-def _pages(run: Run) -> list[tuple[str, str, str]]:
-    """Step, title and cover of each report."""
-    return [
-        (step.name, step.title, step.cover.replace("{model}", run.model(step)))
-        for step in run.steps
-    ]
-
-
-@contextlib.contextmanager
-def _only_logged() -> Iterator[None]:
-    """Let nothing that goes wrong while an exception is on its way take that one's place."""
-    try:
-        yield
-    except Exception:
-        log.exception("while ending the run")
-
-
-def _drop(step: Step, run: Run, blocking: str) -> str:
-    """Leave out a step that cannot run, and what speaks of its run before."""
-    for file in (run.folder.executed(step.name), run.folder.html(step.name)):
-        file.unlink(missing_ok=True)
-    return f"{step.name}: did not run, as {blocking} failed"
-
-
-def _attempt(step: Step, run: Run, force: bool) -> str:
-    """Run a step and render its report, however it ends; returns what is wrong, or nothing."""
-    from . import execution  # papermill takes a second, which a run with nothing to do saves
-
-    def render(failed: bool) -> None:
-        from ..reporting import html
-
-        if run.folder.executed(step.name).is_file():
-            synthetic = run.source.synthetic
-            html.render(step.name, step.title, _pages(run), run.folder, synthetic, failed)
-
-    try:
-        key = _execute(step, run, force)
-    except BaseException as error:
-        with _only_logged():
-            render(failed=True)
-        if isinstance(error, execution.StepFailed):
-            return str(error)
-        raise
-    render(failed=False)
-    return validity.check_artefacts(step, run) or _complete(step, run, key)
-
-
-def _execute(step: Step, run: Run, force: bool) -> dict[str, str]:
-    """Execute the notebook of a step; returns the key of what it was run as, which may change."""
-    from . import execution
-
-    assert run.temporary, "the run's folder is held"
+def _clear(step: Step, run: Run, force: bool) -> None:
+    """Take away what a step left before, so that nothing of it can pass for this run's."""
     folder, model = run.folder, run.model(step)
-    values = profiles.flat(run.params, step.name, step.parameters, folder.root)
-    if "source" in values:
-        values["source"] = sources.name_of(run.source, run.params.data)
-    key = validity.step_key(step, run)
-    done: dict[str, Any] = {"started": record.now(), "parameters": values}
-    run.record["steps"] = {**within(run.record, "steps"), step.name: done}
-    record.write_record(run)
     stale = [folder.executed(step.name), folder.html(step.name)]
     if model:
         results.forget(model, folder)
@@ -277,21 +213,67 @@ def _execute(step: Step, run: Run, force: bool) -> dict[str, str]:
         stale += [folder.model_card(model), folder.checkpoint(model)] * force
     for file in stale:
         file.unlink(missing_ok=True)
-    started = time.perf_counter()
+
+
+def _attempt(step: Step, run: Run) -> str:
+    """Run a step and render its report, however it ends; returns what is wrong, or nothing."""
+    from . import execution  # papermill takes a second, which a run with nothing to do saves
+
+    assert run.temporary, "the run's folder is held"
+    folder, model = run.folder, run.model(step)
+    values = profiles.flat(run.params, step.name, step.parameters, folder.root)
+    if "source" in values:
+        values["source"] = sources.name_of(run.source, run.params.data)
+    key = validity.step_key(step, run)  # of what is run: it may be edited meanwhile
+    done: dict[str, Any] = {"started": record.now(), "parameters": values}
+    run.record["steps"] = {**within(run.record, "steps"), step.name: done}
+    record.write_record(run)
+    target, started = folder.executed(step.name), time.perf_counter()
     progress = folder.progress(model) if model else None
-    target = folder.executed(step.name)
-    execution.execute(step.name, values, target, run.temporary, run.minutes, progress)
-    done["seconds"] = round(time.perf_counter() - started, 1)
-    return key
-
-
-def _complete(step: Step, run: Run, key: dict[str, str]) -> str:
-    """Record a step as done, last of all."""
-    done, model = run.record["steps"][step.name], run.model(step)
+    try:
+        execution.execute(step.name, values, target, run.temporary, run.minutes, progress)
+        done["seconds"] = round(time.perf_counter() - started, 1)
+    except BaseException as error:
+        with _only_logged():
+            _render(step, run, failed=True)
+        if isinstance(error, execution.StepFailed):
+            return str(error)
+        raise
+    _render(step, run, failed=False)
+    if wrong := validity.check_artefacts(step, run):
+        return wrong
     if model:
-        run.folder.progress(model).unlink(missing_ok=True)
-        card = read_json(run.folder.model_card(model))
+        folder.progress(model).unlink(missing_ok=True)
+        card = read_json(folder.model_card(model))
         done["came_to"] = {name: card.get(name) for name in ("precision", "start", "epochs")}
-    done.update(files=validity.remember(step, run), key=key)
+    done.update(files=validity.remember(step, run), key=key)  # done, last of all
     record.write_record(run)
     return ""
+
+
+def _render(step: Step, run: Run, failed: bool) -> None:
+    from ..reporting import html
+
+    if run.folder.executed(step.name).is_file():
+        synthetic = run.source.synthetic
+        html.render(step.name, step.title, _pages(run), run.folder, synthetic, failed)
+
+
+def _pages(run: Run) -> list[tuple[str, str, str]]:
+    """Step, title and cover of each report."""
+    return [
+        (one.name, one.title, one.cover.replace("{model}", run.model(one))) for one in run.steps
+    ]
+
+
+def _publish(run: Run, problems: dict[str, str]) -> None:
+    """Write the page of the run and that of all runs, and then that it was done."""
+    from ..reporting import html
+
+    others = {step.name: validity.validity(step, run) for step in run.steps}
+    said = [f"{name}: not run this time; {reason}" for name, reason in others.items()
+            if reason and name not in problems]  # fmt: skip
+    run.record["problems"] = [*problems.values(), *said]
+    html.write_index(run.folder, run.record, _pages(run), run.record["problems"])
+    html.write_runs(run.folder.root.parent)
+    record.write_record(run)

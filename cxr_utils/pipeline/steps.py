@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import json
 import re
 from dataclasses import dataclass, replace
@@ -18,30 +19,14 @@ TRAINERS = "models"  # among the needs of a step: every step that trains a model
 
 @dataclass(frozen=True)
 class Step:
-    """A notebook as it describes itself.
+    """A notebook as it describes itself."""
 
-    Parameters
-    ----------
-    name : str
-        Its stem, as in ``02_baseline_cnn``.
-    title : str
-        The heading of its first Markdown cell.
-    section : str or None
-        The section of the parameters whose model it trains: the stem without the number.
-    needs : tuple of str
-        The steps whose predictions it reads.
-    cover : str
-        The figure that stands for it on the page of the run; may be empty.
-    parameters : tuple of str
-        The names in its parameters cell.
-    """
-
-    name: str
-    title: str
-    section: str | None
-    needs: tuple[str, ...]
-    cover: str
-    parameters: tuple[str, ...]
+    name: str  # its stem, as in 02_baseline_cnn
+    title: str  # the heading of its first Markdown cell
+    section: str | None  # of the parameters, whose model it trains: the stem without its number
+    needs: tuple[str, ...]  # the steps whose predictions it reads
+    cover: str  # the figure that stands for it on the page of the run, if any
+    parameters: tuple[str, ...]  # the names in its parameters cell
 
     @property
     def file(self) -> Path:
@@ -49,26 +34,22 @@ class Step:
         return paths.NOTEBOOKS / f"{self.name}.ipynb"
 
 
-def read_cells(name: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def read_cells(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return a notebook's cells and metadata; raises UsageError where the file is none.
 
     As plain JSON: nbformat takes a second to import, half of what a run with nothing to do takes.
     """
-    file = paths.NOTEBOOKS / f"{name}.ipynb"
     try:
         notebook = json.loads(file.read_text(encoding="utf-8"))
         cells = [
-            {
-                "type": cell["cell_type"],
-                "source": "".join(cell["source"]),
-                "tags": cell["metadata"].get("tags", []),
-            }
-            for cell in notebook["cells"]
-        ]
+            {"type": cell["cell_type"], "source": "".join(cell["source"]),
+             "tags": cell["metadata"].get("tags", [])} for cell in notebook["cells"]
+        ]  # fmt: skip
         return cells, notebook["metadata"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{file}: cannot be read as a notebook ({type(error).__name__}); restore "
-                         "it, or settle the merge that left it so") from error  # fmt: skip
+        remedy = "restore it, or settle the merge that left it so"
+        kind = type(error).__name__
+        raise UsageError(f"{file}: cannot be read as a notebook ({kind}); {remedy}") from error
 
 
 def find_steps() -> tuple[Step, ...]:
@@ -79,71 +60,60 @@ def find_steps() -> tuple[Step, ...]:
     UsageError
         A notebook does not describe itself as it should, or cannot be read.
     """
-    found = {}
-    for file in sorted(paths.NOTEBOOKS.glob("[!.]*.ipynb")):
-        found[file.stem] = _described(file)
-    trainers = [step.name for step in found.values() if step.section]
-    needs = {
-        name: [
-            other
-            for needed in step.needs
-            for other in (trainers if needed == TRAINERS else [needed])
-            if needed != TRAINERS or other != name
-        ]
-        for name, step in found.items()
-    }
-    ordered: dict[str, Step] = {}
-
-    def place(name: str, waiting: tuple[str, ...]) -> None:
-        if name in ordered:
-            return
-        if name in waiting:
-            circle = " needs ".join([*waiting[waiting.index(name) :], name])
-            raise UsageError(f"notebooks: {circle}; take one of these out of a notebook's needs")
-        for other in needs[name]:
+    files = sorted(paths.NOTEBOOKS.glob("[!.]*.ipynb"))
+    found = {file.stem: _described(file) for file in files}
+    trainers = {step.name for step in found.values() if step.section}
+    for name, step in found.items():
+        needs = set(step.needs) | (trainers - {name} if TRAINERS in step.needs else set())
+        found[name] = replace(step, needs=tuple(sorted(needs - {TRAINERS})))
+        for other in found[name].needs:
             if other not in found:
-                raise UsageError(f"notebooks/{name}.ipynb: needs {other}, which is not there"
-                                 f"{profiles.nearest(other, found)}")  # fmt: skip
-            place(other, (*waiting, name))
-        ordered[name] = replace(found[name], needs=tuple(dict.fromkeys(needs[name])))
-
-    for name in found:
-        place(name, ())
-    return tuple(ordered.values())
+                close = profiles.nearest(other, found)
+                raise UsageError(
+                    f"notebooks/{name}.ipynb: needs {other}, which is not there{close}"
+                )
+    sorter = graphlib.TopologicalSorter({name: step.needs for name, step in found.items()})
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        circle = " needs ".join(reversed(error.args[1]))
+        raise UsageError(f"notebooks: {circle}; take one out of a notebook's needs") from None
+    ready: set[str] = set()
+    ordered = []
+    while sorter.is_active():
+        ready |= set(sorter.get_ready())
+        ordered.append(found[min(ready)])
+        sorter.done(min(ready))
+        ready.remove(min(ready))
+    return tuple(ordered)
 
 
 def _described(file: Path) -> Step:
     """What one notebook says of itself."""
     name, where = file.stem, f"notebooks/{file.name}"
     if not NAME.fullmatch(name):
-        raise UsageError(f"{where}: a step's name is two digits and words in lower case, as in "
-                         "05_predict; rename it, or move it elsewhere")  # fmt: skip
-    cells, metadata = read_cells(name)
+        like = "two digits and words in lower case, as in 05_predict; rename it, or move it away"
+        raise UsageError(f"{where}: a step's name is {like}")
+    cells, metadata = read_cells(file)
     first = next((cell["source"] for cell in cells if cell["type"] == "markdown"), "")
     heading = re.match(r"# +(\S.*)", first)
     if not heading:
-        raise UsageError(f"{where}: its first Markdown cell has no heading; begin it with # and "
-                         "the report's title")  # fmt: skip
+        remedy = "begin it with # and the report's title"
+        raise UsageError(f"{where}: its first Markdown cell has no heading; {remedy}")
     about = metadata.get("cxr", {})
     try:
         needs, cover = [str(other) for other in about.get("needs", [])], str(about.get("cover", ""))
     except (AttributeError, TypeError):
         like = '{"needs": ["models"], "cover": "comparison"}'
         raise UsageError(f"{where}: its metadata cxr is not like {like}") from None
-    section = name.partition("_")[2]
-    models = Params().sections
-    if section in models:
-        _check_builder(section, models[section].builder)
+    section: str | None = name.partition("_")[2]
+    if model := Params().sections.get(str(section)):
+        _check_builder(str(section), model.builder)
+    else:
+        section = None
     parameters = _parameters(cells, where)
-    profiles.flat(Params(), name, parameters, "")
-    return Step(
-        name,
-        heading[1].strip(),
-        section if section in models else None,
-        tuple(needs),
-        cover,
-        parameters,
-    )
+    profiles.flat(Params(), name, parameters, "")  # raises where one is none
+    return Step(name, heading[1].strip(), section, tuple(needs), cover, parameters)
 
 
 def _parameters(cells: list[dict[str, Any]], where: str) -> tuple[str, ...]:
@@ -152,15 +122,10 @@ def _parameters(cells: list[dict[str, Any]], where: str) -> tuple[str, ...]:
     try:
         (source,) = tagged
         statements = ast.parse(source).body
-    except (ValueError, SyntaxError):
-        raise UsageError(f"{where}: one cell, of plain assignments, is to be tagged parameters; "
-                         f"{len(tagged)} are") from None  # fmt: skip
-    targets = [
-        target
-        for statement in statements
-        for target in getattr(statement, "targets", [getattr(statement, "target", None)])
-    ]
-    return tuple(target.id for target in targets if isinstance(target, ast.Name))
+        return tuple(one.target.id for one in statements)
+    except (ValueError, SyntaxError, AttributeError):
+        like = "one cell, of assignments like seed: int = 2026, is to be tagged parameters"
+        raise UsageError(f"{where}: {like}; {len(tagged)} are") from None
 
 
 def _check_builder(section: str, builder: str) -> None:
@@ -168,5 +133,5 @@ def _check_builder(section: str, builder: str) -> None:
     source = (paths.PACKAGE / "models" / "networks.py").read_text(encoding="utf-8")
     known = {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
     if builder not in known:
-        raise UsageError(f"parameters {section}: its builder {builder or '(none)'} is no function "
-                         "in cxr_utils/models/networks.py; write it, or name one")  # fmt: skip
+        where = "no function in cxr_utils/models/networks.py; write it, or name one"
+        raise UsageError(f"parameters {section}: its builder {builder or '(none)'} is {where}")

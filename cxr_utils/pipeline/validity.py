@@ -20,42 +20,18 @@ from .steps import Step, find_steps, read_cells
 
 @dataclass
 class Run:
-    """A run that is about to happen.
-
-    Parameters
-    ----------
-    folder : RunFolder
-        Where its files go.
-    profile : str
-        Name of the profile.
-    params : Params
-        All parameters.
-    source : Source
-        The data set that ``data.source`` stands for.
-    manifest : Manifest or None
-        Its files; None while the data set has still to be drawn or downloaded.
-    record : dict
-        Content of ``run.json`` as the last run left it.
-    arguments : sequence of str
-        What stood on the command line.
-    temporary : Path or None
-        Folder for files that go when the run ends; None while nothing runs.
-    minutes : float
-        Time limit of each step; 0 is none.
-    steps : tuple of Step
-        The notebooks, in running order.
-    """
+    """A run that is about to happen."""
 
     folder: paths.RunFolder
-    profile: str
+    profile: str  # its name
     params: Params
-    source: Source
-    manifest: Manifest | None = None
-    record: dict[str, Any] = field(default_factory=dict)
-    arguments: Sequence[str] = ()
-    temporary: Path | None = None
-    minutes: float = 0
-    steps: tuple[Step, ...] = field(default_factory=find_steps)
+    source: Source  # what data.source stands for
+    manifest: Manifest | None = None  # None while the data is still to be drawn or downloaded
+    record: dict[str, Any] = field(default_factory=dict)  # run.json as the last run left it
+    arguments: Sequence[str] = ()  # what stood on the command line
+    temporary: Path | None = None  # for files that go when the run ends; None while nothing runs
+    minutes: float = 0  # that a step may take; 0 is no limit
+    steps: tuple[Step, ...] = field(default_factory=find_steps)  # in running order
 
     def model(self, step: Step) -> str:
         """Return the name of the model that a step trains, or an empty string."""
@@ -109,7 +85,7 @@ def step_key(step: Step, run: Run) -> dict[str, str]:
     return {
         "parameters": fingerprint.digest_of(values | {"source": run.source.kind}),
         "data": run.manifest.digest if run.manifest else "",
-        "notebook": fingerprint.digest_of(read_cells(step.name)[0]),  # outputs do not count
+        "notebook": fingerprint.digest_of(read_cells(step.file)[0]),  # outputs do not count
         "package": package_digest(),
         "libraries": fingerprint.digest_of(fingerprint.versions(fingerprint.LIBRARIES)),
         **({"weights": named} if named else {}),
@@ -188,16 +164,7 @@ def training_ahead(step: Step, run: Run) -> str:
 
 
 def decide(run: Run, asked: Iterable[str] | None = None, force: bool = False) -> list[Decision]:
-    """Decide for each step whether it runs.
-
-    Parameters
-    ----------
-    run : Run
-        The run.
-    asked : iterable of str, optional
-        The steps that may run; all, where left out.
-    force : bool
-        Run also what is still valid.
+    """Decide for each step whether it runs: those that are asked for and not valid, or all by force.
 
     Raises
     ------
@@ -219,9 +186,6 @@ def decide(run: Run, asked: Iterable[str] | None = None, force: bool = False) ->
         reason = "--force" if force else validity(step, run)
         reason = reason or (f"{runs[0]} runs" if runs else "")
         ahead = "" if force or not reason else training_ahead(step, run)
-        decisions[step.name] = Decision(
-            step,
-            "run" if reason else "keep",
-            "; ".join(filter(None, [reason, ahead])) or "nothing has changed",
-        )
+        why = "; ".join(filter(None, [reason, ahead])) or "nothing has changed"
+        decisions[step.name] = Decision(step, "run" if reason else "keep", why)
     return list(decisions.values())

@@ -1,4 +1,4 @@
-"""A bench on which runs are broken as kills, full disks and hung cells break them, and on which what they leave is checked."""
+"""A bench on which runs are broken, and on which what they leave is checked."""
 
 import contextlib
 import csv
@@ -23,7 +23,6 @@ import pytest
 from PIL import Image
 
 from cxr_utils import paths
-from cxr_utils.parameters import MODELS
 
 PARTS = ("cxr_utils", "notebooks", "params")
 SMALL = {
@@ -48,14 +47,14 @@ def copy_project(target):
 
 
 def _before(limit):
-    """In the process to be: Ctrl-C arrives, though the tests may run in the background; files grow to a limit."""
+    """In the process to be: Ctrl-C arrives also in the background; files grow to a limit."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
 class Bench:
-    """A copy of the project with its own reports and temporary files; runs share the cache of the tests."""
+    """A copy of the project with its own reports; runs share the cache of the tests."""
 
     def __init__(self, folder):
         self.project, self.mark = copy_project(folder / "project"), uuid.uuid4().hex
@@ -144,7 +143,7 @@ class Bench:
 
 @contextlib.contextmanager
 def small_disk(folder, megabytes):
-    """A file system of its own, in memory, that a test may fill; skips where mounting one is not allowed."""
+    """A file system of its own, in memory; skips where mounting one is not allowed."""
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder],
@@ -161,7 +160,7 @@ def small_disk(folder, megabytes):
 
 
 def keep_full(folder, process):
-    """Take what room there is on a disk, again and again, until a process has ended; then give it back."""
+    """Take what room there is on a disk until a process has ended; then give it back."""
     eaten = folder / "eaten"
     with eaten.open("ab", buffering=0) as file:
         while process.poll() is None:
@@ -205,15 +204,15 @@ def _check_whole(file):
 
 
 def results(run):
-    """All that must not depend on what happened to a run: scores, predictions, and what the page to open first says of them."""
+    """All that must not depend on what happened to a run: scores, predictions, verdict."""
     known = json.loads(run.metrics.read_text())
-    files = [*map(run.predictions, MODELS), *sorted((run.root / "floors").glob("*.csv"))]
+    files = sorted([*run.root.glob("predictions/*.csv"), *run.root.glob("floors/*.csv")])
     said = re.search(r"<h2[^>]*>Verdict.*?</table>", run.index.read_text(), flags=re.DOTALL)[0]
     return known, {file.name: file.read_bytes() for file in files}, said
 
 
 def check_recovers(bench, undisturbed):
-    """The same command ends well, with the results of a run that was left alone, and leaves nothing behind."""
+    """The same command ends with the results of a run that was left alone."""
     assert bench.finish() == 0, bench.said.read_text()
     check_stopped(bench)
     assert results(bench.run) == undisturbed
@@ -227,7 +226,7 @@ def check_recovers(bench, undisturbed):
 
 
 def kill_at_random(bench, rng, seconds):
-    """Kill the runner, the kernel or both, or interrupt the run once or twice, somewhere in `seconds`.
+    """Kill or interrupt the runner, the kernel or both, somewhere in `seconds`.
 
     Returns
     -------
@@ -257,7 +256,7 @@ def kill_at_random(bench, rng, seconds):
         time.sleep(rng.uniform(0, 1))
         process.send_signal(signal.SIGTERM)
     code = process.wait(ENOUGH)
-    # An end in the last moments may come before the blow, and a kernel's death in its last moments does no harm.
+    # An end may come before the blow, and a kernel's death in its last moments does no harm.
     expected = {
         "runner": {-9},
         "both": {-9},

@@ -1,4 +1,4 @@
-"""The notebooks in a real JupyterLab, driven through a browser: Run All, plots with alt text, a changed parameter."""
+"""The notebooks in a real JupyterLab, driven through a browser."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import time
 import pytest
 
 from cxr_utils import paths
+from cxr_utils.pipeline.steps import find_steps
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="no Playwright: it comes with the extra 'dev'"
@@ -18,8 +19,8 @@ sync_api = pytest.importorskip(
 
 STEPS = [step.name for step in find_steps()]
 SMALL = {
-    "source": '"phantom"', "phantom_images": 120, "phantom_size": 64, "epochs": 1, "image_size": 48, "batch_size": 16,
-    "backbone": '"MobileNetV2"', "weights": '"none"', "resamples": 200,
+    "source": '"phantom"', "phantom_images": 120, "phantom_size": 64,
+    "epochs": 1, "image_size": 48, "batch_size": 16, "backbone": '"MobileNetV2"', "weights": '"none"', "resamples": 200,
 }  # fmt: skip
 PATIENCE = 240_000  # milliseconds for a notebook
 
@@ -51,7 +52,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lab(project, tmp_path_factory):
-    """A JupyterLab on 127.0.0.1 with settings of its own; every cell is drawn, whether on the screen or not."""
+    """A JupyterLab on 127.0.0.1 with settings of its own, which draws every cell."""
     settings = tmp_path_factory.mktemp("settings")
     tracker = (
         settings / "user" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
@@ -59,8 +60,12 @@ def lab(project, tmp_path_factory):
     tracker.parent.mkdir(parents=True)
     tracker.write_text('{"windowingMode": "none"}')
     environment = os.environ | {
-        "PYTHONPATH": str(project), "JUPYTERLAB_SETTINGS_DIR": str(settings / "user"), "JUPYTER_RUNTIME_DIR": str(settings / "runtime"),
-        "JUPYTER_CONFIG_DIR": str(settings / "config"), "JUPYTER_DATA_DIR": str(settings / "data"), "CXR_DATA": "",
+        "PYTHONPATH": str(project),
+        "CXR_DATA": "",
+        "JUPYTERLAB_SETTINGS_DIR": str(settings / "user"),
+        "JUPYTER_RUNTIME_DIR": str(settings / "runtime"),
+        "JUPYTER_CONFIG_DIR": str(settings / "config"),
+        "JUPYTER_DATA_DIR": str(settings / "data"),
     }  # fmt: skip
     options = [
         "--no-browser",
@@ -146,7 +151,7 @@ def _errors(page):
 
 @pytest.mark.parametrize("step", STEPS)
 def test_run_all_shows_plots_and_no_error(browser, lab, step):
-    """In their order, so that 04 finds the predictions of 02 and 03; training says how far it is while it trains."""
+    """In their order, so that 04 finds the predictions of 02 and 03."""
     page = _open(browser, lab, step)
     progress = _run_all(page)
     assert _errors(page) == []

@@ -1,4 +1,4 @@
-"""The whole run, as a user starts it: on the SYNTHETIC phantom, and on a few real X-rays where there are any."""
+"""The whole run, as a user starts it: on the SYNTHETIC phantom, and on a few real X-rays."""
 
 import json
 import os
@@ -185,7 +185,7 @@ def _commands_of_the_readme():
 
 @pytest.mark.parametrize("command", _commands_of_the_readme(), ids=" ".join)
 def test_every_command_of_the_readme(command, run_all, out, smoke_run, phantom_root):
-    """Runs of the notebooks as --dry-run, on the smoke run's folder; what would fetch or install is parsed."""
+    """Runs as --dry-run, on the smoke run's folder; what would fetch or install is parsed."""
     _, run = smoke_run
     named = {"path/to/folder": str(phantom_root), "reports/real/run.json": str(run.record)}
     named |= {"real": str(run.root), "real-repeated": str(run.root)} if "compare" in command else {}
@@ -227,7 +227,7 @@ def test_the_documented_way_to_score_an_image_gives_its_prediction(smoke_run, ph
 
 
 def test_what_changed_is_what_runs(smoke_run, run_all, out):
-    """A parameter of 03 does not concern 02; a missing artefact and an evaluation parameter do what they must."""
+    """A parameter of 03 does not concern 02."""
     done = run_all(
         "smoke", "--data", "phantom", "--out", out, "--dry-run", "--set", "resnet50v2.epochs=2"
     )
@@ -358,12 +358,19 @@ def test_a_run_is_run_again_from_its_record(smoke_run, run_all, out):
     again = paths.RunFolder(out / "smoke-repeated")
     assert done.returncode == 0 and "not as it was" not in done.stdout, done.stdout + done.stderr
     assert "run smoke-repeated: profile smoke" in done.stdout
-    assert again.predictions("baseline_cnn").read_bytes() == run.predictions("baseline_cnn").read_bytes()
+    assert (
+        again.predictions("baseline_cnn").read_bytes()
+        == run.predictions("baseline_cnn").read_bytes()
+    )
     known, found = (json.loads(one.metrics.read_text())["models"] for one in (run, again))
     assert found == {"baseline_cnn": known["baseline_cnn"]}
     command = [sys.executable, "-m", "cxr_utils", "compare"]
-    one = subprocess.run([*command, run.root, run.root], capture_output=True, text=True, check=False)
-    two = subprocess.run([*command, run.root, again.root], capture_output=True, text=True, check=False)
+    one = subprocess.run(
+        [*command, run.root, run.root], capture_output=True, text=True, check=False
+    )
+    two = subprocess.run(
+        [*command, run.root, again.root], capture_output=True, text=True, check=False
+    )
     compared = re.search(r"(\d+) of (\d+) figures and predictions are equal", one.stdout)
     assert one.returncode == 0 and compared[1] == compared[2] and int(compared[1]) > 800
     assert two.returncode == 1 and "differs: resnet50v2.csv test " in two.stdout
@@ -377,7 +384,9 @@ def test_another_backbone_is_a_model_of_its_own_name(smoke_run, run_all, out):
     other = paths.RunFolder(shutil.copytree(run.root, out / "other"))
     sets = ("--set", "resnet50v2.backbone=MobileNetV2")
     done = run_all("smoke", "--data", "phantom", "--out", out, "--run", "other", *sets)
-    assert done.returncode == 0 and "still valid: 01_eda, 02_baseline_cnn" in done.stdout, done.stderr
+    assert done.returncode == 0 and "still valid: 01_eda, 02_baseline_cnn" in done.stdout, (
+        done.stderr
+    )
     models = json.loads(other.metrics.read_text())["models"]
     assert list(models) == ["baseline_cnn", "mobilenetv2"]
     assert other.predictions("mobilenetv2").is_file() and other.model("mobilenetv2").is_file()
@@ -405,7 +414,7 @@ def test_weights_that_do_not_fit_stop_before_anything_runs(smoke_run, run_all, o
 
 
 def test_failed_step_stops_what_needs_it(smoke_run, run_all, out):
-    """Weights that no server delivers fail 03 in its training cell; 04 does not run, 02 stays valid, the report shows the failure."""
+    """Weights that no server delivers fail 03; 04 does not run, 02 stays valid."""
     nowhere = (
         "--set",
         "resnet50v2.weights=imagenet",
@@ -477,7 +486,7 @@ def test_real_subset_runs_and_is_compared(real_run):
 
 
 def test_the_original_protocol_runs(run_all, out):
-    """Profile seed: no validation of our own; val and test are scored, 0.5 is the threshold, and 02 says who stands on the floor."""
+    """Profile seed: no validation of our own; val and test are scored, 0.5 is the threshold."""
     small = [
         "data.phantom_images=120",
         "data.phantom_size=64",

@@ -1,4 +1,4 @@
-"""What a run shows while it works, and that nothing is left of it afterwards: no process, no file, no port."""
+"""What a run shows while it works, and that no process, file or port is left of it."""
 
 import contextlib
 import fcntl
@@ -73,7 +73,7 @@ def test_a_run_on_a_terminal_shows_a_bar_and_is_closed_to_the_network(bench, mon
         int(share) for share in re.findall(rb"02_baseline_cnn +(\d+)% \|.*?gone, \S+ to go", said)
     ]
     assert shares == sorted(shares) and shares[-1] == 100 and len(set(shares)) > 8, said[-2000:]
-    assert b"epoch 2/2" in said and re.search(rb"open \S+/index.html", said)
+    assert b"Epoch 2/2" in said and re.search(rb"open \S+/index.html", said)
     _assert_nothing_left(bench)
 
 

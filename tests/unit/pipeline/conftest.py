@@ -1,4 +1,4 @@
-"""A project of small notebooks that leave what real ones leave, within seconds and without TensorFlow."""
+"""Small notebooks that leave what real ones leave, within seconds."""
 
 import json
 from dataclasses import replace

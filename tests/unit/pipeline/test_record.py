@@ -52,7 +52,7 @@ def test_a_record_is_a_profile(done):
     known = json.loads(run.folder.record.read_text())
     record.check_same_data(known, run)
     known["data"]["manifest"] = "another"
-    with pytest.raises(UsageError, match="not the data of that run.json"):
+    with pytest.raises(UsageError, match="not the data of that run"):
         record.check_same_data(known, run)
     known["versions"]["keras"], known["git"] = "1.0", run.record["git"]
     changed = record.changed_surroundings(known, run.record)

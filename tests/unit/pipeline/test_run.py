@@ -90,9 +90,9 @@ def test_other_data_leaves_nothing_to_pass_for_its_own(done, smoke):
 def test_the_bar_follows_the_epochs_that_training_counts(tmp_path):
     progress = tmp_path / "models" / "x.progress.json"
     with execution.tqdm(total=5, disable=True) as bar:
-        watch = execution._Watch("02", bar, None, 0, progress)
+        watch = execution._Watch("02", bar, None, 0, progress, epochs=6)
         watch.end()
-        assert (bar.n, bar.total) == (1, 5)
+        assert (bar.n, bar.total) == (1, 5 + 6 * execution.EPOCH)  # as many as are asked for
         progress.parent.mkdir()
         progress.write_text(json.dumps({"epoch": 2, "epochs": 3}))
         watch.end()

@@ -21,7 +21,8 @@ def folder(tmp_path):
 
 def test_the_holder_is_named(folder):
     """By another process, as two runs of one user are."""
-    code = f"from pathlib import Path; from cxr_utils import paths; folder = paths.RunFolder(Path({str(folder.root)!r}))\n"
+    code = "from cxr_utils import paths; "
+    code += f"folder = paths.RunFolder(paths.Path({str(folder.root)!r}))\n"
     code += "from cxr_utils.pipeline.run import alone_in\nwith alone_in(folder): pass"
     with alone_in(folder) as temporary:
         done = subprocess.run(

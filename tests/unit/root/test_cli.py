@@ -137,7 +137,8 @@ def test_a_notebook_that_is_no_step_stops_before_anything_runs(
 def test_what_libraries_log_goes_to_the_log_alone(tmp_path):
     """As asyncio's traceback of what nobody waits for any more, when a run is interrupted."""
     code = (
-        "import logging, pathlib; from cxr_utils import cli, paths; cli._log_to(paths.RunFolder(pathlib.Path('.'))); "
+        "import logging, pathlib; from cxr_utils import cli, paths; "
+        "cli._log_to(paths.RunFolder(pathlib.Path('.'))); "
         "logging.getLogger('asyncio').error('nobody waits'); cli.log.info('once')"
     )
     done = subprocess.run(
@@ -198,7 +199,7 @@ def test_interrupted_run_ends_its_kernel(tmp_path, phantom_root, name, code):
         "--run",
         f"stopped{code}",
     ]
-    # A shell's background jobs ignore SIGINT and would hand that down; the user's foreground run does not.
+    # A shell's background jobs ignore SIGINT and would hand that down.
     restore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=restore
@@ -216,7 +217,7 @@ def test_interrupted_run_ends_its_kernel(tmp_path, phantom_root, name, code):
 
 
 def _kernels(runner):
-    """Kernels that a runner has started, known by the mark in the environment they inherited from it."""
+    """Kernels of a runner, known by the mark in the environment that they inherited."""
     mark = f"JPY_PARENT_PID={runner}".encode()
     found = []
     for entry in paths.Path("/proc").glob("[0-9]*"):

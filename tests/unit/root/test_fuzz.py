@@ -1,4 +1,4 @@
-"""Whatever is written into a profile, a folder, a file or a command: one line for the user, never a traceback, never a wrong label.
+"""Whatever is in a profile, a folder or a command: one line, no traceback, no wrong label.
 
 A few cases of each kind on every change, the same each time; make test-long tries hundreds.
 """
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.fuzz
 DEFAULTS = yaml.safe_load((paths.PARAMS / "default.yaml").read_text())
 STEPS = find_steps()
 NAMES = profiles.parameter_names()
-# Names of files, with a space, markup, quotes, line breaks, what looks like a path or a patient; bytes that are no UTF-8 among them.
+# Names of files, with markup, quotes, line breaks, what looks like a path or a patient.
 TEXT = st.one_of(
     st.text(max_size=40),
     st.sampled_from(
@@ -139,7 +139,7 @@ def test_no_parameter_is_run_as_code(step, source, run_dir):
 
 @contextlib.contextmanager
 def _data(files):
-    """A whole, small data set, and the files (split, label, name, content) besides; those that no disk takes are left out."""
+    """A whole, small data set, and files besides; those that no disk takes are left out."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "data"
         for split in ("train", "test"):
@@ -198,7 +198,7 @@ def test_folders_that_lack_something(missing, empty):
 
 @given(st.sampled_from(list(PICTURES.values())), st.data())
 def test_images_of_any_bytes(content, data):
-    """Bytes changed, lost or added: the image is used with its folder's label, or it is left out and named."""
+    """The image is used with its folder's label, or it is left out and named."""
     content = bytearray(content)
     for place, byte in data.draw(
         st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=8)

@@ -1,4 +1,4 @@
-"""Parameters, profiles and overrides: what is accepted, what is refused, what a notebook is given."""
+"""Parameters, profiles and overrides: what is accepted, refused, and given to a notebook."""
 
 import ast
 import inspect
@@ -24,7 +24,7 @@ def test_default_profile_states_every_default():
 def test_parameters_cell_is_a_signature(step):
     """Names, types and values of the cell are what the runner passes by default."""
     (source,) = [
-        cell["source"] for cell in read_cells(step.name)[0] if "parameters" in cell["tags"]
+        cell["source"] for cell in read_cells(step.file)[0] if "parameters" in cell["tags"]
     ]
     statements = ast.parse(source).body
     assert all(isinstance(statement, ast.AnnAssign) for statement in statements)
