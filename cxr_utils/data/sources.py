@@ -185,8 +185,8 @@ class Kaggle(Download):
         send = HTTPAdapter.send
 
         def limited(self, request, **options):
-            limit = options.get("timeout") or files.TIMEOUT
-            return send(self, request, **options | {"timeout": limit})
+            options["timeout"] = options.get("timeout") or files.TIMEOUT
+            return send(self, request, **options)
 
         # kagglehub 1.0 sets no limit and would wait for ever.
         with mock.patch.object(HTTPAdapter, "send", limited):
@@ -195,7 +195,7 @@ class Kaggle(Download):
 
 
 class MedMnist(Download):
-    """PneumoniaMNIST, its arrays unpacked into PNG files."""
+    """PneumoniaMNIST, unpacked into PNG files."""
 
     kind = standing = "medmnist"
     address = "https://zenodo.org/records/10519652/files/"
@@ -203,8 +203,7 @@ class MedMnist(Download):
     checks = "an MD5 for each size, and the counts"
     licence = "CC BY 4.0"
     citation = (
-        "Yang et al.: MedMNIST v2. Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8; "
-        + CITATION
+        f"Yang et al.: Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8; {CITATION}"
     )
     counts: ClassVar = {
         "train": {"NORMAL": 1214, "PNEUMONIA": 3494},
