@@ -128,7 +128,7 @@ class Download(Source):
                 self._take_over(find_root(self.obtain(data, folder, progress)))
             except UsageError:
                 raise
-            except OSError as error:  # requests' errors are OSErrors too
+            except OSError as error:  # as requests' errors are
                 raise UsageError(
                     f"data {self.kind}: the download broke off ({files.one_line(error)}); "
                     "check the network and the disk and run again, it goes on from there"
@@ -203,7 +203,8 @@ class MedMnist(Download):
     checks = "an MD5 for each size, and the counts"
     licence = "CC BY 4.0"
     citation = (
-        f"Yang et al.: Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8; {CITATION}"
+        "Yang et al.: MedMNIST v2. Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8; "
+        + CITATION
     )
     counts: ClassVar = {
         "train": {"NORMAL": 1214, "PNEUMONIA": 3494},
