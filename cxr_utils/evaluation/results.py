@@ -177,9 +177,7 @@ def evaluate(
     frame : DataFrame
         patient, label (NORMAL or PNEUMONIA), subtype and score of each image, in the CSV's order.
     thresholds : dict
-        Threshold of every operating point; at `operating_point` are the rates that stand on top.
-    resamples, seed : int
-        Of the bootstrap.
+        Threshold of every operating point; the rates at `operating_point` stand on top.
     temperature : float
         By which logits were divided; what scores were before stands under ``uncalibrated``.
     """
@@ -190,7 +188,8 @@ def evaluate(
     for name, cut in thresholds.items():
         at = metrics.rates(labels, scores, cut)
         sampled = intervals.weighted_rates(labels, scores, cut, weights)
-        wilson = intervals.wilson_rates(at["confusion_matrix"])
+        shares = metrics.shares(at["confusion_matrix"])
+        wilson = {rate: intervals.wilson(*share) for rate, share in shares.items()}
         points[name] = {"n": len(labels), **at, "ci95": _intervals(at, sampled), "wilson95": wilson}
     chosen, found = points[operating_point], metrics.of_scores(labels, scores)
     sampled = intervals.weighted_areas(labels == 1, scores, weights)

@@ -82,10 +82,10 @@ def metadata_reference(data: Dataset) -> Reach:
 
 
 def metadata_scores(data: Dataset) -> np.ndarray | None:
-    """Return P(PNEUMONIA) of every image by metadata alone, as `classify` gives it.
+    """Return what `classify` says, kept in the cache by what decides it.
 
-    Kept in the cache by what decides it: the files, how they are made square, code and libraries.
-    Our own split is none of it, as what is set aside for validation counts as training here.
+    That is the files, how they are made square, code and libraries; not our own split, as what is
+    set aside for validation counts as training here.
     """
     pixels = decoding.cached_at(data.manifest.digest, Square(OVERVIEW_SIZE, data.fit)).name
     decides = f"{pixels} {sha256_of(Path(__file__))} {sklearn.__version__} {np.__version__}"

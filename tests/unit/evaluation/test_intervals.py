@@ -23,7 +23,6 @@ def test_weighted_scores_equal_scikit_learn_on_repeated_images(ties):
     labels, scores = _sample(ties=ties)
     weights = np.random.default_rng(1).integers(0, 4, (5, len(labels)))
     found = intervals.weighted_scores(labels, scores, 0.6, weights.astype(float))
-    assert set(found) == set(intervals.INTERVALS)
     for number, row in enumerate(weights):
         y, p = np.repeat(labels, row), np.repeat(scores, row)
         called = p >= 0.6
@@ -39,7 +38,7 @@ def test_weighted_scores_equal_scikit_learn_on_repeated_images(ties):
             "brier": sk.brier_score_loss(y, p),
             "loss": sk.log_loss(y, np.clip(p, 1e-7, 1 - 1e-7)),
         }
-        assert {name: found[name][number] for name in expected} == pytest.approx(
+        assert {name: values[number] for name, values in found.items()} == pytest.approx(
             expected, abs=1e-12
         )
 
