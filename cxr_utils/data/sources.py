@@ -201,7 +201,7 @@ class MedMnist(Download):
     address = "https://zenodo.org/records/10519652/files/"
     version = "10519652"
     checks = "an MD5 for each size, and the counts"
-    licence = "CC BY 4.0"
+    licence = Kaggle.licence
     citation = (
         "Yang et al.: MedMNIST v2. Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8; "
         + CITATION
@@ -211,8 +211,7 @@ class MedMnist(Download):
         "validation": {"NORMAL": 135, "PNEUMONIA": 389},
         "test": {"NORMAL": 234, "PNEUMONIA": 390},
     }
-    # Its val has 524 images and is a true validation split.
-    theirs: ClassVar = {"train": "train", "validation": "val", "test": "test"}
+    theirs: ClassVar = {"train": "train", "validation": "val", "test": "test"}  # a true validation
     # MD5 sums by image size, as the package medmnist 3.0.2 lists them.
     md5: ClassVar = {
         28: "28209eda62fecd6e6a2d98b1501bb15f",
