@@ -56,7 +56,7 @@ class MovingAverage(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None) -> None:
         """Take in the weights after a step."""
-        step = int(self.model.optimizer.iterations) - 1
+        step = int(self.model.optimizer.iterations.numpy()) - 1
         if self.decay and step % AVERAGED_EVERY == 0:
             decay = min(self.decay, (1 + step) / (10 + step))
             self._move(tf.constant(1.0 - decay**AVERAGED_EVERY))
