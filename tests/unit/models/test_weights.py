@@ -133,11 +133,13 @@ def splits(smoke):
 def test_the_head_alone_is_trained_on_features_of_the_frozen_backbone(settings, splits, file):
     model, network = (networks.build(settings, weights=file) for _ in range(2))
     network.compile(optimizer.AdamW(1e-3, 0.05), keras.losses.BinaryCrossentropy(from_logits=True))
-    before, job = model.get_weights(), SimpleNamespace(model=model, head=None)
+    before, job = model.get_weights(), SimpleNamespace(model=model, notes={})
     training.train_head(network, job, settings, splits)
     after = network.get_weights()
     changed = [not np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
-    assert changed == [False] * (len(changed) - 2) + [True, True] and job.head["epochs"] == 3
+    assert (
+        changed == [False] * (len(changed) - 2) + [True, True] and job.notes["head"]["epochs"] == 3
+    )
     pixels = splits["validation"].pixels[:5]
     by_hand = networks.features(network, pixels) @ after[-2] + after[-1]
     assert np.allclose(by_hand[:, 0], networks.logits(network, pixels), atol=1e-4)
