@@ -175,7 +175,8 @@ class Checkpoint(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.saved, self.average, self.stopping, self.notes = saved, average, stopping, notes
-        self.progress, self.rows, self.started = progress, [], 0.0
+        self.progress, self.started = progress, 0.0
+        self.rows: list[dict[str, float]] = []
 
     def _variables(self) -> list[Any]:
         """All that changes in training, but for the weights, which are kept as they were trained."""

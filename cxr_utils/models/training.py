@@ -19,7 +19,7 @@ from ..data.dataset import Dataset, Split
 from ..data.manifest import SCORED
 from ..data.splits import chosen_on
 from ..files import read_json, replacing, sha256_of, write_atomically
-from ..parameters import ModelSection, Params, UsageError
+from ..parameters import ModelSection, Params, Resnet50v2, UsageError
 from . import fingerprint, hardware, networks, robustness, weights
 from .callbacks import Saved
 from .optimizer import AdamW, cosine
@@ -189,8 +189,9 @@ def _attempt(
     strategy = hardware.strategy_for(used, section.batch_size)
     model = networks.build(section, weights=start.file)
     hardware.check_memory(model, section.batch_size, precision, used)
-    epochs = section.tuning_epochs if start.file else section.epochs
-    rate = section.tuning_rate if start.file else section.learning_rate
+    epochs, rate = section.epochs, section.learning_rate
+    if isinstance(section, Resnet50v2) and start.file:
+        epochs, rate = section.tuning_epochs, section.tuning_rate
     _, kept = saved.load()
     epoch = epochs if kept.get("stopped") else len(kept.get("rows", []))
     if epoch:
