@@ -18,24 +18,13 @@ from ..parameters import Augmentation
 
 # Width on each side of a border that is taken from another image, as a share of the side.
 BORDER = (0.04, 0.22)
-# What is drawn for each image, each in -1..1 and times its strength in `Augmentation`; noise takes the absolute value.
-DRAWS = (
-    "flip",
-    "rotation",
-    "zoom",
-    "stretch",
-    "shift_x",
-    "shift_y",
-    "sharpness",
-    "contrast",
-    "brightness",
-    "gamma",
-    "noise",
-)
+# Drawn for each image in -1..1, times its strength in `Augmentation`; noise takes it absolute.
+GEOMETRY = ("flip", "rotation", "zoom", "stretch", "shift_x", "shift_y")
+DRAWS = (*GEOMETRY, "sharpness", "contrast", "brightness", "gamma", "noise")
 
 
 class Batches(keras.utils.PyDataset):
-    """Full batches of training images for ``fit``, in an order and with changes of their own each epoch.
+    """Full batches of training images for ``fit``, in another order and changed anew each epoch.
 
     Both follow from the seed and the epoch alone, so that a training that was stopped goes on as it
     would have. (Give ``shuffle=False`` to ``fit``, which would shuffle the batches once more.)
@@ -59,15 +48,11 @@ class Batches(keras.utils.PyDataset):
     ) -> None:
         super().__init__()
         self.split, self.batch_size, self.seed = split, batch_size, seed
-        self.epoch = epoch - 1  # until it begins
         self.augment = tf.function(partial(augment, settings=settings), autograph=False)
+        self.epoch = epoch - 1  # until it begins
 
     def __len__(self) -> int:
         return len(self.split) // self.batch_size
-
-    def on_epoch_begin(self) -> None:
-        """Draw a new order."""
-        self.epoch += 1
 
     @property
     def class_weight(self) -> dict[int, float]:
@@ -75,21 +60,23 @@ class Batches(keras.utils.PyDataset):
         share = float(np.mean(self.split.labels))
         return {0: 0.5 / (1 - share), 1: 0.5 / share}
 
+    def on_epoch_begin(self) -> None:
+        """Draw a new order."""
+        self.epoch += 1
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return images, float32 in 0..1, shape (n, size, size, 1), and labels, float32, shape (n,)."""
-        order = np.random.default_rng([self.seed, 2, max(self.epoch, 0)]).permutation(
-            len(self.split)
-        )
-        rows = order[index * self.batch_size : (index + 1) * self.batch_size]
-        step = max(self.epoch, 0) * len(self) + index
+        """Return images in 0..1, shape (n, size, size, 1), and labels, shape (n,), as float32."""
+        epoch = max(self.epoch, 0)  # Keras looks at a batch before the first epoch begins
+        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.split))
+        rows = order[index * self.batch_size :][: self.batch_size]
+        seed = tf.constant([self.seed, epoch * len(self) + index], tf.int32)
         with tf.device("CPU"):
-            images = to_float(tf.constant(self.split.pixels[rows]))
-            images = self.augment(images, seed=tf.constant([self.seed, step], tf.int32))
+            images = self.augment(to_float(tf.constant(self.split.pixels[rows])), seed=seed)
         return images.numpy(), self.split.labels[rows].astype(np.float32)
 
 
 def to_float(pixels: tf.Tensor) -> tf.Tensor:
-    """Turn grey images of uint8, shape (n, size, size), into float32 in 0..1, shape (n, size, size, 1)."""
+    """Turn uint8, shape (n, size, size), into float32 in 0..1, shape (n, size, size, 1)."""
     return tf.cast(pixels, tf.float32)[..., tf.newaxis] / 255.0
 
 
@@ -118,57 +105,41 @@ def augment(images: tf.Tensor, settings: Augmentation, seed: tf.Tensor) -> tf.Te
 def change(
     images: tf.Tensor, draws: tf.Tensor, settings: Augmentation, seed: tf.Tensor
 ) -> tf.Tensor:
-    """Change each image of a batch by given amounts.
+    """Change each image of a batch by given amounts, as `augment` does by random ones.
 
-    Parameters
-    ----------
-    images : tf.Tensor of float32, shape (n, size, size, 1)
-        Grey images in 0..1.
-    draws : tf.Tensor of float32, shape (11, n)
-        The amounts, in the order of `DRAWS`, as shares of what `settings` allows.
-    settings : Augmentation
-        The largest change of each kind.
-    seed : tf.Tensor of int32, shape (2,)
-        Seed of the noise.
-
-    Returns
-    -------
-    tf.Tensor of float32, shape (n, size, size, 1)
-        In 0..1.
+    `draws`, float32 of shape (11, n), are the amounts in the order of `DRAWS`, as shares of what
+    `settings` allows.
     """
-    side = tf.cast(tf.shape(images)[1], tf.float32)
     amount = dict(zip(DRAWS, tf.unstack(draws, len(DRAWS)), strict=True))
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
-        transforms=_transforms(amount, side, settings),
+        transforms=_transforms(amount, tf.cast(tf.shape(images)[1], tf.float32), settings),
         output_shape=tf.shape(images)[1:3],
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode="NEAREST",
     )
-    changed = _sharpness(moved, amount["sharpness"] * settings.sharpness)
-    changed = _exposure(changed, amount, settings)
-    grain = tf.random.stateless_normal(tf.shape(images), tf.convert_to_tensor(seed) + 1) * _each(
-        tf.abs(amount["noise"]) * settings.noise
+    changed = _exposure(
+        _sharpness(moved, amount["sharpness"] * settings.sharpness), amount, settings
     )
-    return tf.clip_by_value(changed + grain, 0.0, 1.0)
+    grain = tf.random.stateless_normal(tf.shape(images), tf.convert_to_tensor(seed) + 1)
+    changed += grain * _each(tf.abs(amount["noise"]) * settings.noise)
+    return tf.clip_by_value(changed, 0.0, 1.0)
 
 
 def _other_borders(images: tf.Tensor, share: float, seed: tf.Tensor) -> tf.Tensor:
-    """Give a share of the images the border of the one before them, of whatever class, each side as wide as is drawn.
+    """Give a share of the images the border of the one before them, each side as wide as is drawn.
 
-    The border holds collimator edges, markers and shoulders, some lung where it is wide, and yet tells the classes apart
-    in training data.
+    The border holds collimator edges, markers and shoulders, some lung where it is wide, and yet
+    tells the classes apart in training data.
     """
-    count, side = tf.shape(images)[0], tf.shape(images)[1]
-    widths = tf.random.stateless_uniform(
-        [4, count, 1], tf.convert_to_tensor(seed) + 2, *BORDER
-    ) * tf.cast(side, tf.float32)
-    chosen = tf.random.stateless_uniform([count, 1, 1], tf.convert_to_tensor(seed) + 3) < share
-    last = tf.cast(side, tf.float32)
-    place = tf.range(last)[None]
-    rows = (place >= widths[0]) & (place < last - widths[1])
-    columns = (place >= widths[2]) & (place < last - widths[3])
+    count, side = tf.shape(images)[0], tf.cast(tf.shape(images)[1], tf.float32)
+    seed = tf.convert_to_tensor(seed)
+    widths = tf.random.stateless_uniform([4, count, 1], seed + 2, *BORDER) * side
+    chosen = tf.random.stateless_uniform([count, 1, 1], seed + 3) < share
+    place = tf.range(side)[None]
+    rows = (place >= widths[0]) & (place < side - widths[1])
+    columns = (place >= widths[2]) & (place < side - widths[3])
     inside = (rows[:, :, None] & columns[:, None, :]) | ~chosen
     return tf.where(inside[..., None], images, tf.roll(images, 1, axis=0))
 
@@ -179,13 +150,12 @@ def _each(values: tf.Tensor) -> tf.Tensor:
 
 
 def _sharpness(images: tf.Tensor, amount: tf.Tensor) -> tf.Tensor:
-    """Blur (amount over 0) or sharpen (under 0) by moving to or from a Gaussian blur of 5 x 5 pixels."""
+    """Blur (over 0) or sharpen (under 0) by moving to or from a Gaussian blur of 5 x 5 pixels."""
     line = tf.constant([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0
-    bordered = tf.pad(images, [[0, 0], [2, 2], [2, 2], [0, 0]], "REFLECT")
-    rows = tf.nn.conv2d(bordered, line[:, None, None, None], 1, "VALID")
-    return images + _each(amount) * (
-        tf.nn.conv2d(rows, line[None, :, None, None], 1, "VALID") - images
-    )
+    padded = tf.pad(images, [[0, 0], [2, 2], [2, 2], [0, 0]], "REFLECT")
+    rows = tf.nn.conv2d(padded, line[:, None, None, None], 1, "VALID")
+    blurred = tf.nn.conv2d(rows, line[None, :, None, None], 1, "VALID")
+    return images + _each(amount) * (blurred - images)
 
 
 def _exposure(images: tf.Tensor, amount: dict[str, tf.Tensor], settings: Augmentation) -> tf.Tensor:
@@ -198,7 +168,7 @@ def _exposure(images: tf.Tensor, amount: dict[str, tf.Tensor], settings: Augment
 
 
 def _transforms(amount: dict[str, tf.Tensor], side: tf.Tensor, settings: Augmentation) -> tf.Tensor:
-    """Eight numbers an image that map a pixel of the output to one of the input, turning about the centre."""
+    """Eight numbers an image that map a pixel of the output to one of the input."""
     mirror = tf.sign(amount["flip"]) if settings.flip else tf.ones_like(amount["flip"])
     angle = amount["rotation"] * (settings.rotation * math.pi / 180.0)
     zoom = 1.0 / (1.0 + settings.zoom * amount["zoom"])

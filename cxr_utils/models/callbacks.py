@@ -1,4 +1,4 @@
-"""What a training does beside its steps, as Keras callbacks, in the order in which `fit` takes them."""
+"""What a training does beside its steps: Keras callbacks, in the order in which `fit` takes them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class MovingAverage(keras.callbacks.Callback):
     """Validate and keep the exponential moving average of the weights (Polyak and Juditsky 1992).
 
     The average stands in the network from the end of each epoch to the begin of the next, where the
-    callbacks after this one see it. Keras' own (``use_ema``) leaves out the statistics of batch norm
-    and has no ramp: this one looks back a tenth of the steps so far at first, or random weights would
-    stay in it for long.
+    callbacks after this one see it. Keras' own (``use_ema``) leaves out the statistics of batch
+    norm and has no ramp: this one looks back a tenth of the steps so far at first, or random
+    weights would stay in it for long.
 
     Parameters
     ----------
@@ -77,10 +77,10 @@ class MovingAverage(keras.callbacks.Callback):
 
 
 class Validation(keras.callbacks.Callback):
-    """Add to an epoch's logs how the network does, in float32, on the images that choices are made on.
+    """Add to an epoch's logs how the network does, in float32, where choices are made.
 
-    ``validation_loss``, ``validation_accuracy`` and, where the validation is our own, ``stress_loss`` on
-    shifted copies of it. Raises FloatingPointError where a loss is not finite.
+    ``validation_loss``, ``validation_accuracy`` and, where the validation is our own,
+    ``stress_loss`` on shifted copies of it. Raises FloatingPointError where a loss is not finite.
 
     Parameters
     ----------
@@ -148,8 +148,9 @@ class Saved:
 class Checkpoint(keras.callbacks.Callback):
     """Keep all that a training is after each epoch, so that one that was stopped ends the same.
 
-    Keras' ``BackupAndRestore`` leaves out the seeds of dropout and the best epoch so far, is not atomic
-    and is tied to no parameters. Comes after `average` and `stopping` in the list of callbacks.
+    Keras' ``BackupAndRestore`` leaves out the seeds of dropout and the best epoch so far, is not
+    atomic and is tied to no parameters. Comes after `average` and `stopping` in the list of
+    callbacks.
 
     Parameters
     ----------
@@ -179,7 +180,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.rows: list[dict[str, float]] = []
 
     def _variables(self) -> list[Any]:
-        """All that changes in training, but for the weights, which are kept as they were trained."""
+        """All that changes in training but the weights, which are kept as they were trained."""
         weights = {id(weight) for weight in self.model.weights}
         seeds = [variable for variable in self.model.variables if id(variable) not in weights]
         kept = [*self.model.optimizer.variables, *seeds]

@@ -51,12 +51,17 @@ def modules_behind(module: str) -> list[str]:
                 inside = (node.module or "").replace(".", "/")
                 base = "/".join(filter(None, [room if node.level == 1 else "", inside]))
                 named = [base, *(f"{base}/{alias.name}" for alias in node.names)]
-                asked += [other for other in named if other.startswith(("data/", "models/")) and other not in found | KEYED_BY_CONTENT
-                          and (paths.PACKAGE / f"{other}.py").is_file()]  # fmt: skip
+                asked += [
+                    other
+                    for other in named
+                    if other.startswith(("data/", "models/"))
+                    and other not in found | KEYED_BY_CONTENT
+                    and (paths.PACKAGE / f"{other}.py").is_file()
+                ]
     return sorted(found)
 
 
-# As they are when a process begins, not when it asks: what is edited while a notebook runs is not what it imported.
+# As they are when a process begins: what is edited while a notebook runs is not what it imported.
 SOURCES = {
     module: sha256_of(paths.PACKAGE / f"{module}.py")
     for module in modules_behind("models/training")
@@ -66,8 +71,8 @@ SOURCES = {
 def recipe_of(train: Callable[..., Any]) -> str:
     """Return the source of a function and of all functions of its notebook that it calls.
 
-    The network, the loss, the optimizer and the callbacks stand there: a change retrains the model, a
-    change of a comment or of another cell does not.
+    The network, the loss, the optimizer and the callbacks stand there: a change retrains the model,
+    a change of a comment or of another cell does not.
     """
     functions = {
         name: inspect.getsource(value)
@@ -142,8 +147,8 @@ def is_trained(
 ) -> bool:
     """Tell whether the model in a run's folder is the one that parameters, data and code give.
 
-    What ``auto`` and ``imagenet`` came to when it was trained is part of the model: neither a network
-    that has come back nor one that has gone changes it.
+    What ``auto`` and ``imagenet`` came to when it was trained is part of the model: neither a
+    network that has come back nor one that has gone changes it.
     """
     card = read_json(run.model_card(section.name))
     file, asked = getattr(section, "weights_file", None), getattr(section, "weights", "none")

@@ -1,4 +1,4 @@
-"""Where in an image a network sees PNEUMONIA: Grad-CAM (Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74)."""
+"""Where a network sees PNEUMONIA: Grad-CAM (Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def explain(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
     Returns
     -------
     ndarray of float32, shape (n, height, width)
-        0 where nothing speaks for PNEUMONIA; in units of the logit, shared among cells and channels.
+        0 where nothing speaks for PNEUMONIA; in units of the logit, shared among cells and
+        channels.
     """
     maps_and_logit, found = _maps_and_logit(model), []
     for start in range(0, len(pixels), BATCH):
@@ -64,8 +65,9 @@ def _maps_and_logit(model: keras.Model) -> keras.Model:
 def stage(model: keras.Model) -> keras.Operation:
     """Return the last operation with a map of at least 6 x 6 cells through which everything passes.
 
-    A layer inside one branch of a residual block would tell a part of the story only; it is taken where
-    a network has no other map of that size. Where no map is that large, it is the largest one's.
+    A layer inside one branch of a residual block would tell a part of the story only; it is taken
+    where a network has no other map of that size. Where no map is that large, it is the largest
+    one's.
     """
     steps = model.operations  # in the order of the graph
     made_by = {id(step.output): place for place, step in enumerate(steps)}
@@ -87,7 +89,7 @@ def stage(model: keras.Model) -> keras.Operation:
 
 
 def enlarged(maps: np.ndarray, size: int) -> np.ndarray:
-    """Return maps as large as images, linear between the middles of cells; shape (n, size, size)."""
+    """Return maps as large as images, linear between centres of cells; shape (n, size, size)."""
     factors = (1, size / maps.shape[1], size / maps.shape[2])
     return zoom(maps, factors, order=1, mode="nearest", grid_mode=True)
 
@@ -104,7 +106,8 @@ class Checked(NamedTuple):
     Parameters
     ----------
     cases, inside : int
-        Findings that the model called PNEUMONIA; peaks in their masks, grown by one cell of the map.
+        Findings that the model called PNEUMONIA; peaks in their masks, grown by one cell of the
+        map.
     random : float
         Mean area of the grown masks: the share that a peak at random would have inside.
     swapped, swapped_most : float
@@ -123,7 +126,7 @@ class Checked(NamedTuple):
 
 
 def check_on_phantom(model: keras.Model, data: Dataset, called: np.ndarray) -> Checked | None:
-    """Hold Grad-CAM against the masks of the phantom's bacterial test images that are called positive.
+    """Hold Grad-CAM against the masks of the phantom's bacterial test images called positive.
 
     Parameters
     ----------
@@ -177,8 +180,9 @@ def _peaks(maps: np.ndarray, size: int) -> np.ndarray:
 def places(maps: np.ndarray) -> np.ndarray:
     """Return how many maps peak in the middle third of the width, and how many near a side.
 
-    In an upright chest X-ray the middle third holds the spine, the heart and the large vessels, and the
-    outer eighth hardly any lung. By chance each cell of the map is the peak as often as any other.
+    In an upright chest X-ray the middle third holds the spine, the heart and the large vessels, and
+    the outer eighth hardly any lung. By chance each cell of the map is the peak as often as any
+    other.
 
     Returns
     -------

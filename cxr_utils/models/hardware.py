@@ -51,7 +51,8 @@ def precision(asked: str) -> str:
 def _bfloat16_pays() -> bool:
     """Tell whether this CPU is faster in bfloat16, measured once and kept.
 
-    To have the instructions is not enough: some virtual machines show them and are slower with them.
+    To have the instructions is not enough: some virtual machines show them and are slower with
+    them.
     """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -120,7 +121,7 @@ def check_memory(model: keras.Model, batch_size: int, kind: str, used: list[str]
     free = psutil.virtual_memory().available
     if needed > free:
         raise UsageError(
-            f"batch_size = {batch_size}: a step takes more than {needed / 1e9:.1f} GB of memory and "
-            f"{free / 1e9:.1f} GB are free; at most {batch_size * free // needed} images of this size "
-            "fit; take a smaller batch_size or image_size"
+            f"batch_size = {batch_size}: a step takes more than {needed / 1e9:.1f} GB of memory "
+            f"and {free / 1e9:.1f} GB are free; at most {batch_size * free // needed} images of "
+            "this size fit; take a smaller batch_size or image_size"
         )

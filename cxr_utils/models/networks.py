@@ -17,15 +17,12 @@ from .weights import backbone_of, load_weights
 
 WIDTHS = (24, 48, 96, 192)
 HEAD = ("head_pool", "head_dropout", "head_logit")
-# Keras' default of .99 needs some 500 steps before inference agrees with training; a short run has fewer.
+# Keras' default of .99 needs some 500 steps before inference agrees with training.
 BATCH_NORM_MOMENTUM = 0.9
 SCORING_BATCH = 64
 IMAGENET_MEAN, IMAGENET_SPREAD = 0.45, 0.225  # of photographs in 0..1, over the three colours
-CAFFE_MEAN, TORCH_MEAN, TORCH_SPREAD = (
-    (103.939, 116.779, 123.68),
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)
+CAFFE_MEAN = (103.939, 116.779, 123.68)
+TORCH_MEAN, TORCH_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def build(
@@ -83,38 +80,31 @@ def _with_head(image, x, name: str) -> keras.Model:
 
 def _standardised(image):
     """Give each image zero mean and unit spread, so that exposure is no feature."""
-    return layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False, name="standardise")(
-        image
-    )
+    name = "standardise"
+    return layers.LayerNormalization(axis=(1, 2, 3), center=False, scale=False, name=name)(image)
 
 
-def _convolution(x, width: int, name: str, stride: int = 1):
-    x = layers.Conv2D(
-        width, 3, strides=stride, padding="same", use_bias=False, name=f"{name}_conv"
-    )(x)
+def _convolution(x, width: int, name: str, stride: int = 1, side: int = 3, relu: bool = True):
+    """A convolution with batch norm."""
+    options = {"strides": stride, "padding": "same", "use_bias": False}
+    x = layers.Conv2D(width, side, name=f"{name}_conv", **options)(x)
     x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_norm")(x)
-    return layers.ReLU(name=f"{name}_relu")(x)
+    return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
 def _residual_block(x, width: int, name: str, stride: int):
-    """Two convolutions beside a shortcut (He et al. 2016, doi:10.1109/CVPR.2016.90), pooled where it shrinks."""
+    """Two convolutions beside a shortcut (He et al. 2016, doi:10.1109/CVPR.2016.90)."""
     shortcut = x
     if stride > 1:
-        shortcut = layers.AveragePooling2D(stride, padding="same", name=f"{name}_shortcut_pool")(
-            shortcut
-        )
-        shortcut = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_shortcut_conv")(shortcut)
-        shortcut = layers.BatchNormalization(
-            momentum=BATCH_NORM_MOMENTUM, name=f"{name}_shortcut_norm"
-        )(shortcut)
+        pool = layers.AveragePooling2D(stride, padding="same", name=f"{name}_shortcut_pool")
+        shortcut = _convolution(pool(x), width, f"{name}_shortcut", side=1, relu=False)
     x = _convolution(x, width, f"{name}_a", stride)
-    x = layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"{name}_b_conv")(x)
-    x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_b_norm")(x)
+    x = _convolution(x, width, f"{name}_b", relu=False)
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([shortcut, x]))
 
 
 def pretrained(section: Resnet50v2, weights: Path | None = None) -> keras.Model:
-    """A backbone of keras.applications behind its own preprocessing, and one logit on its features."""
+    """A backbone of keras.applications behind its own preprocessing, and one logit."""
     size = section.image_size
     image = keras.Input((size, size, 1), name="image")
     x = _standardised(image)
@@ -130,8 +120,8 @@ def pretrained(section: Resnet50v2, weights: Path | None = None) -> keras.Model:
             # takes a frozen batch norm to mean inference mode as well.
             layer.momentum, layer.trainable = BATCH_NORM_MOMENTUM, not weights
         if not weights and section.backbone.endswith("V2") and layer.name.endswith("_3_conv"):
-            # Each residual branch starts at zero (De and Smith 2020, arXiv:2002.10444): the phantom's
-            # validation loss after 4 epochs was 0.38 with it and 0.49 without.
+            # Each residual branch starts at zero (De and Smith 2020, arXiv:2002.10444): after 4
+            # epochs the phantom's validation loss was 0.38 with it and 0.49 without.
             layer.kernel.assign(0.0 * layer.kernel)
     return _with_head(image, backbone(x), section.name)
 
@@ -154,15 +144,14 @@ def check_weights(section: Resnet50v2) -> None:
 
 
 def _preprocessing(backbone: str) -> layers.Layer:
-    """Scale 0..1 to what a backbone was trained on; see ``preprocess_input`` of each keras.applications module."""
+    """Scale 0..1 to what a backbone was trained on, as ``preprocess_input`` of its module does."""
     if backbone.startswith(("ConvNeXt", "EfficientNet", "MobileNetV3")):
         return layers.Rescaling(255.0, name="preprocess")
     if backbone.startswith("VGG") or backbone in ("ResNet50", "ResNet101", "ResNet152"):
         return layers.Rescaling(255.0, offset=[-mean for mean in CAFFE_MEAN], name="preprocess")
     if backbone.startswith("DenseNet"):
-        return layers.Normalization(
-            mean=TORCH_MEAN, variance=[spread**2 for spread in TORCH_SPREAD], name="preprocess"
-        )
+        variance = [spread**2 for spread in TORCH_SPREAD]
+        return layers.Normalization(mean=TORCH_MEAN, variance=variance, name="preprocess")
     return layers.Rescaling(2.0, offset=-1.0, name="preprocess")
 
 
@@ -191,11 +180,9 @@ def logits(
         Logits of PNEUMONIA, before calibration.
     """
     found = apply(model, pixels, prepare)[:, 0].astype(np.float64)
-    return (
-        (found + logits(model, pixels, lambda batch: prepare(batch)[:, :, ::-1])) / 2
-        if flips
-        else found
-    )
+    if not flips:
+        return found
+    return (found + logits(model, pixels, lambda batch: prepare(batch)[:, :, ::-1])) / 2
 
 
 def apply(
@@ -203,20 +190,19 @@ def apply(
     pixels: np.ndarray | Pixels,
     prepare: Callable[[tf.Tensor], tf.Tensor] = to_float,
 ) -> np.ndarray:
-    """Return a model's output for grey images, batch by batch; float32, shape (n, outputs). See `logits`."""
-    batches = []
+    """Return a model's output for grey images, float32, shape (n, outputs); see `logits`."""
+    outputs = []
     for start in range(0, len(pixels), SCORING_BATCH):
         batch = pixels[start : start + SCORING_BATCH]
         # Filled up, so that the graph is made for one shape only.
-        full = np.concatenate(
-            [batch, np.zeros((SCORING_BATCH - len(batch), *batch.shape[1:]), np.uint8)]
-        )
-        batches.append(model.predict_on_batch(prepare(tf.constant(full)))[: len(batch)])
-    return np.concatenate(batches)
+        full = np.zeros((SCORING_BATCH, *batch.shape[1:]), np.uint8)
+        full[: len(batch)] = batch
+        outputs.append(model.predict_on_batch(prepare(tf.constant(full)))[: len(batch)])
+    return np.concatenate(outputs)
 
 
 def features(model: keras.Model, pixels: np.ndarray | Pixels) -> np.ndarray:
-    """Return what a network makes of images before its head, pooled; float32, shape (n, channels)."""
+    """Return a network's pooled features before its head; float32, shape (n, channels)."""
     return apply(keras.Model(model.inputs, model.get_layer(HEAD[0]).output), pixels)
 
 
@@ -224,17 +210,13 @@ def rate_shares(network: keras.Model, early_rate: float) -> list[float]:
     """Return the share of the learning rate of each trainable weight of a network with a backbone.
 
     Layer-wise learning-rate decay (Howard and Ruder 2018, arXiv:1801.06146): it rises geometrically
-    from `early_rate` in the first layer of the backbone to 1 in its last, as early layers see edges and
-    textures that serve X-rays as well.
+    from `early_rate` in the first layer of the backbone to 1 in its last, as early layers see edges
+    and textures that serve X-rays as well.
     """
     rising = [layer for layer in backbone_of(network).layers if layer.trainable_variables]
-    depth = {
-        id(weight): index
-        for index, layer in enumerate(rising)
-        for weight in layer.trainable_variables
-    }
     last = max(len(rising) - 1, 1)
-    return [
-        early_rate ** (1 - depth.get(id(weight), last) / last)
-        for weight in network.trainable_variables
-    ]
+    depth = {
+        id(weight): i for i, layer in enumerate(rising) for weight in layer.trainable_variables
+    }
+    places = [depth.get(id(weight), last) for weight in network.trainable_variables]
+    return [early_rate ** (1 - place / last) for place in places]

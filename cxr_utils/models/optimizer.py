@@ -12,8 +12,8 @@ import tensorflow as tf
 class AdamW(keras.optimizers.AdamW):
     """Keras' AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) by TensorFlow's fused kernel.
 
-    Keras makes a dozen passes over each weight where the kernel makes one; what that buys is told by
-    ``benchmarks/training_speed.py``. Biases and the scales of batch norm are not decayed.
+    Keras makes a dozen passes over each weight where the kernel makes one; what that buys is told
+    by ``benchmarks/training_speed.py``. Biases and the scales of batch norm are not decayed.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
 """Shifted copies of the validation images: what other films than the training ones might look like.
 
-Validation comes from the same source as training, while a new set differs in sharpness, exposure and
-framing. Epochs and recipes are therefore chosen on images that are shifted in these ways, by fixed
-amounts that do not depend on the augmentation of the run. One shift sets an image into the border of a
-film of the other class: a model that reads the label off the border, where there is little lung, is
-wrong there.
+Validation comes from the same source as training, while a new set differs in sharpness, exposure
+and framing. Epochs and recipes are therefore chosen on images that are shifted in these ways, by
+fixed amounts that do not depend on the augmentation of the run. One shift sets an image into the
+border of a film of the other class: a model that reads the label off the border, where there is
+little lung, is wrong there.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def mixed_logits(model: keras.Model, split: Split, flips: bool = False) -> np.nd
 def for_choices(model: keras.Model, splits: dict[str, Split], flips: bool = False) -> np.ndarray:
     """Return the logits on which temperature and thresholds are fixed.
 
-    Those of the stress validation or, where the published ``val`` takes the place of validation, those
-    of its images as they are.
+    Those of the stress validation or, where the published ``val`` takes the place of validation,
+    those of its images as they are.
     """
     if "validation" in splits:
         return mixed_logits(model, splits["validation"], flips)
@@ -127,7 +127,7 @@ def table(
     images: int = TABLE_IMAGES,
     flips: bool = False,
 ) -> pd.DataFrame:
-    """Return how a model does under each shift, on up to so many images drawn at random from a split.
+    """Return how a model does under each shift, on images drawn at random from a split.
 
     Returns
     -------

@@ -36,8 +36,8 @@ class Trained:
     model : keras.Model
         In float32, with the weights of its best epoch.
     history : DataFrame
-        One row an epoch: epoch, loss, validation_loss, stress_loss (where the validation is our own),
-        validation_accuracy, learning_rate, seconds.
+        One row an epoch: epoch, loss, validation_loss, stress_loss (where the validation is our
+        own), validation_accuracy, learning_rate, seconds.
     card : dict
         What the model card says of the training.
     """
@@ -106,10 +106,6 @@ def train_or_load(
     run : RunFolder
         Where the model and its card are kept.
 
-    Returns
-    -------
-    Trained
-
     Raises
     ------
     UsageError
@@ -134,18 +130,17 @@ def train_or_load(
     card_file.unlink(missing_ok=True)
     saved = Saved(run.checkpoint(name), key)
     trained = fit(train, section, params.seed, data.splits, start, saved)
-    libraries = fingerprint.versions(fingerprint.TRAINING_LIBRARIES)
-    card = {
-        **trained.card,
-        "training_key": key,
-        "versions": {"python": platform.python_version(), **libraries},
-    }
     with replacing(model_file) as part:
         trained.model.save(part)
-    card["sha256"] = sha256_of(model_file)
-    write_atomically(card_file, json.dumps(card, indent=1))
+    libraries = fingerprint.versions(fingerprint.TRAINING_LIBRARIES)
+    trained.card.update(
+        training_key=key,
+        versions={"python": platform.python_version(), **libraries},
+        sha256=sha256_of(model_file),
+    )
+    write_atomically(card_file, json.dumps(trained.card, indent=1))
     saved.discard()
-    return Trained(trained.model, trained.history, card)
+    return trained
 
 
 def fit(
@@ -158,8 +153,8 @@ def fit(
 ) -> Trained:
     """Train a model; see `train_or_load`."""
     if len(splits["train"]) < section.batch_size:
-        raise UsageError(f"batch_size = {section.batch_size}: there are only {len(splits['train'])} "
-                         "training images; take a smaller batch")  # fmt: skip
+        raise UsageError(f"batch_size = {section.batch_size}: there are only "
+                         f"{len(splits['train'])} training images; take a smaller batch")  # fmt: skip
     # A training that has fallen back to float32 and was stopped then goes on in float32.
     precision = saved.load()[1].get("precision") or hardware.precision(section.precision)
     try:
@@ -241,8 +236,9 @@ def train_head(
 ) -> None:
     """Train the last layer alone, on pooled features of the images as they are.
 
-    The backbone does not change meanwhile, so that its features are computed once and an epoch takes a
-    moment. Without this, random weights in the head would send noise through a good backbone.
+    The backbone does not change meanwhile, so that its features are computed once and an epoch
+    takes a moment. Without this, random weights in the head would send noise through a good
+    backbone.
 
     Parameters
     ----------
