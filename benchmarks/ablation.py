@@ -3,9 +3,10 @@
     python benchmarks/ablation.py ../path/to/chest_xray
     python benchmarks/ablation.py phantom --only recipe "no noise" --set baseline_cnn.epochs=4
 
-Each row is a training from scratch. It is judged on shifted copies of all validation images (``cxr_utils/models/robustness.py``): log loss
-after temperature scaling and AUROC, each as the mean over the shifts; the shift with the worst log loss; AUROC in the border of the
-other class; and AUROC on the validation images as they are, which is nearly the same for all. Test is not looked at.
+Each row is a training from scratch. It is judged on shifted copies of all validation images
+(``cxr_utils/models/robustness.py``): log loss after temperature scaling and AUROC, each as the mean
+over the shifts; the shift with the worst log loss; AUROC in the border of the other class; and
+AUROC on the validation images as they are, which is nearly the same for all. Test is not looked at.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from cxr_utils.models import augmentation, callbacks, networks, optimizer, train
 
 
 def namespace_of(section, changes, seed, splits, run):
-    """Return the names of a notebook after the cells that define its functions, ``train`` among them.
+    """Return a notebook's names after the cells that define its functions, ``train`` among them.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ def namespace_of(section, changes, seed, splits, run):
     file = run.root / "notebook.py"  # the key of a training reads the source of its functions
     file.write_text("\n\n".join(functions), encoding="utf-8")
     names = {
-        "__name__": "notebook", "keras": keras, "augmentation": augmentation, "callbacks": callbacks,
-        "networks": networks, "optimizer": optimizer, "training": training, "section": section,
+        "__name__": "notebook", "keras": keras, "augmentation": augmentation,
+        "callbacks": callbacks, "networks": networks, "optimizer": optimizer, "training": training, "section": section,
         "name": section.name, "settings": parameters.Params(augmentation=changes), "seed": seed,
         "run": run, "data": SimpleNamespace(splits=splits), **section.model_dump(),
     }  # fmt: skip

@@ -1,9 +1,10 @@
 """How fast X-rays are prepared, beside plain libjpeg decoding and Keras' own loader.
 
     python benchmarks/data_preparation.py ../path/to/chest_xray
-    python benchmarks/data_preparation.py phantom --set data.phantom_size=1024 --set data.phantom_images=240
+    python benchmarks/data_preparation.py phantom --set data.phantom_size=1024
 
-Each way runs `--repeats` times in turn and its median counts, since a shared machine's speed drifts.
+Each way runs `--repeats` times in turn and its median counts, since a shared machine's speed
+drifts.
 """
 
 from __future__ import annotations
@@ -111,9 +112,8 @@ def report(seconds: dict[str, float], count: int) -> None:
     """Print seconds and ratios."""
     print(f"{count} files, {os.cpu_count()} cores")
     for name, value in seconds.items():
-        print(
-            f"  {name:<58} {value:7.2f} s  {count / value:8.0f} files/s  {value / seconds[OURS]:5.2f} of this project's time"
-        )
+        share = f"{value / seconds[OURS]:5.2f} of this project's time"
+        print(f"  {name:<58} {value:7.2f} s  {count / value:8.0f} files/s  {share}")
 
 
 if __name__ == "__main__":

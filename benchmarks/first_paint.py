@@ -2,8 +2,9 @@
 
     python benchmarks/first_paint.py reports/default
 
-Needs Debian's ``chromium`` (or one named by ``$CHROMIUM``). Pages are opened from their files, without a
-network, each in a fresh context; the first page of all warms the browser up and does not count.
+Needs Debian's ``chromium`` (or one named by ``$CHROMIUM``). Pages are opened from their files,
+without a network, each in a fresh context; the first page of all warms the browser up and does not
+count.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
 
 def main() -> None:
-    """Print the medians of the first contentful paint of each page, and their ratios to an empty page's."""
+    """Print the medians of the first contentful paint of each page, and their ratios to an
+    empty page's."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

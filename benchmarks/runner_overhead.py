@@ -2,10 +2,11 @@
 
     python benchmarks/runner_overhead.py --rounds 3
 
-Both run the same notebooks with the parameters of the smoke profile on the SYNTHETIC phantom, one by one and in
-turns, each in a process of its own that starts from nothing. Bare is papermill alone: no reports, no index, no
-record, no checks. What the kernels do is the same in both but takes some seconds more or less from one time to the
-next, so the overhead is told twice: of the whole, and of what is spent outside the notebooks.
+Both run the same notebooks with the parameters of the smoke profile on the SYNTHETIC phantom, one
+by one and in turns, each in a process of its own that starts from nothing. Bare is papermill alone:
+no reports, no index, no record, no checks. What the kernels do is the same in both but takes some
+seconds more or less from one time to the next, so the overhead is told twice: of the whole, and of
+what is spent outside the notebooks.
 """
 
 from __future__ import annotations
@@ -26,14 +27,16 @@ BARE = """
 import json, sys, time
 import papermill
 from pathlib import Path
-from cxr_utils.execution import OwnInterpreterKernelManager
+from cxr_utils.pipeline.execution import OwnInterpreterKernelManager
 asked = json.loads(sys.argv[1])
 inside = 0
 for step, values in asked["steps"].items():
     started = time.perf_counter()
     target = str(Path(asked["target"]) / f"{step}.ipynb")
     manager = OwnInterpreterKernelManager(Path(asked["target"]))
-    papermill.execute_notebook(f"{asked['notebooks']}/{step}.ipynb", target, values, progress_bar=False, cwd=asked["notebooks"], km=manager)
+    source, folder = f"{asked['notebooks']}/{step}.ipynb", asked["notebooks"]
+    options = {"progress_bar": False, "cwd": folder, "km": manager}
+    papermill.execute_notebook(source, target, values, **options)
     manager.stop()
     inside += time.perf_counter() - started
 print(inside)
@@ -56,7 +59,8 @@ def main() -> None:
             rows.append([*found[whole], *found[alone], whole(Path(folder), f"run{number}")[0]])
     runner, inside, bare, inside_bare, idle = map(statistics.median, zip(*rows, strict=True))
     print(
-        f"the runner, with reports, record and checks: {runner:.1f} s, {inside:.1f} s of it in the notebooks"
+        f"the runner, with reports, record and checks: {runner:.1f} s, "
+        f"{inside:.1f} s of it in the notebooks"
     )
     print(f"the bare notebooks: {bare:.1f} s, {inside_bare:.1f} s of it in the notebooks")
     print(f"overhead of the whole: {runner - bare:.1f} s, {runner / bare:.2f} times as long")

@@ -4,10 +4,10 @@
     python benchmarks/training_speed.py phantom --model resnet50v2 --steps 30
     python benchmarks/training_speed.py ../path/to/chest_xray --before ../another/checkout
 
-The same images, network, batch size, loss and float32 arithmetic in one run, each way in a process of
-its own, in turn; the median of the rounds counts. The network alone takes one batch of tensors again and
-again: no way of feeding it can be faster. ``keras`` is ours with Keras' own AdamW in place of the fused
-one. ``--before`` asks the same benchmark of another checkout for its own way.
+The same images, network, batch size, loss and float32 arithmetic in one run, each way in a process
+of its own, in turn; the median of the rounds counts. The network alone takes one batch of tensors
+again and again: no way of feeding it can be faster. ``keras`` is ours with Keras' own AdamW in
+place of the fused one. ``--before`` asks the same benchmark of another checkout for its own way.
 """
 
 from __future__ import annotations

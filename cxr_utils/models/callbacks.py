@@ -1,4 +1,4 @@
-"""What a training does beside its steps: Keras callbacks, in the order in which `fit` takes them."""
+"""What a training does beside its steps: Keras callbacks, in the order `fit` takes them in."""
 
 from __future__ import annotations
 

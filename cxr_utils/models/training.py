@@ -152,9 +152,10 @@ def fit(
     saved: Saved,
 ) -> Trained:
     """Train a model; see `train_or_load`."""
-    if len(splits["train"]) < section.batch_size:
-        raise UsageError(f"batch_size = {section.batch_size}: there are only "
-                         f"{len(splits['train'])} training images; take a smaller batch")  # fmt: skip
+    images = len(splits["train"])
+    if images < section.batch_size:
+        raise UsageError(f"batch_size = {section.batch_size}: there are only {images} training "
+                         "images; take a smaller batch")  # fmt: skip
     # A training that has fallen back to float32 and was stopped then goes on in float32.
     precision = saved.load()[1].get("precision") or hardware.precision(section.precision)
     try:

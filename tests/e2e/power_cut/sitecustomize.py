@@ -1,4 +1,5 @@
-"""On the path of a run under test: a power cut at the n-th file that gets its name, whichever process names it."""
+"""On the path of a run under test: a power cut at the n-th file that gets its name, whichever
+process names it."""
 
 import os
 import signal

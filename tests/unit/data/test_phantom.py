@@ -67,7 +67,8 @@ def test_a_consolidation_is_bright_where_its_mask_says():
 
 @pytest.fixture(scope="module")
 def shortcuts(tmp_path_factory):
-    """Mean, spread, width, height and file bytes of a larger phantom, with labels; train and test."""
+    """Mean, spread, width, height and file bytes of a larger phantom, with labels; train and
+    test."""
     root = tmp_path_factory.mktemp("large") / "phantom"
     phantom.draw_set(root, 2000, 128, 1)
 

@@ -19,7 +19,8 @@ def _sample(seed=0, n=300, ties=False):
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_weighted_scores_equal_scikit_learn_on_repeated_images(ties):
-    """Weights are how often an image is in a resample: scoring the repeated images gives the same."""
+    """Weights are how often an image is in a resample: scoring the repeated images gives the
+    same."""
     labels, scores = _sample(ties=ties)
     weights = np.random.default_rng(1).integers(0, 4, (5, len(labels)))
     found = intervals.weighted_scores(labels, scores, 0.6, weights.astype(float))

@@ -66,7 +66,8 @@ def test_same_seed_same_changes(batch):
 
 
 def test_rims_come_from_the_image_before(batch):
-    """The middle stays, some of the rim is another image's, pixel for pixel; about the share that was asked for is changed."""
+    """The middle stays, some of the rim is another image's, pixel for pixel; about the share
+    that was asked for is changed."""
     changed = augment(batch, Augmentation(**OFF | {"rim": 1.0}), [1, 2]).numpy()[..., 0]
     own = batch.numpy()[..., 0]
     other = np.roll(own, 1, axis=0)
@@ -78,7 +79,8 @@ def test_rims_come_from_the_image_before(batch):
 
 
 def test_an_epoch_shows_each_image_once_with_its_label(smoke):
-    """Full batches in an order of each epoch's own; a label that comes with an image is that image's."""
+    """Full batches in an order of each epoch's own; a label that comes with an image is that
+    image's."""
     train = dataset.open_data(smoke, 32).splits["train"]
     keys = [image.tobytes() for image in train.pixels[:]]
     label_of = dict(zip(keys, train.labels, strict=True))

@@ -20,7 +20,8 @@ def data():
 
 @pytest.fixture(scope="module")
 def trained(data, fit):
-    """Trained for half a minute: with few changes to the images and without an average it learns fast."""
+    """Trained for half a minute: with few changes to the images and without an average it
+    learns fast."""
     settings = profiles.load(
         "default",
         ["baseline_cnn.epochs=8", "baseline_cnn.average=0", "baseline_cnn.precision=float32"],
@@ -37,7 +38,8 @@ def _called(model, data):
 
 
 def test_the_peak_is_in_the_consolidation(trained, data):
-    """In 70 % and more, and in more than with the maps of other cases: where consolidations usually are is not enough."""
+    """In 70 % and more, and in more than with the maps of other cases: where consolidations
+    usually are is not enough."""
     found = gradcam.check_on_phantom(trained, data, _called(trained, data))
     print(found)
     assert found.cases >= 40 and found.inside / found.cases >= 0.7
@@ -46,7 +48,8 @@ def test_the_peak_is_in_the_consolidation(trained, data):
 
 
 def test_shuffled_weights_lose_it(trained, data):
-    """The same images, the same layers, each layer's weights in another order: no more than the maps of other cases give."""
+    """The same images, the same layers, each layer's weights in another order: no more than the
+    maps of other cases give."""
     called = _called(trained, data)
     shuffled = keras.models.clone_model(trained)
     for seed in range(3):
@@ -63,7 +66,8 @@ def test_shuffled_weights_lose_it(trained, data):
 
 
 def test_one_map_for_all_images_is_found_out():
-    """A map that does not look at its image gains nothing over another case's, however often it is inside."""
+    """A map that does not look at its image gains nothing over another case's, however often it
+    is inside."""
     maps = np.zeros((50, 6, 6))
     maps[:, 2, 2] = 1.0
     masks = np.zeros((50, 96, 96), bool)
@@ -77,7 +81,8 @@ def test_one_map_for_all_images_is_found_out():
 
 
 def test_the_map_is_the_gradient_times_the_maps(trained, data):
-    """After the last stage of the baseline come the mean over the map and a weighted sum, whose weights are the slopes."""
+    """After the last stage of the baseline come the mean over the map and a weighted sum, whose
+    weights are the slopes."""
     picture = data.splits["test"].pixels[[0]]
     split = gradcam._maps_and_logit(trained)
     maps, logit = split(picture[..., None] / np.float32(255), training=False)
@@ -120,7 +125,8 @@ def test_a_nested_backbone_is_explained(data):
 
 
 def test_a_network_without_a_whole_map_of_that_size():
-    """NASNet's cells read the last two maps, so no layer has everything pass through it: the last map of that size is taken."""
+    """NASNet's cells read the last two maps, so no layer has everything pass through it: the
+    last map of that size is taken."""
     inner = weights.backbone_of(networks.build(Resnet50v2(backbone="NASNetMobile", image_size=96)))
     assert min(gradcam.stage(inner).output.shape[1:3]) in range(6, 12)
 
@@ -137,7 +143,8 @@ def test_peaks_by_hand():
     maps[0, 1, 1] = maps[1, 5, 5] = 1.0
     masks = np.zeros((3, 96, 96), bool)
     masks[:, 38:44, 38:44] = True
-    # The middle of cell (1, 1) is at pixel 24, less than a cell of 16 px from the mask. Cell (5, 5) is farther; the last map is empty.
+    # The middle of cell (1, 1) is at pixel 24, less than a cell of 16 px from the mask. Cell (5,
+    # 5) is farther; the last map is empty.
     assert gradcam.check(maps, masks).inside == 1 and gradcam.check(maps[:1], masks[:1]).inside == 1
     assert gradcam.grown(masks, 16)[0].sum() == 38**2
     large = gradcam.enlarged(maps, 96)

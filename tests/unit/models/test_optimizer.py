@@ -43,7 +43,8 @@ def test_learning_rate_rises_then_falls():
 
 
 def test_average_follows_the_weights(smoke):
-    """A weight that jumps is followed slowly, statistics of batch norm too; a count is taken as it is."""
+    """A weight that jumps is followed slowly, statistics of batch norm too; a count is taken as
+    it is."""
     settings = smoke.resnet50v2.model_copy(update={"backbone": "EfficientNetB0", "weights": "none"})
     network = networks.build(settings)
     network.compile("adam")

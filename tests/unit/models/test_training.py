@@ -98,7 +98,8 @@ def test_training_key_follows_what_decides_the_weights(learner):
 
 
 def test_the_recipe_follows_the_code_that_trains_and_nothing_else(tmp_path):
-    """What ``train`` calls counts, in the file as in the running notebook; comments and other cells do not."""
+    """What ``train`` calls counts, in the file as in the running notebook; comments and other
+    cells do not."""
 
     def recipe(*cells):
         file = tmp_path / "n.ipynb"
@@ -147,7 +148,8 @@ def killed_after_its_first_epoch(saved, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["baseline", "bfloat16", "no average", "backbone", "weights"])
 def test_a_stopped_training_ends_with_the_same_weights(smoke, fit, tmp_path, monkeypatch, kind):
-    """Stopped after its first epoch and started again, with dropout and batch norm: equal to the last digit."""
+    """Stopped after its first epoch and started again, with dropout and batch norm: equal to
+    the last digit."""
     data, start = dataset.open_data(smoke, 32), RANDOM
     backbone = kind in ("backbone", "weights")
     settings = smoke.resnet50v2 if backbone else smoke.baseline_cnn
@@ -294,7 +296,8 @@ def test_training_stops_when_nothing_improves(smoke, fit, monkeypatch):
 
 
 def test_the_original_protocol_chooses_on_val(fit):
-    """Profile seed: all training images are trained on, and the published val folder takes the place of validation."""
+    """Profile seed: all training images are trained on, and the published val folder takes the
+    place of validation."""
     seed = profiles.load(
         "seed", ["data.source=phantom", "data.phantom_images=120", "data.phantom_size=64"]
     )
@@ -319,7 +322,8 @@ def test_the_original_protocol_chooses_on_val(fit):
     ],
 )
 def test_what_auto_came_to_is_part_of_the_model(tmp_path, weights_asked, start, taken):
-    """A model is taken as it was trained, whether or not ImageNet weights could be had now; nothing is fetched to tell."""
+    """A model is taken as it was trained, whether or not ImageNet weights could be had now;
+    nothing is fetched to tell."""
     asked = profiles.load(
         "smoke",
         [f"resnet50v2.weights={weights_asked}", "resnet50v2.weights_address=http://127.0.0.1:9"],

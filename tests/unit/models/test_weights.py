@@ -1,4 +1,5 @@
-"""Weights from a server on 127.0.0.1 and from files, good and bad; and what a training does with them."""
+"""Weights from a server on 127.0.0.1 and from files, good and bad; and what a training does
+with them."""
 
 import hashlib
 from pathlib import Path
@@ -70,7 +71,8 @@ def test_imagenet_weights_are_fetched_checked_and_loaded(
 
 @pytest.mark.parametrize("content", [None, b"<html>sorry</html>"])
 def test_weights_that_cannot_be_had(settings, weights_server, monkeypatch, content):
-    """Auto goes on with random weights and says why; with imagenet it stops; nothing wrong stays in the cache."""
+    """Auto goes on with random weights and says why; with imagenet it stops; nothing wrong
+    stays in the cache."""
     monkeypatch.setitem(
         weights.PUBLISHED, "MobileNetV2", ("mobilenet_v2", "mobile.weights.h5", "0" * 32)
     )
@@ -181,7 +183,8 @@ def test_early_layers_learn_less(settings, file):
 
 
 def test_inference_mode_ignores_the_batch(settings, file):
-    """With weights the backbone answers in training as in inference, whatever else is in the batch."""
+    """With weights the backbone answers in training as in inference, whatever else is in the
+    batch."""
     batch = tf.constant(np.random.default_rng(0).uniform(size=(4, 32, 32, 1)), tf.float32)
     for frozen in (True, False):
         model = networks.build(settings, weights=file if frozen else None)
