@@ -36,11 +36,16 @@ def namespace_of(section, changes, seed, splits, run):
     ]
     file = run.root / "notebook.py"  # the key of a training reads the source of its functions
     file.write_text("\n\n".join(functions), encoding="utf-8")
-    names = {
-        "__name__": "notebook", "keras": keras, "augmentation": augmentation,
-        "callbacks": callbacks, "networks": networks, "optimizer": optimizer, "training": training, "section": section,
-        "name": section.name, "settings": parameters.Params(augmentation=changes), "seed": seed,
-        "run": run, "data": SimpleNamespace(splits=splits), **section.model_dump(),
-    }  # fmt: skip
+    modules = (augmentation, callbacks, networks, optimizer, training)
+    names = {module.__name__.split(".")[-1]: module for module in (keras, *modules)}
+    names |= section.model_dump() | {
+        "__name__": "notebook",
+        "section": section,
+        "name": section.name,
+        "settings": parameters.Params(augmentation=changes),
+        "seed": seed,
+        "run": run,
+        "data": SimpleNamespace(splits=splits),
+    }
     exec(compile(file.read_text(encoding="utf-8"), file, "exec"), names)
     return names
