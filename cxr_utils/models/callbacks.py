@@ -110,15 +110,7 @@ class Validation(keras.callbacks.Callback):
 
 
 class Saved:
-    """The file that holds the last finished epoch of a training.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    key : str
-        What decides the weights; the state of another training is not taken for this one's.
-    """
+    """The file that holds the last finished epoch of the training with a key, not of another."""
 
     def __init__(self, path: Path, key: str) -> None:
         self.path, self.key = path, key

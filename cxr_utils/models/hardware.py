@@ -93,25 +93,10 @@ def _speed_of(kind: tf.DType, repeats: int = 7) -> float:
 
 
 def check_memory(model: keras.Model, batch_size: int, kind: str, used: list[str]) -> None:
-    """Refuse a batch that cannot fit into memory, by the maps of the layers with kernels alone.
+    """Raise UsageError where a batch cannot fit into memory, by the maps of layers with kernels.
 
-    A GPU says so by itself; without one the system would end the process without a word.
-
-    Parameters
-    ----------
-    model : keras.Model
-        The network.
-    batch_size : int
-        Images in a step.
-    kind : str
-        Its arithmetic, ``float32`` or ``bfloat16``.
-    used : list of str
-        The devices, from `devices`.
-
-    Raises
-    ------
-    UsageError
-        It needs more memory than is free.
+    A GPU says so by itself; without one the system would end the process without a word. `kind` is
+    the arithmetic, ``float32`` or ``bfloat16``.
     """
     if any("GPU" in device for device in used):
         return

@@ -49,37 +49,17 @@ class Trained:
 
 @dataclass
 class Job:
-    """One attempt at a training, as the notebook's ``train`` takes it.
+    """One attempt at a training, as the notebook's ``train`` takes it."""
 
-    Parameters
-    ----------
-    precision : str
-        ``float32`` or ``bfloat16``.
-    strategy : tf.distribute.Strategy
-        Shares each batch among the devices; a network is built and compiled in its ``scope()``.
-    start : weights.Start
-        The weights to start from.
-    epochs, rate
-        Passes over the training images and peak of the learning rate, which differ with weights.
-    model : keras.Model
-        The network in float32 on one device, which is validated and kept.
-    saved : Saved
-        The last finished epoch.
-    epoch : int
-        The epoch to go on with, from 0.
-    notes : dict
-        precision, fell_back_from and head, what the training of the head alone came to.
-    """
-
-    precision: str
-    strategy: tf.distribute.Strategy
-    start: weights.Start
-    epochs: int
-    rate: float
-    model: keras.Model
-    saved: Saved
-    epoch: int
-    notes: dict[str, Any]
+    precision: str  # float32 or bfloat16
+    strategy: tf.distribute.Strategy  # shares each batch among the devices
+    start: weights.Start  # the weights to start from
+    epochs: int  # passes over the training images, which differ with weights
+    rate: float  # peak of the learning rate, which differs with weights
+    model: keras.Model  # the network in float32 on one device, which is validated and kept
+    saved: Saved  # the last finished epoch
+    epoch: int  # the epoch to go on with, from 0
+    notes: dict[str, Any]  # precision, fell_back_from, and what training the head alone came to
 
 
 def train_or_load(
@@ -237,16 +217,16 @@ def train_head(
 ) -> None:
     """Train the last layer alone, on pooled features of the images as they are.
 
-    The backbone does not change meanwhile, so that its features are computed once and an epoch
-    takes a moment. Without this, random weights in the head would send noise through a good
-    backbone.
+    The backbone does not change meanwhile, so that its features are computed once, in float32, and
+    an epoch takes a moment. Without this, random weights in the head would send noise through a
+    good backbone.
 
     Parameters
     ----------
     network : keras.Model
         The network in training, compiled; is given the trained head.
     job : Job
-        Its model computes the features, in float32; its notes tell what this came to.
+        Its notes tell what this came to.
     section : ModelSection
         The model's section of the parameters.
     splits : dict of Split
