@@ -121,16 +121,19 @@ class Saved:
         with replacing(self.path) as part, part.open("wb") as file:
             np.savez(file, key=self.key, notes=json.dumps(notes), **named)
 
-    def load(self) -> tuple[list[np.ndarray], dict[str, Any]]:
-        """Return what was saved; both are empty where nothing belongs to this training."""
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What was saved beside the arrays; empty where nothing belongs to this training."""
         try:
             with np.load(self.path, allow_pickle=False) as saved:
-                if str(saved["key"]) != self.key:
-                    return [], {}
-                arrays = [saved[f"array{number}"] for number in range(len(saved.files) - 2)]
-                return arrays, json.loads(str(saved["notes"]))
+                return json.loads(str(saved["notes"])) if str(saved["key"]) == self.key else {}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return [], {}
+            return {}
+
+    def arrays(self) -> list[np.ndarray]:
+        """Return the arrays; raises OSError or ValueError where the file is not whole."""
+        with np.load(self.path, allow_pickle=False) as saved:
+            return [saved[f"array{number}"] for number in range(len(saved.files) - 2)]
 
     def discard(self) -> None:
         """Remove the file."""
@@ -182,9 +185,9 @@ class Checkpoint(keras.callbacks.Callback):
         """Take up what was saved."""
         with self.model.distribute_strategy.scope():
             self.model.optimizer.build(self.model.trainable_variables)
-        arrays, notes = self.saved.load()
+        notes = self.saved.notes
         if notes:
-            count = len(self.model.weights)
+            arrays, count = self.saved.arrays(), len(self.model.weights)
             for variable, array in zip(self._variables(), arrays[2 * count :], strict=True):
                 variable.assign(array)
             self.average.trained, self.stopping.best_weights = (

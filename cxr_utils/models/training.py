@@ -137,7 +137,7 @@ def fit(
         raise UsageError(f"batch_size = {section.batch_size}: there are only {images} training "
                          "images; take a smaller batch")  # fmt: skip
     # A training that has fallen back to float32 and was stopped then goes on in float32.
-    precision = saved.load()[1].get("precision") or hardware.precision(section.precision)
+    precision = saved.notes.get("precision") or hardware.precision(section.precision)
     try:
         job = _attempt(train, section, seed, start, saved, precision)
     except FloatingPointError as error:
@@ -147,7 +147,7 @@ def fit(
         print(f"in {precision} {error}: the training starts again in float32", flush=True)
         saved.discard()
         job = _attempt(train, section, seed, start, saved, "float32", precision)
-    history = pd.DataFrame(saved.load()[1]["rows"])
+    history = pd.DataFrame(saved.notes["rows"])
     return Trained(job.model, history, _card(job, section, history))
 
 
@@ -168,7 +168,7 @@ def _attempt(
     epochs, rate = section.epochs, section.learning_rate
     if isinstance(section, Resnet50v2) and start.file:
         epochs, rate = section.tuning_epochs, section.tuning_rate
-    _, kept = saved.load()
+    kept = saved.notes
     epoch = epochs if kept.get("stopped") else len(kept.get("rows", []))
     if epoch:
         print(f"going on after epoch {epoch}, where this training was stopped", flush=True)
@@ -187,7 +187,7 @@ def _attempt(
 
 def _card(job: Job, section: ModelSection, history: pd.DataFrame) -> dict[str, Any]:
     """What the model card says of a training."""
-    best = job.saved.load()[1]["best_epoch"] + 1
+    best = job.saved.notes["best_epoch"] + 1
     return {
         "model": section.name,
         "title": section.title,
