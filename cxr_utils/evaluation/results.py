@@ -18,7 +18,6 @@ from . import calibration, intervals, metrics, shortcuts
 
 COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
 SCHEMA = 1
-REFERENCES = ("always_pneumonia", "metadata")
 # Where the bootstrap covers too little and Wilson's intervals are shown: a share of fewer than so
 # many images, or with fewer than so many that are right, or wrong. (At .975 of 195 images of 100
 # patients it covers 90 %, Wilson's 94 %.)
@@ -38,21 +37,12 @@ def score_model(
 ) -> pd.DataFrame:
     """Calibrate a model; write ``predictions/<name>.csv``, which is returned, and its card.
 
-    Parameters
-    ----------
-    card : dict
-        What training says of the model.
-    logits : dict of ndarray
-        Split -> logits before calibration.
-    stressed : ndarray
-        Logits of the stress validation, from ``robustness.for_choices``: temperature and thresholds
-        are fitted on them, as new films differ more than validation does from training.
+    To what training says on the `card` is added what scoring needs. `logits` are those of each
+    split, before calibration. Temperature and thresholds are fitted on `stressed`, the logits of
+    ``robustness.for_choices``, as new films differ more than validation does from training.
     """
-    asked, labels, size = (
-        settings.evaluation,
-        data.splits[data.chosen_on].labels,
-        section.image_size,
-    )
+    asked, size = settings.evaluation, section.image_size
+    labels = data.splits[data.chosen_on].labels
     # Sixteen images may be told apart without error; any temperature would make it surer of itself.
     ours = data.chosen_on == "validation"
     temperature = calibration.fit_temperature(stressed, labels) if ours else 1.0
@@ -107,7 +97,7 @@ def score_references(
     """
     rows, found = (data.files["split"] != "train").to_numpy(), {}
     always = np.full(len(rows), data.splits["train"].labels.mean())
-    answers = dict(zip(REFERENCES, (always, shortcuts.metadata_scores(data)), strict=True))
+    answers = {"always_pneumonia": always, "metadata": shortcuts.metadata_scores(data)}
     for name, scores in answers.items():
         run.reference(name).unlink(missing_ok=True)
         if scores is not None:
@@ -147,13 +137,13 @@ def _entries(
 def _put(
     key: str, entries: dict[str, Any], data: Dataset, settings: Params, run: paths.RunFolder
 ) -> None:
-    resamples, unit = settings.evaluation.resamples, data.unit
+    asked = {"resamples": settings.evaluation.resamples, "seed": settings.seed, "unit": data.unit}
     size = [int(data.files[side].median()) for side in ("width", "height")]
     about = {
         "schema": SCHEMA,
         "run": run.name,
         "data": _about(data) | {"counts": data.manifest.counts(), "median_size": size},
-        "bootstrap": {"resamples": resamples, "seed": settings.seed, "unit": unit},
+        "bootstrap": asked,
     }
     known = read_metrics(run)
     same = {name: known.get(name) for name in about} == about
@@ -172,14 +162,9 @@ def evaluate(
 ) -> Entry:
     """Return the entry of one split in ``metrics.json``; what is undefined is None.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        patient, label (NORMAL or PNEUMONIA), subtype and score of each image, in the CSV's order.
-    thresholds : dict
-        Threshold of every operating point; the rates at `operating_point` stand on top.
-    temperature : float
-        By which logits were divided; what scores were before stands under ``uncalibrated``.
+    `frame` holds patient, label (NORMAL or PNEUMONIA), subtype and score of each image, in the
+    CSV's order. The rates at the threshold of `operating_point` stand on top. Logits were divided
+    by `temperature`; what scores were before stands under ``uncalibrated``.
     """
     labels, scores = labels_of(frame), frame["score"].to_numpy(np.float64)
     patients, subtypes = frame["patient"].to_numpy(), frame["subtype"].to_numpy()
@@ -192,8 +177,7 @@ def evaluate(
         wilson = {rate: intervals.wilson(*share) for rate, share in shares.items()}
         points[name] = {"n": len(labels), **at, "ci95": _intervals(at, sampled), "wilson95": wilson}
     chosen, found = points[operating_point], metrics.of_scores(labels, scores)
-    sampled = intervals.weighted_areas(labels == 1, scores, weights)
-    sampled |= intervals.weighted_means(labels, scores, weights)
+    sampled = intervals.weighted_scores(labels, scores, chosen["threshold"], weights)
     area = intervals.delong(labels, scores, patients)
     before = metrics.of_scores(labels, uncalibrated(scores, temperature))
     return {
@@ -202,13 +186,13 @@ def evaluate(
         "patients": len(set(patients)),
         "operating_point": operating_point,
         "operating_points": points,
-        "ci95": chosen["ci95"] | _intervals(found, sampled),
+        "ci95": _intervals(chosen | found, sampled),
         "delong95": {"auroc": area.interval_of_share if area else None},
         "temperature": temperature,
         "uncalibrated": {name: before[name] for name in ("loss", "brier", "ece")},
         "subtypes": {
-            subtype: _subtype(subtypes == subtype, labels, scores, chosen["threshold"], weights)
-            for subtype in sorted(set(subtypes))
+            name: _subtype(subtypes == name, labels, scores, chosen["threshold"], weights)
+            for name in sorted(set(subtypes))
         },
     }
 

@@ -76,11 +76,6 @@ class Reach:
     high: float
 
 
-def metadata_reference(data: Dataset) -> Reach:
-    """Return how far gradient boosting on metadata alone gets."""
-    return reach(metadata_scores(data), data.files)
-
-
 def metadata_scores(data: Dataset) -> np.ndarray | None:
     """Return what `classify` says, kept in the cache by what decides it.
 
@@ -196,10 +191,8 @@ def _unseen(
     """Scores of each row by a model that has not seen its patient."""
     folds = StratifiedGroupKFold(PATIENT_FOLDS)
     with threadpool_limits(1):  # on a busy machine more threads wait for each other, twenty times
-        found = cross_val_predict(
-            model, features, labels, groups=patients, cv=folds, method="predict_proba"
-        )
-    return found[:, 1]
+        asked = {"groups": patients, "cv": folds, "method": "predict_proba"}
+        return cross_val_predict(model, features, labels, **asked)[:, 1]
 
 
 def class_means(split: Split) -> dict[str, np.ndarray]:
