@@ -78,9 +78,9 @@ def update_metrics(
 
     What else is there is kept where it comes from the same data and the same bootstrap.
     """
-    card, point = read_card(name, run), settings.evaluation.operating_point
-    answers, cuts = read_predictions(name, run), card["thresholds"]
-    entry = _entries(answers, cuts, point, data, settings, card["temperature"])
+    card, answers = read_json(run.model_card(name)), read_csv(run.predictions(name))
+    card |= {"operating_point": settings.evaluation.operating_point}
+    entry = _entries(answers, card, data, settings)
     _put("models", {name: entry}, data, settings, run)
     return entry
 
@@ -107,7 +107,8 @@ def score_references(
             if name == "metadata":
                 chosen, point = table[table["split"] == data.chosen_on], "youden"
                 cut = calibration.thresholds(labels_of(chosen), chosen["score"].to_numpy())[point]
-            found[name] = _entries(table, {point: cut}, point, data, settings)
+            card = {"thresholds": {point: cut}, "operating_point": point, "temperature": 1.0}
+            found[name] = _entries(table, card, data, settings)
     _put("floors", found, data, settings, run)
     return found
 
@@ -118,18 +119,13 @@ def _about(data: Dataset) -> dict[str, Any]:
 
 
 def _entries(
-    answers: pd.DataFrame,
-    cuts: dict[str, float],
-    point: str,
-    data: Dataset,
-    settings: Params,
-    temperature: float = 1.0,
+    answers: pd.DataFrame, card: dict[str, Any], data: Dataset, settings: Params
 ) -> dict[str, Entry]:
     """Scores of each split; the number of patients is None where they are not known."""
     more = {} if data.unit == "patient" else {"patients": None}
-    bootstrap = settings.evaluation.resamples, settings.seed
+    how = settings.evaluation.resamples, settings.seed, card["temperature"]
     return {
-        split: evaluate(part, cuts, point, *bootstrap, temperature) | more
+        split: evaluate(part, card["thresholds"], card["operating_point"], *how) | more
         for split, part in answers.groupby("split", sort=False)
     }
 
@@ -257,22 +253,15 @@ def forget(name: str, run: paths.RunFolder) -> None:
         write_atomically(run.metrics, json.dumps(known, indent=1))
 
 
-def read_card(name: str, run: paths.RunFolder) -> dict[str, Any]:
-    """Return a model's card; an empty dict where there is none that can be read."""
-    return read_json(run.model_card(name))
-
-
 def read_metrics(run: paths.RunFolder) -> dict[str, Any]:
     """Return ``metrics.json``; an empty dict where there is none that can be read."""
     return read_json(run.metrics)
 
 
-def read_predictions(name: str, run: paths.RunFolder) -> pd.DataFrame:
-    """Return a model's predictions; raises FileNotFoundError where it has not been scored."""
-    return read_csv(run.predictions(name))
-
-
 def read_csv(file: Path) -> pd.DataFrame:
-    """Return predictions with their texts as they are and their scores to the last digit."""
+    """Return predictions with their texts as they are and their scores to the last digit.
+
+    Raises FileNotFoundError where there are none.
+    """
     text = dict.fromkeys(COLUMNS[:-1], str)
     return pd.read_csv(file, dtype=text, keep_default_na=False, float_precision="round_trip")

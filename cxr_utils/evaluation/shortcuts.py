@@ -137,9 +137,10 @@ def _all_unseen(
     """Scores by cross-validation over training patients, and of the others by all of these."""
     labels, patients = (files["label"] == LABELS[1]).to_numpy(), files["patient"].to_numpy()
     train, scores = of_training_patients(files).to_numpy(), np.empty(len(files))
-    if not _enough(labels[train], patients[train]):
+    unseen = _unseen(model, features[train], labels[train], patients[train])
+    if unseen is None:
         return None
-    scores[train] = _unseen(model, features[train], labels[train], patients[train])
+    scores[train] = unseen
     with threadpool_limits(1):
         fitted = model.fit(features[train], labels[train])
         scores[~train] = fitted.predict_proba(features[~train])[:, 1]
@@ -167,11 +168,11 @@ def fit_leaks(data: Dataset, seed: int) -> pd.DataFrame:
     patients, aspect = chosen["patient"].to_numpy(), chosen["width"] / chosen["height"]
     wide = (aspect > (aspect.min() + aspect.max()) / 2).to_numpy()
     rows = []
-    if aspect.max() - aspect.min() >= LEAST_SPREAD and _enough(wide, patients):
-        for fit in ("squash", "crop", "pad"):
-            pictures = squares(data.manifest, chosen["path"], Square(LEAK_SIZE, fit))
-            features = pictures.reshape(len(chosen), -1).astype(np.float32)
-            guess = _unseen(_linear(0.01), features, wide, patients)
+    for fit in ("squash", "crop", "pad") if aspect.max() - aspect.min() >= LEAST_SPREAD else ():
+        pictures = squares(data.manifest, chosen["path"], Square(LEAK_SIZE, fit))
+        features = pictures.reshape(len(chosen), -1).astype(np.float32)
+        guess = _unseen(_linear(0.01), features, wide, patients)
+        if guess is not None:
             rows.append([fit, roc_auc_score(wide, guess)])
     return pd.DataFrame(rows, columns=["fit", "AUROC"])
 
@@ -180,15 +181,12 @@ def _linear(strength: float) -> BaseEstimator:
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
 
 
-def _enough(labels: np.ndarray, patients: np.ndarray) -> bool:
-    """Whether each class has the patients without which a cross-validation says nothing."""
-    return min(len(set(patients[labels == label])) for label in (False, True)) >= LEAST_PATIENTS
-
-
 def _unseen(
     model: BaseEstimator, features: np.ndarray, labels: np.ndarray, patients: np.ndarray
-) -> np.ndarray:
-    """Scores of each row by a model that has not seen its patient."""
+) -> np.ndarray | None:
+    """Scores of each row by a model that has not seen its patient; None where these are too few."""
+    if min(len(set(patients[labels == label])) for label in (False, True)) < LEAST_PATIENTS:
+        return None
     folds = StratifiedGroupKFold(PATIENT_FOLDS)
     with threadpool_limits(1):  # on a busy machine more threads wait for each other, twenty times
         asked = {"groups": patients, "cv": folds, "method": "predict_proba"}
