@@ -150,8 +150,7 @@ def _start_worker() -> None:
     """Make a worker end when its parent has gone, however it went."""
 
     def end_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        if parent:
+        if parent := multiprocessing.parent_process():
             parent.join()
         os._exit(1)
 

@@ -50,20 +50,17 @@ def traits(data: Dataset) -> pd.DataFrame:
     and contrast (mean and spread of the grey values, 0..255), black (share of black pixels) and
     sharpness (log of the spread of the Laplacian).
     """
-    files, stored = data.files, load_pixels(data.manifest, Square(OVERVIEW_SIZE, data.fit))
-    looks = np.concatenate([_looks(block) for block in _blocks(stored)], axis=1)
+    files, looks = data.files, []
+    for block in _blocks(load_pixels(data.manifest, Square(OVERVIEW_SIZE, data.fit))):
+        grey = block.astype(np.float32)
+        beside = grey[:, :-2, 1:-1], grey[:, 2:, 1:-1], grey[:, 1:-1, :-2], grey[:, 1:-1, 2:]
+        edges = 4 * grey[:, 1:-1, 1:-1] - beside[0] - beside[1] - beside[2] - beside[3]
+        sharpness, black = np.log(edges.std((1, 2)) + 1e-3), (grey < BLACK).mean((1, 2))
+        looks.append([grey.mean((1, 2)), grey.std((1, 2)), sharpness, black])
     table = files[["width", "height", "mode"]].assign(aspect=files["width"] / files["height"])
     table["bytes a pixel"] = files["bytes"] / (files["width"] * files["height"])
-    names = ["brightness", "contrast", "sharpness", "black"]
-    return table.assign(**dict(zip(names, looks, strict=True)))
-
-
-def _looks(pictures: np.ndarray) -> np.ndarray:
-    grey = np.asarray(pictures, np.float32)
-    beside = grey[:, :-2, 1:-1], grey[:, 2:, 1:-1], grey[:, 1:-1, :-2], grey[:, 1:-1, 2:]
-    edges = 4 * grey[:, 1:-1, 1:-1] - beside[0] - beside[1] - beside[2] - beside[3]
-    sharpness, black = np.log(edges.std((1, 2)) + 1e-3), (grey < BLACK).mean((1, 2))
-    return np.stack([grey.mean((1, 2)), grey.std((1, 2)), sharpness, black])
+    table[["brightness", "contrast", "sharpness", "black"]] = np.concatenate(looks, axis=1).T
+    return table
 
 
 @dataclass(frozen=True)
