@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cxr_utils import parameters
+from cxr_utils import profiles
 from cxr_utils.data import sources
 
 ONCE = """
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     asked = parser.parse_args()
     source = str(Path(asked.source).resolve()) if os.path.lexists(asked.source) else asked.source
-    root = sources.fetch(parameters.load("default", asked.set, source).data, progress=True).root
+    root = sources.fetch(profiles.load("default", asked.set, source).data, progress=True).root
     seconds: dict[str, list[float]] = {"pool": [], "joblib": []}
     for number in range(asked.repeats + 1):  # the first warms the disk's cache
         for way, found in seconds.items():

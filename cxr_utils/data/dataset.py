@@ -78,17 +78,10 @@ class Dataset:
 
 
 def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
-    """Return the data set that `params` names: fetched, listed, split by patient and decoded.
+    """Return the data set that `params` names, its images as squares of `size` px a side.
 
-    Parameters
-    ----------
-    size : int
-        Side of the square images, in pixels.
-
-    Raises
-    ------
-    UsageError
-        The data cannot be had or cannot be used.
+    It is fetched, listed, split by patient and decoded. Raises UsageError where it cannot be had
+    or cannot be used.
     """
     source = sources.fetch(params.data, progress)
     square = Square(size, params.data.fit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import io
@@ -28,7 +27,6 @@ from ..parameters import UsageError
 
 CHUNK = 32  # files that a worker takes at a time; handing one over costs as much as decoding it
 MOST_PIXELS = 40_000_000  # five times the largest image of the real set
-ORIENTATION, UPRIGHT = 0x0112, 1  # EXIF tag, and its value for an image as it is
 
 
 class Square(NamedTuple):
@@ -60,7 +58,7 @@ def read(content: bytes, squares: Sequence[Square]) -> Picture:
         (width, height), mode = image.size, image.mode
         if width * height > MOST_PIXELS:
             raise ValueError(f"too large: {width} x {height} px")
-        first = np.asarray(fitted(upright(image, squares[0].size), squares[0]))
+        first = np.asarray(_fitted(upright(image, squares[0].size), squares[0]))
     others = (decode(content, square) for square in squares[1:])
     return Picture(width, height, mode, [first, *others])
 
@@ -82,15 +80,12 @@ def upright(image: Image.Image, size: int) -> Image.Image:
     at 300 to 1,300 px, the spread of its log at 96 px is 0.025, where it is 0.24 between films.
     """
     image.draft("L", (size, size))
-    turned = image.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT
-    return to_grey(ImageOps.exif_transpose(image) if turned else image)
+    ImageOps.exif_transpose(image, in_place=True)
+    return _grey(image)
 
 
-def to_grey(image: Image.Image) -> Image.Image:
-    """Return `image` as 8-bit grey.
-
-    Of deeper greys the 8 uppermost bits in use are kept; transparent pixels turn black.
-    """
+def _grey(image: Image.Image) -> Image.Image:
+    """Of deeper greys the 8 uppermost bits in use are kept; transparent pixels turn black."""
     if image.mode == "L" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
@@ -103,8 +98,8 @@ def to_grey(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
-def fitted(image: Image.Image, square: Square) -> Image.Image:
-    """Return `image` as a square, by bilinear interpolation over all the pixels that it shrinks."""
+def _fitted(image: Image.Image, square: Square) -> Image.Image:
+    """A square, by bilinear interpolation over all the pixels that it shrinks."""
     sides = (square.size, square.size)
     if square.fit == "crop":
         return ImageOps.fit(image, sides, Image.Resampling.BILINEAR)
@@ -124,11 +119,15 @@ def in_parallel(
     function: Callable[[Any], Any], items: Sequence[Any], title: str, progress: bool = False
 ) -> Iterator[Any]:
     """Apply a function to each item, a worker for each core, and yield the results in order."""
-    pool = _workers()
-    shown = progress and sys.stderr.isatty()
+    pool, shown = _workers(), progress and sys.stderr.isatty()
+    # Processes that are forked meanwhile leave Ctrl-C and SIGTERM to the parent for good: one that
+    # died while it sends a result would leave the parent waiting for the rest.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
-        with _signals_held():  # until the workers run, who leave them to the parent
+        try:
             results = pool.map(function, items, chunksize=CHUNK)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield from tqdm(results, title, len(items), unit=" files", disable=not shown)
     finally:
         pool.shutdown(cancel_futures=True)
@@ -147,28 +146,11 @@ def _workers() -> Executor:
     return ThreadPoolExecutor(os.cpu_count())
 
 
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM here, and for good in the processes that are forked meanwhile.
-
-    A worker that died while it sends a result would leave the parent waiting for the rest.
-    """
-    if sys.platform != "linux":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _start_worker() -> None:
     """Make a worker end when its parent has gone, however it went."""
 
     def end_with_parent() -> None:
-        parent = multiprocessing.parent_process()
-        if parent:
+        if parent := multiprocessing.parent_process():
             parent.join()
         os._exit(1)
 
@@ -187,12 +169,9 @@ class Store:
 
     def put(self, index: int, decoded: np.ndarray) -> None:
         """Write one square at its place; any process may."""
-        file = os.open(self.part, os.O_WRONLY)
-        try:
-            if os.pwrite(file, decoded.tobytes(), index * self.bytes) < self.bytes:
+        with self.part.open("r+b") as file:
+            if os.pwrite(file.fileno(), decoded.tobytes(), index * self.bytes) < self.bytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.part))
-        finally:
-            os.close(file)
 
     def keep(self, digest: str, used: Sequence[int]) -> None:
         """Make the squares of the files that were used the cache of the data with this digest."""
@@ -206,13 +185,9 @@ class Store:
             os.fsync(number)
         self.part.replace(cached_at(digest, self.square))
 
-    def discard(self) -> None:
-        """Remove what was stored and not kept."""
-        self.part.unlink(missing_ok=True)
-
 
 def sweep() -> None:
-    """Remove what killed processes have left half-written; the caller holds the pixels' lock."""
+    """Remove what was stored and not kept; the caller holds the pixels' lock."""
     for left in _folder().glob("*.part"):
         left.unlink()
 
@@ -224,14 +199,14 @@ def store(
 
     Raises UsageError where a file is not what it was when the data was listed.
     """
-    sweep()
+    sweep()  # what killed processes have left
     squares = Store(square, len(files))
     try:
-        decoded = partial(_decode_file, squares)
-        list(in_parallel(decoded, list(enumerate(files)), "decoding", progress))
+        decode_file = partial(_decode_file, squares)
+        list(in_parallel(decode_file, list(enumerate(files)), "decoding", progress))
         squares.keep(digest, range(len(files)))
     finally:
-        squares.discard()
+        sweep()
 
 
 def _decode_file(squares: Store, item: tuple[int, tuple[Path, str]]) -> None:

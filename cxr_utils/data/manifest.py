@@ -29,14 +29,12 @@ IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 MOST_BYTES = 200_000_000  # of a file
 MOST_UNUSABLE = 0.05  # of the files; up to two are always passed over
 NO_IMAGE = ("hidden file", "folder", f"not one of {', '.join(IMAGE_SUFFIXES)}")
-TEXTS = ["path", "folder", "label", "subtype", "patient"]
-COLUMNS = [*TEXTS, "width", "height", "mode", "bytes", "sha256", "problem"]
-TEXT_COLUMNS = [*TEXTS, "mode", "sha256", "problem"]
-# Of the published set, of its first release at Mendeley, and its NORMAL films.
-NAMES = (
-    re.compile(r"(?P<patient>person\d+_(?P<subtype>bacteria|virus))_\d+"),
-    re.compile(r"(?P<patient>(?P<subtype>BACTERIA|VIRUS|NORMAL)-\d+)-\d+"),
-    re.compile(r"(?P<patient>(?:NORMAL2-)?IM-\d+)-\d+"),
+COLUMNS = ["path", "folder", "label", "subtype", "patient"]
+COLUMNS += ["width", "height", "mode", "bytes", "sha256", "problem"]
+NUMBERS = ("width", "height", "bytes")  # the rest is text
+# The patient in names of the published set, of its first release at Mendeley, of its NORMAL films.
+PATIENT = re.compile(
+    r"person\d+_(bacteria|virus)(?=_\d)|(BACTERIA|VIRUS|NORMAL)-\d+(?=-\d)|(NORMAL2-)?IM-\d+(?=-\d)"
 )
 
 
@@ -55,12 +53,9 @@ class Manifest:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return usable files per published folder and class."""
-        table = self.files.groupby(["folder", "label"]).size()
-        return {
-            folder: {label: int(table.get((folder, label), 0)) for label in LABELS}
-            for folder in SPLITS
-            if folder in set(self.files["folder"])
-        }
+        table = pd.crosstab(self.files["folder"], self.files["label"])
+        table = table.reindex(columns=list(LABELS), fill_value=0)
+        return {folder: table.loc[folder].to_dict() for folder in SPLITS if folder in table.index}
 
 
 def parse_name(stem: str, label: str) -> tuple[str, str]:
@@ -69,21 +64,19 @@ def parse_name(stem: str, label: str) -> tuple[str, str]:
     A name of another form is its own patient, of subtype ``normal`` or ``unknown``. The same number
     under two prefixes is not known to be one child and counts as two.
     """
-    found = next((match for names in NAMES if (match := names.match(stem))), None)
-    patient = found["patient"] if found else stem
+    found = PATIENT.match(stem)
+    patient = found[0] if found else stem
     if label == "NORMAL":
         return patient, "normal"
-    subtype = (found.groupdict().get("subtype") or "").lower() if found else ""
+    subtype = found and (found[1] or found[2] or "").lower()
     return patient, subtype if subtype in ("bacteria", "virus") else "unknown"
 
 
 def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = False) -> Manifest:
     """List and hash every file below `root` that is new or has changed in size or time.
 
-    Parameters
-    ----------
-    squares : sequence of Square
-        What will be asked for next: where all files are new, decoded in the same pass and cached.
+    Where all are new, they are decoded in the same pass to the `squares` that will be asked for
+    next, which are cached.
 
     Raises
     ------
@@ -97,10 +90,26 @@ def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = F
     key = f"{root.resolve()} {PIL.__version__}{code}".encode(errors="surrogateescape")
     cached = paths.cache_folder() / "manifests" / f"{hashlib.sha256(key).hexdigest()[:32]}.csv"
     with exclusive("pixels"):
-        known = _cached_table(cached)
-        if list(known.index) != list(found):
-            return _read_files(root, found, known, squares, cached, progress)
-    return _checked(root, known)
+        known, states = _cached_table(cached), list(found)
+        if list(known.index) == states:
+            return _checked(root, known)
+        decoding.sweep()  # what killed processes have left
+        new = [item for item in enumerate(found.values()) if states[item[0]] not in known.index]
+        kept = squares if len(new) == len(found) else ()
+        stores = [decoding.Store(square, len(found)) for square in kept]
+        try:
+            inspect = partial(_inspect, root, stores)
+            rows = decoding.in_parallel(inspect, new, "reading the images", progress)
+            index = pd.Index([states[number] for number, _ in new], name="state")
+            read = pd.DataFrame(list(rows), columns=COLUMNS, index=index)
+            table = (pd.concat([known, read]) if len(known) else read).loc[states]
+            manifest = _checked(root, table)
+            for store in stores:
+                store.keep(manifest.digest, np.flatnonzero(table["problem"] == "").tolist())
+            write_atomically(cached, table.to_csv(quoting=csv.QUOTE_ALL))
+            return manifest
+        finally:
+            decoding.sweep()
 
 
 def _state(root: Path, name: str) -> str:
@@ -115,43 +124,13 @@ def _state(root: Path, name: str) -> str:
 
 def _cached_table(cached: Path) -> pd.DataFrame:
     """Return the rows of the last time, by the state of their files; none where it is damaged."""
-    texts = dict.fromkeys(("state", *TEXT_COLUMNS), str)
+    kinds = dict.fromkeys(("state", *COLUMNS), "str") | dict.fromkeys(NUMBERS, "int64")
     try:
-        table = pd.read_csv(cached, keep_default_na=False, dtype=texts).set_index("state")
+        table = pd.read_csv(cached, keep_default_na=False, dtype=kinds).set_index("state")
     except (OSError, KeyError, ValueError):  # pandas' errors of parsing are ValueErrors
         table = pd.DataFrame()
     sound = list(table) == COLUMNS and table.index.is_unique
     return table if sound else pd.DataFrame(columns=COLUMNS)
-
-
-def _read_files(
-    root: Path,
-    found: dict[str, str],
-    known: pd.DataFrame,
-    squares: Sequence[Square],
-    cached: Path,
-    progress: bool,
-) -> Manifest:
-    """Inspect each file not known as it is now; where none is, decode them in the same pass."""
-    decoding.sweep()
-    states = list(found)
-    new = [item for item in enumerate(found.values()) if states[item[0]] not in known.index]
-    kept = squares if len(new) == len(found) else ()
-    stores = [decoding.Store(square, len(found)) for square in kept]
-    try:
-        inspect = partial(_inspect, root, stores)
-        rows = decoding.in_parallel(inspect, new, "reading the images", progress)
-        index = pd.Index([states[number] for number, _ in new], name="state")
-        read = pd.DataFrame(list(rows), columns=COLUMNS, index=index)
-        table = (pd.concat([known, read]) if len(known) else read).loc[states]
-        manifest = _checked(root, table)
-        for store in stores:
-            store.keep(manifest.digest, np.flatnonzero(table["problem"] == "").tolist())
-        write_atomically(cached, table.to_csv(quoting=csv.QUOTE_ALL))
-        return manifest
-    finally:
-        for store in stores:
-            store.discard()
 
 
 def _checked(root: Path, table: pd.DataFrame) -> Manifest:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,6 @@ COMMENT = b"SYNTHETIC: drawn by the phantom of cxr_utils, no radiograph"
 # As in the real set: 3,875 PNEUMONIA of 5,216 in train, 390 of 624 in test; 2,530 bacterial.
 PNEUMONIA_SHARE = {"train": 3875 / 5216, "val": 0.5, "test": 390 / 624}
 BACTERIAL_SHARE = {"train": 2530 / 3875, "val": 1.0, "test": 242 / 390}
-VAL_IMAGES, TEST_SHARE = 16, 0.25
 MORE_IMAGES = {"normal": 0.12, "bacteria": 0.5, "virus": 0.4}  # chance of one more of a patient
 MOST_IMAGES = 8
 WIDEST = 1.35  # width over height
@@ -66,11 +66,11 @@ def fetch(data: Data, progress: bool = False) -> None:
 def is_drawn(folder: Path) -> bool:
     """Tell whether a folder in the Kaggle layout, or a copy of one, holds images of the phantom."""
     for label in ("NORMAL", "PNEUMONIA"):
-        for file in sorted((folder / "train" / label).glob("[!.]*.jpeg"))[:LOOKED_AT]:
-            if file.is_file():
-                with file.open("rb") as content:
-                    if COMMENT in content.read(4096):
-                        return True
+        looked_at = sorted((folder / "train" / label).glob("[!.]*.jpeg"))[:LOOKED_AT]
+        for file in filter(Path.is_file, looked_at):
+            with file.open("rb") as content:
+                if COMMENT in content.read(4096):
+                    return True
     return (folder / MARKER).is_file()
 
 
@@ -87,19 +87,13 @@ def masks(root: Path, names: Sequence[str], square: Square) -> np.ndarray:
 def draw_set(root: Path, images: int, size: int, seed: int, progress: bool = False) -> None:
     """Draw a whole SYNTHETIC data set into a new folder in the Kaggle layout, with its masks.
 
-    Parameters
-    ----------
-    images : int
-        Training images; test is a quarter of it and val has 16.
-    size : int
-        Mean height of an image, in pixels.
-    seed : int
-        The same seed gives the same bytes on one machine with the locked versions.
+    It has `images` for training, a quarter as many for test and 16 in val, their mean height being
+    `size` px. The same seed gives the same bytes on one machine with the locked versions.
     """
     plan = plan_set(images, seed)
     for folder in {Path(radiograph.path).parent for radiograph in plan}:
-        (root / folder).mkdir(parents=True, exist_ok=True)
-        (root / "masks" / folder).mkdir(parents=True, exist_ok=True)
+        for top in (root, root / "masks"):
+            (top / folder).mkdir(parents=True, exist_ok=True)
     save = partial(_save, root, size, seed)
     list(in_parallel(save, plan, "drawing the SYNTHETIC phantom", progress))
     about = {"synthetic": True, "images": images, "size": size, "seed": seed}
@@ -117,9 +111,8 @@ def plan_set(images: int, seed: int) -> list[Radiograph]:
     """Return the images: class balance, subtypes and images a patient as in the real set."""
     rng = default_rng([seed, 0])
     plan: list[Radiograph] = []
-    patient, numbers = 0, dict.fromkeys(MORE_IMAGES, 0)
-    totals = {"train": images, "val": VAL_IMAGES, "test": round(images * TEST_SHARE)}
-    for split, total in totals.items():
+    patients = Counter[str]()  # of each kind so far
+    for split, total in (("train", images), ("val", 16), ("test", round(images / 4))):
         sick = round(total * PNEUMONIA_SHARE[split])
         bacterial = round(sick * BACTERIAL_SHARE[split])
         kinds = {"normal": total - sick, "bacteria": bacterial, "virus": sick - bacterial}
@@ -127,38 +120,35 @@ def plan_set(images: int, seed: int) -> list[Radiograph]:
             folder = f"{split}/{'NORMAL' if kind == 'normal' else 'PNEUMONIA'}"
             done = 0
             while done < wanted:
-                patient += 1
-                numbers[kind] += 1
+                patients[kind] += 1
+                number, patient = patients[kind], patients.total()
+                series = "NORMAL2-IM" if number % 2 else "IM"
                 several = min(int(rng.geometric(1 - MORE_IMAGES[kind])), MOST_IMAGES, wanted - done)
                 for image in range(several):
-                    name = f"person{numbers[kind]}_{kind}_{done + image + 1}"
+                    name = f"person{number}_{kind}_{done + image + 1}"
                     if kind == "normal":
-                        series = "NORMAL2-IM" if numbers[kind] % 2 else "IM"
-                        name = f"{series}-{numbers[kind]:04d}-{image + 1:04d}"
+                        name = f"{series}-{number:04d}-{image + 1:04d}"
                     plan.append(Radiograph(f"{folder}/{name}.jpeg", kind, patient, image))
                 done += several
     return plan
 
 
 def draw(radiograph: Radiograph, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Draw one SYNTHETIC radiograph.
+    """Draw one SYNTHETIC radiograph, (height, width); `size` is the mean height in pixels.
 
-    Returns
-    -------
-    tuple
-        The image (uint8, white is dense), where its pneumonia is (bool), and the JPEG quality to
-        save it with.
+    The image (uint8, white is dense), where its pneumonia is (bool), the JPEG quality to save it
+    with.
     """
     body = default_rng([seed, 1, radiograph.patient])
     view = default_rng([seed, 2, radiograph.patient, radiograph.image])
     height = round(size * view.uniform(0.9, 1.1))
     width = round(height * view.uniform(1.0, 1.3))
-    x, y = _grid(height, width, view)
-    field, lungs = _thorax(x, y, body, view)
+    grid = _grid(height, width, view)
+    field, lungs = _thorax(grid, body, view)
     mask = np.zeros((height, width), bool)
     if radiograph.kind != "normal":
         add = {"bacteria": _consolidation, "virus": _interstitial}[radiograph.kind]
-        shadow, mask = add(x, y, lungs, body, view)
+        shadow, mask = add(grid, lungs, body, view)
         field += shadow
     return _expose(field, view), mask, int(view.integers(80, 96))
 
@@ -196,8 +186,9 @@ def _cloud(shape: tuple[int, int], cells: int, rng: Generator) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC))
 
 
-def _thorax(x: np.ndarray, y: np.ndarray, body: Generator, view: Generator) -> Fields:
+def _thorax(grid: Fields, body: Generator, view: Generator) -> Fields:
     """Attenuation of a healthy thorax, and the lungs (0..1)."""
+    x, y = grid
     broad, breath = body.uniform(0.92, 1.08), view.uniform(-0.06, 0.06)
     trunk = _edge(np.abs(x) - (0.98 * broad + 0.1 * y), 0.03) * _edge(-1.02 - y, 0.03)
     lungs = np.zeros_like(x)
@@ -237,10 +228,9 @@ def _bones(x: np.ndarray, y: np.ndarray, trunk: np.ndarray, body: Generator) -> 
     return trunk * (ribs * 0.1 + clavicles * 0.13 + spine * 0.15) * np.float32(dense)
 
 
-def _consolidation(
-    x: np.ndarray, y: np.ndarray, lungs: np.ndarray, body: Generator, view: Generator
-) -> Fields:
+def _consolidation(grid: Fields, lungs: np.ndarray, body: Generator, view: Generator) -> Fields:
     """One or two ragged, dense patches within the lungs (bacterial)."""
+    x, y = grid
     ragged = _cloud(x.shape, 9, view) * np.float32(0.3)
     shape = np.zeros_like(x)
     for _ in range(1 + (body.uniform() < 0.35)):
@@ -254,10 +244,9 @@ def _consolidation(
     return shape * np.float32(strength), shape > 0.5
 
 
-def _interstitial(
-    x: np.ndarray, y: np.ndarray, lungs: np.ndarray, body: Generator, view: Generator
-) -> Fields:
+def _interstitial(grid: Fields, lungs: np.ndarray, body: Generator, view: Generator) -> Fields:
     """Fine lines and haze in both lungs, densest around the hila (viral)."""
+    x, y = grid
     hila = _bump(np.abs(x) - 0.3, 0.3) * _bump(y - body.uniform(-0.2, 0.15), 0.5)
     where = lungs * (0.45 + 0.55 * hila)
     lines = _bump(_cloud(x.shape, 17, view), 0.35) + _bump(_cloud(x.shape, 11, body), 0.35)

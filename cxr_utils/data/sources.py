@@ -36,16 +36,9 @@ SOURCES: dict[str, type[Source]] = {}  # by kind; a subclass enters itself
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on disk; a subclass is a kind of source, and its fields are facts about it.
+    """A data set on disk; a subclass is a kind of source, and its fields are facts about it."""
 
-    Parameters
-    ----------
-    root : Path
-        Folder in the Kaggle layout; it may not exist yet where the source is only planned.
-    """
-
-    root: Path
-
+    root: Path  # in the Kaggle layout; it may not exist yet where the source is only planned
     kind: ClassVar[str]  # as in data.source and in metrics.json
     address: ClassVar[str]  # where it is fetched from
     version: ClassVar[str]  # the one that is pinned
@@ -241,7 +234,7 @@ class MedMnist(Download):
                 labels = arrays[f"{theirs}_labels"][:, 0]
                 pictures = tqdm(arrays[f"{theirs}_images"], split, unit="image", disable=hidden)
                 for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-                    target = unpacked / split / LABELS[int(label)]
+                    target = unpacked / split / LABELS[label]
                     Image.fromarray(picture).save(target / f"medmnist-{split}-{number:04d}.png")
         return unpacked
 

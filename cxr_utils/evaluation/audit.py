@@ -6,7 +6,6 @@ What is said of a finding, and what to do about it, stands in ``templates/audit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import imagehash
@@ -51,15 +50,11 @@ class Finding:
         return "" if self.verdict == "fine" else self._filled("_remedy")
 
     def _filled(self, part: str) -> str:
-        macro = getattr(_sentences(), self.check.replace(" ", "_") + part)
+        loader = jinja2.FileSystemLoader(paths.TEMPLATES)
+        sentences = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined)
+        said = sentences.get_template("audit.md.j2").module
+        macro = getattr(said, self.check.replace(" ", "_") + part)
         return " ".join(macro(self.facts | {"verdict": self.verdict}).split())
-
-
-@cache
-def _sentences() -> Any:
-    loader = jinja2.FileSystemLoader(paths.TEMPLATES)
-    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined)
-    return environment.get_template("audit.md.j2").module
 
 
 def audit(data: Dataset) -> list[Finding]:
@@ -67,7 +62,8 @@ def audit(data: Dataset) -> list[Finding]:
 
     The data is to be opened at ``OVERVIEW_SIZE``.
     """
-    files, metadata, border = data.files, shortcuts.metadata_reference(data), shortcuts.border(data)
+    files, border = data.files, shortcuts.border(data)
+    metadata = shortcuts.reach(shortcuts.metadata_scores(data), files)
     exact = files.groupby("sha256", sort=False).ngroup().to_numpy()
     pairs = near_pairs(data.stored, exact)
     same = _linked(exact.max() + 1, exact[pairs])[exact]
@@ -120,20 +116,17 @@ def _linked(count: int, pairs: np.ndarray) -> np.ndarray:
 
 def _groups(numbers: np.ndarray) -> list[np.ndarray]:
     """Rows of equal number, two at least."""
-    rows = pd.Series(numbers).groupby(numbers).indices
-    return [found for found in rows.values() if len(found) > 1]
+    return [rows for rows in pd.Series(numbers).groupby(numbers).indices.values() if len(rows) > 1]
 
 
 def _duplicates(check: str, groups: list[np.ndarray], files: pd.DataFrame) -> Finding:
-    path = files["path"].to_numpy()
-    splits = [set(files["split"].iloc[rows]) for rows in groups]
-    across = [found for found in splits if len(found) > 1]
+    parts = [files.iloc[rows] for rows in groups]
+    parts.sort(key=lambda part: part["split"].nunique() == 1)  # the worst first
+    across = [set(part["split"]) for part in parts if part["split"].nunique() > 1]
     tested = sum("test" in found and not found.isdisjoint(shortcuts.TRAINING) for found in across)
     facts = {"groups": len(groups), "across": len(across), "tested": tested}
     verdict = "warning" if across else "note" if groups else "fine"
-    worst_first = sorted(range(len(groups)), key=lambda number: len(splits[number]) == 1)
-    named = tuple(" = ".join(path[groups[number]]) for number in worst_first)
-    return Finding(check, verdict, facts, named)
+    return Finding(check, verdict, facts, tuple(" = ".join(part["path"]) for part in parts))
 
 
 def _twins(groups: list[np.ndarray], files: pd.DataFrame) -> Finding:

@@ -33,14 +33,11 @@ def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def thresholds(labels: np.ndarray, scores: np.ndarray, target: float = 0.98) -> dict[str, float]:
-    """Fix the operating points on calibrated scores of both classes.
+    """Return the operating points, fixed on calibrated scores of both classes.
 
-    Returns
-    -------
-    dict
-        ``half``: 0.5. ``youden``: the largest sensitivity + specificity (Youden 1950).
-        ``sensitivity``: the highest threshold that reaches the `target`. Thresholds lie midway
-        between two scores, so that they do not hang on one image.
+    ``half``: 0.5. ``youden``: the largest sensitivity + specificity (Youden 1950). ``sensitivity``:
+    the highest threshold that reaches the `target`. Thresholds lie midway between two scores, so
+    that they do not hang on one image.
     """
     alarms, hits, cuts = roc_curve(labels, scores, drop_intermediate=False)
     # Cuts fall, and the first is infinite.

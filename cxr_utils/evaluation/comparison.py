@@ -74,7 +74,8 @@ def read_models(run: RunFolder) -> list[Scored]:
 def read_model(name: str, run: RunFolder) -> Scored:
     """Return one scored model of a run; raises FileNotFoundError where it has not been scored."""
     scores = within(results.read_metrics(run), "models", name)
-    return Scored(name, results.read_card(name, run), scores, results.read_predictions(name, run))
+    card, predictions = read_json(run.model_card(name)), results.read_csv(run.predictions(name))
+    return Scored(name, card, scores, predictions)
 
 
 def compare(models: Sequence[Scored], resamples: int, seed: int) -> list[dict[str, Any]]:

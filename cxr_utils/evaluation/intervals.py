@@ -40,19 +40,10 @@ def weighted_scores(
 
     An array, (resamples,), for each score; NaN where a resample leaves it undefined.
     """
+    whole = weights.sum(axis=1)
     return {
         **weighted_rates(labels, scores, threshold, weights),
         **weighted_areas(labels == 1, scores, weights),
-        **weighted_means(labels, scores, weights),
-    }
-
-
-def weighted_means(
-    labels: np.ndarray, scores: np.ndarray, weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return log loss and Brier score of many resamples at once; see `weighted_scores`."""
-    whole = weights.sum(axis=1)
-    return {
         "loss": weights @ metrics.cross_entropy(labels, scores) / whole,
         "brier": weights @ (scores - labels) ** 2 / whole,
     }
@@ -77,8 +68,8 @@ def weighted_areas(
     order = np.argsort(-scores, kind="stable")
     last_of_tie = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     weights = weights[:, order]
-    hits = np.cumsum(weights * positive[order], axis=1)[:, last_of_tie]
-    alarms = np.cumsum(weights * ~positive[order], axis=1)[:, last_of_tie]
+    of_class = positive[order], ~positive[order]
+    hits, alarms = (np.cumsum(weights * rows, axis=1)[:, last_of_tie] for rows in of_class)
     more_hits, more_alarms = (np.diff(counts, axis=1, prepend=0) for counts in (hits, alarms))
     with np.errstate(invalid="ignore", divide="ignore"):
         under = (more_alarms * (2 * hits - more_hits) / 2).sum(axis=1)
@@ -96,10 +87,8 @@ def wilson(part: int, whole: int) -> list[float] | None:
     It takes images for independent, but unlike the bootstrap it holds for a dozen of them, and for
     none wrong. None of nothing.
     """
-    if not whole:
-        return None
-    found = binomtest(part, whole).proportion_ci(method="wilson")
-    return [float(found.low), float(found.high)]
+    found = binomtest(part, whole).proportion_ci(method="wilson") if whole else None
+    return [float(found.low), float(found.high)] if found else None
 
 
 @dataclass(frozen=True)
@@ -130,9 +119,7 @@ class Estimate:
     @property
     def p(self) -> float:
         """Two-sided p of a truth of 0."""
-        if not self.error:
-            return float(self.value == 0)
-        return float(2 * norm.sf(abs(self.value) / self.error))
+        return float(2 * norm.sf(abs(self.value) / self.error) if self.error else self.value == 0)
 
 
 def delong(

@@ -18,7 +18,6 @@ from . import calibration, intervals, metrics, shortcuts
 
 COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
 SCHEMA = 1
-REFERENCES = ("always_pneumonia", "metadata")
 # Where the bootstrap covers too little and Wilson's intervals are shown: a share of fewer than so
 # many images, or with fewer than so many that are right, or wrong. (At .975 of 195 images of 100
 # patients it covers 90 %, Wilson's 94 %.)
@@ -38,21 +37,12 @@ def score_model(
 ) -> pd.DataFrame:
     """Calibrate a model; write ``predictions/<name>.csv``, which is returned, and its card.
 
-    Parameters
-    ----------
-    card : dict
-        What training says of the model.
-    logits : dict of ndarray
-        Split -> logits before calibration.
-    stressed : ndarray
-        Logits of the stress validation, from ``robustness.for_choices``: temperature and thresholds
-        are fitted on them, as new films differ more than validation does from training.
+    To what training says on the `card` is added what scoring needs. `logits` are those of each
+    split, before calibration. Temperature and thresholds are fitted on `stressed`, the logits of
+    ``robustness.for_choices``, as new films differ more than validation does from training.
     """
-    asked, labels, size = (
-        settings.evaluation,
-        data.splits[data.chosen_on].labels,
-        section.image_size,
-    )
+    asked, size = settings.evaluation, section.image_size
+    labels = data.splits[data.chosen_on].labels
     # Sixteen images may be told apart without error; any temperature would make it surer of itself.
     ours = data.chosen_on == "validation"
     temperature = calibration.fit_temperature(stressed, labels) if ours else 1.0
@@ -88,9 +78,9 @@ def update_metrics(
 
     What else is there is kept where it comes from the same data and the same bootstrap.
     """
-    card, point = read_card(name, run), settings.evaluation.operating_point
-    answers, cuts = read_predictions(name, run), card["thresholds"]
-    entry = _entries(answers, cuts, point, data, settings, card["temperature"])
+    card, answers = read_json(run.model_card(name)), read_csv(run.predictions(name))
+    card |= {"operating_point": settings.evaluation.operating_point}
+    entry = _entries(answers, card, data, settings)
     _put("models", {name: entry}, data, settings, run)
     return entry
 
@@ -107,7 +97,7 @@ def score_references(
     """
     rows, found = (data.files["split"] != "train").to_numpy(), {}
     always = np.full(len(rows), data.splits["train"].labels.mean())
-    answers = dict(zip(REFERENCES, (always, shortcuts.metadata_scores(data)), strict=True))
+    answers = {"always_pneumonia": always, "metadata": shortcuts.metadata_scores(data)}
     for name, scores in answers.items():
         run.reference(name).unlink(missing_ok=True)
         if scores is not None:
@@ -117,7 +107,8 @@ def score_references(
             if name == "metadata":
                 chosen, point = table[table["split"] == data.chosen_on], "youden"
                 cut = calibration.thresholds(labels_of(chosen), chosen["score"].to_numpy())[point]
-            found[name] = _entries(table, {point: cut}, point, data, settings)
+            card = {"thresholds": {point: cut}, "operating_point": point, "temperature": 1.0}
+            found[name] = _entries(table, card, data, settings)
     _put("floors", found, data, settings, run)
     return found
 
@@ -128,18 +119,13 @@ def _about(data: Dataset) -> dict[str, Any]:
 
 
 def _entries(
-    answers: pd.DataFrame,
-    cuts: dict[str, float],
-    point: str,
-    data: Dataset,
-    settings: Params,
-    temperature: float = 1.0,
+    answers: pd.DataFrame, card: dict[str, Any], data: Dataset, settings: Params
 ) -> dict[str, Entry]:
     """Scores of each split; the number of patients is None where they are not known."""
     more = {} if data.unit == "patient" else {"patients": None}
-    bootstrap = settings.evaluation.resamples, settings.seed
+    how = settings.evaluation.resamples, settings.seed, card["temperature"]
     return {
-        split: evaluate(part, cuts, point, *bootstrap, temperature) | more
+        split: evaluate(part, card["thresholds"], card["operating_point"], *how) | more
         for split, part in answers.groupby("split", sort=False)
     }
 
@@ -147,13 +133,13 @@ def _entries(
 def _put(
     key: str, entries: dict[str, Any], data: Dataset, settings: Params, run: paths.RunFolder
 ) -> None:
-    resamples, unit = settings.evaluation.resamples, data.unit
+    asked = {"resamples": settings.evaluation.resamples, "seed": settings.seed, "unit": data.unit}
     size = [int(data.files[side].median()) for side in ("width", "height")]
     about = {
         "schema": SCHEMA,
         "run": run.name,
         "data": _about(data) | {"counts": data.manifest.counts(), "median_size": size},
-        "bootstrap": {"resamples": resamples, "seed": settings.seed, "unit": unit},
+        "bootstrap": asked,
     }
     known = read_metrics(run)
     same = {name: known.get(name) for name in about} == about
@@ -172,14 +158,9 @@ def evaluate(
 ) -> Entry:
     """Return the entry of one split in ``metrics.json``; what is undefined is None.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        patient, label (NORMAL or PNEUMONIA), subtype and score of each image, in the CSV's order.
-    thresholds : dict
-        Threshold of every operating point; the rates at `operating_point` stand on top.
-    temperature : float
-        By which logits were divided; what scores were before stands under ``uncalibrated``.
+    `frame` holds patient, label (NORMAL or PNEUMONIA), subtype and score of each image, in the
+    CSV's order. The rates at the threshold of `operating_point` stand on top. Logits were divided
+    by `temperature`; what scores were before stands under ``uncalibrated``.
     """
     labels, scores = labels_of(frame), frame["score"].to_numpy(np.float64)
     patients, subtypes = frame["patient"].to_numpy(), frame["subtype"].to_numpy()
@@ -192,8 +173,7 @@ def evaluate(
         wilson = {rate: intervals.wilson(*share) for rate, share in shares.items()}
         points[name] = {"n": len(labels), **at, "ci95": _intervals(at, sampled), "wilson95": wilson}
     chosen, found = points[operating_point], metrics.of_scores(labels, scores)
-    sampled = intervals.weighted_areas(labels == 1, scores, weights)
-    sampled |= intervals.weighted_means(labels, scores, weights)
+    sampled = intervals.weighted_scores(labels, scores, chosen["threshold"], weights)
     area = intervals.delong(labels, scores, patients)
     before = metrics.of_scores(labels, uncalibrated(scores, temperature))
     return {
@@ -202,13 +182,13 @@ def evaluate(
         "patients": len(set(patients)),
         "operating_point": operating_point,
         "operating_points": points,
-        "ci95": chosen["ci95"] | _intervals(found, sampled),
+        "ci95": _intervals(chosen | found, sampled),
         "delong95": {"auroc": area.interval_of_share if area else None},
         "temperature": temperature,
         "uncalibrated": {name: before[name] for name in ("loss", "brier", "ece")},
         "subtypes": {
-            subtype: _subtype(subtypes == subtype, labels, scores, chosen["threshold"], weights)
-            for subtype in sorted(set(subtypes))
+            name: _subtype(subtypes == name, labels, scores, chosen["threshold"], weights)
+            for name in sorted(set(subtypes))
         },
     }
 
@@ -273,22 +253,15 @@ def forget(name: str, run: paths.RunFolder) -> None:
         write_atomically(run.metrics, json.dumps(known, indent=1))
 
 
-def read_card(name: str, run: paths.RunFolder) -> dict[str, Any]:
-    """Return a model's card; an empty dict where there is none that can be read."""
-    return read_json(run.model_card(name))
-
-
 def read_metrics(run: paths.RunFolder) -> dict[str, Any]:
     """Return ``metrics.json``; an empty dict where there is none that can be read."""
     return read_json(run.metrics)
 
 
-def read_predictions(name: str, run: paths.RunFolder) -> pd.DataFrame:
-    """Return a model's predictions; raises FileNotFoundError where it has not been scored."""
-    return read_csv(run.predictions(name))
-
-
 def read_csv(file: Path) -> pd.DataFrame:
-    """Return predictions with their texts as they are and their scores to the last digit."""
+    """Return predictions with their texts as they are and their scores to the last digit.
+
+    Raises FileNotFoundError where there are none.
+    """
     text = dict.fromkeys(COLUMNS[:-1], str)
     return pd.read_csv(file, dtype=text, keep_default_na=False, float_precision="round_trip")

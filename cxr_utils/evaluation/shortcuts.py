@@ -50,20 +50,17 @@ def traits(data: Dataset) -> pd.DataFrame:
     and contrast (mean and spread of the grey values, 0..255), black (share of black pixels) and
     sharpness (log of the spread of the Laplacian).
     """
-    files, stored = data.files, load_pixels(data.manifest, Square(OVERVIEW_SIZE, data.fit))
-    looks = np.concatenate([_looks(block) for block in _blocks(stored)], axis=1)
+    files, looks = data.files, []
+    for block in _blocks(load_pixels(data.manifest, Square(OVERVIEW_SIZE, data.fit))):
+        grey = block.astype(np.float32)
+        beside = grey[:, :-2, 1:-1], grey[:, 2:, 1:-1], grey[:, 1:-1, :-2], grey[:, 1:-1, 2:]
+        edges = 4 * grey[:, 1:-1, 1:-1] - beside[0] - beside[1] - beside[2] - beside[3]
+        sharpness, black = np.log(edges.std((1, 2)) + 1e-3), (grey < BLACK).mean((1, 2))
+        looks.append([grey.mean((1, 2)), grey.std((1, 2)), sharpness, black])
     table = files[["width", "height", "mode"]].assign(aspect=files["width"] / files["height"])
     table["bytes a pixel"] = files["bytes"] / (files["width"] * files["height"])
-    names = ["brightness", "contrast", "sharpness", "black"]
-    return table.assign(**dict(zip(names, looks, strict=True)))
-
-
-def _looks(pictures: np.ndarray) -> np.ndarray:
-    grey = np.asarray(pictures, np.float32)
-    beside = grey[:, :-2, 1:-1], grey[:, 2:, 1:-1], grey[:, 1:-1, :-2], grey[:, 1:-1, 2:]
-    edges = 4 * grey[:, 1:-1, 1:-1] - beside[0] - beside[1] - beside[2] - beside[3]
-    sharpness, black = np.log(edges.std((1, 2)) + 1e-3), (grey < BLACK).mean((1, 2))
-    return np.stack([grey.mean((1, 2)), grey.std((1, 2)), sharpness, black])
+    table[["brightness", "contrast", "sharpness", "black"]] = np.concatenate(looks, axis=1).T
+    return table
 
 
 @dataclass(frozen=True)
@@ -74,11 +71,6 @@ class Reach:
     test: float
     low: float  # of the 95 % interval on test, by DeLong
     high: float
-
-
-def metadata_reference(data: Dataset) -> Reach:
-    """Return how far gradient boosting on metadata alone gets."""
-    return reach(metadata_scores(data), data.files)
 
 
 def metadata_scores(data: Dataset) -> np.ndarray | None:
@@ -142,9 +134,10 @@ def _all_unseen(
     """Scores by cross-validation over training patients, and of the others by all of these."""
     labels, patients = (files["label"] == LABELS[1]).to_numpy(), files["patient"].to_numpy()
     train, scores = of_training_patients(files).to_numpy(), np.empty(len(files))
-    if not _enough(labels[train], patients[train]):
+    unseen = _unseen(model, features[train], labels[train], patients[train])
+    if unseen is None:
         return None
-    scores[train] = _unseen(model, features[train], labels[train], patients[train])
+    scores[train] = unseen
     with threadpool_limits(1):
         fitted = model.fit(features[train], labels[train])
         scores[~train] = fitted.predict_proba(features[~train])[:, 1]
@@ -172,11 +165,11 @@ def fit_leaks(data: Dataset, seed: int) -> pd.DataFrame:
     patients, aspect = chosen["patient"].to_numpy(), chosen["width"] / chosen["height"]
     wide = (aspect > (aspect.min() + aspect.max()) / 2).to_numpy()
     rows = []
-    if aspect.max() - aspect.min() >= LEAST_SPREAD and _enough(wide, patients):
-        for fit in ("squash", "crop", "pad"):
-            pictures = squares(data.manifest, chosen["path"], Square(LEAK_SIZE, fit))
-            features = pictures.reshape(len(chosen), -1).astype(np.float32)
-            guess = _unseen(_linear(0.01), features, wide, patients)
+    for fit in ("squash", "crop", "pad") if aspect.max() - aspect.min() >= LEAST_SPREAD else ():
+        pictures = squares(data.manifest, chosen["path"], Square(LEAK_SIZE, fit))
+        features = pictures.reshape(len(chosen), -1).astype(np.float32)
+        guess = _unseen(_linear(0.01), features, wide, patients)
+        if guess is not None:
             rows.append([fit, roc_auc_score(wide, guess)])
     return pd.DataFrame(rows, columns=["fit", "AUROC"])
 
@@ -185,21 +178,16 @@ def _linear(strength: float) -> BaseEstimator:
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
 
 
-def _enough(labels: np.ndarray, patients: np.ndarray) -> bool:
-    """Whether each class has the patients without which a cross-validation says nothing."""
-    return min(len(set(patients[labels == label])) for label in (False, True)) >= LEAST_PATIENTS
-
-
 def _unseen(
     model: BaseEstimator, features: np.ndarray, labels: np.ndarray, patients: np.ndarray
-) -> np.ndarray:
-    """Scores of each row by a model that has not seen its patient."""
+) -> np.ndarray | None:
+    """Scores of each row by a model that has not seen its patient; None where these are too few."""
+    if min(len(set(patients[labels == label])) for label in (False, True)) < LEAST_PATIENTS:
+        return None
     folds = StratifiedGroupKFold(PATIENT_FOLDS)
     with threadpool_limits(1):  # on a busy machine more threads wait for each other, twenty times
-        found = cross_val_predict(
-            model, features, labels, groups=patients, cv=folds, method="predict_proba"
-        )
-    return found[:, 1]
+        asked = {"groups": patients, "cv": folds, "method": "predict_proba"}
+        return cross_val_predict(model, features, labels, **asked)[:, 1]
 
 
 def class_means(split: Split) -> dict[str, np.ndarray]:

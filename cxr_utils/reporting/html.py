@@ -222,7 +222,7 @@ def _run_rows(run: paths.RunFolder) -> list[dict[str, Any]]:
         record, known = read_json(run.record), results.read_metrics(run)
         rows = []
         for name, splits in known.get("models", {}).items():
-            title = results.read_card(name, run).get("title", name)
+            title = read_json(run.model_card(name)).get("title", name)
             scores = [tables.with_interval(splits["test"], score) for score in tables.SHOWN]
             written = record["written"][:16].replace("T", " ")
             came_from = [record["profile"], record["data"]["source"], written]

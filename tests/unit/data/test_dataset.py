@@ -240,10 +240,10 @@ def _of_session(session):
 
 MEASURE = """
 import resource, sys
-from cxr_utils import parameters
+from cxr_utils import profiles
 from cxr_utils.data import dataset
 asked = ["data.phantom_size=64", "data.phantom_images=" + sys.argv[1]]
-data = dataset.open_data(parameters.load("default", asked, "phantom"), 224)
+data = dataset.open_data(profiles.load("default", asked, "phantom"), 224)
 everyone = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 peak = max(resource.getrusage(who).ru_maxrss for who in everyone)
 def held():

@@ -9,13 +9,13 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from cxr_utils import parameters, paths
+from cxr_utils import paths, profiles
 from cxr_utils.data import dataset
 from cxr_utils.evaluation import audit, shortcuts
 
 
 def _findings(root, *overrides):
-    data = dataset.open_data(parameters.load("smoke", overrides, str(root)), dataset.OVERVIEW_SIZE)
+    data = dataset.open_data(profiles.load("smoke", overrides, str(root)), dataset.OVERVIEW_SIZE)
     return {finding.check: finding for finding in audit.audit(data)}
 
 
@@ -139,7 +139,7 @@ def test_what_each_fit_lets_through_of_an_aspect_shortcut(tmp_path):
     squash and pad do not.
     """
     drawn = dataset.open_data(
-        parameters.load("default", ["data.phantom_images=600"], "phantom"), dataset.OVERVIEW_SIZE
+        profiles.load("default", ["data.phantom_images=600"], "phantom"), dataset.OVERVIEW_SIZE
     )
     for row in drawn.files.itertuples():
         label = "PNEUMONIA" if row.width > 1.15 * row.height else "NORMAL"
@@ -148,7 +148,7 @@ def test_what_each_fit_lets_through_of_an_aspect_shortcut(tmp_path):
         shutil.copy(drawn.manifest.root / row.path, target)
     found = {}
     for fit in ("squash", "crop", "pad"):
-        data = dataset.open_data(parameters.load("default", [f"data.fit={fit}"], str(tmp_path)), 16)
+        data = dataset.open_data(profiles.load("default", [f"data.fit={fit}"], str(tmp_path)), 16)
         train, test = data.splits["train"], data.splits["test"]
         model = LogisticRegression(C=1e-6, max_iter=1000).fit(
             train.pixels[:].reshape(len(train), -1), train.labels
@@ -165,7 +165,7 @@ def test_films_of_one_aspect_leave_nothing_to_measure(planted):
     for label in ("NORMAL", "PNEUMONIA"):
         _change(planted, label, lambda image: image.resize((64, 64)))
     assert shortcuts.fit_leaks(
-        dataset.open_data(parameters.load("smoke", (), str(planted)), dataset.OVERVIEW_SIZE), 1
+        dataset.open_data(profiles.load("smoke", (), str(planted)), dataset.OVERVIEW_SIZE), 1
     ).empty
 
 
@@ -198,7 +198,7 @@ def test_metadata_scores_are_kept_until_what_decides_them_changes(smoke, planted
     assert (shortcuts.metadata_scores(dataset.open_data(smoke, 48)) == before).all()
     monkeypatch.setattr(shortcuts, "classify", lambda looks, files: None)
     _first(planted, "train/NORMAL").unlink()
-    other = dataset.open_data(parameters.load("smoke", (), str(planted)), 32)
+    other = dataset.open_data(profiles.load("smoke", (), str(planted)), 32)
     assert shortcuts.metadata_scores(other) is None
     assert shortcuts.metadata_scores(dataclasses.replace(data, fit="crop")) is None
     for file in (paths.cache_folder() / "metadata").glob("*.npy"):
