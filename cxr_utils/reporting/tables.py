@@ -186,14 +186,10 @@ def subtypes(models: Sequence[Scored]) -> pd.DataFrame:
 
 def differences(pair: dict[str, Any]) -> pd.DataFrame:
     """Return the differences of two models, as `comparison.compare` gives them."""
-    rows = {SCORES[score]: found for score, found in pair["differences"].items()}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
-    table = table.rename_axis("score").reset_index()
-    return (
-        table.rename(columns={"value": "{1} minus {0}".format(*pair["titles"])})
-        .astype(object)
-        .fillna("undefined")
-    )
+    found, (first, second) = pair["differences"], pair["titles"]
+    rows = [[title, *found[score].values()] for score, title in SCORES.items() if score in found]
+    columns = ["score", f"{second} minus {first}", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).astype(object).fillna("undefined")
 
 
 def agreement(pair: dict[str, Any]) -> pd.DataFrame:
