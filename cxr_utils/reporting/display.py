@@ -75,8 +75,7 @@ def say(template: str, **numbers: Any) -> None:
 
 def show_code(function: Any) -> None:
     """Show the source of a function: a report tells what a notebook leaves to the package."""
-    source = inspect.getsource(function).rstrip()
-    display.display(display.Markdown(f"```python\n{source}\n```"))
+    display.display(display.Markdown(f"```python\n{inspect.getsource(function).rstrip()}\n```"))
 
 
 def show_html(content: str) -> None:

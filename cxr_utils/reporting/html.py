@@ -14,11 +14,11 @@ from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
 from PIL import Image
 
-from .. import paths
 from ..data.sources import REAL_RUN, REAL_RUN_COST
 from ..evaluation import comparison, results
 from ..evaluation.comparison import Scored
 from ..files import read_json, within, write_atomically
+from ..paths import TEMPLATES, RunFolder
 from . import display, published, tables, text
 
 THUMBNAIL = 560  # pixels of the longer side, shown at half of it
@@ -31,12 +31,7 @@ Page = tuple[str, str, str]  # a step, the title of its report, and the figure t
 
 
 def render(
-    step: str,
-    title: str,
-    pages: Sequence[Page],
-    folder: paths.RunFolder,
-    synthetic: bool,
-    failed: bool = False,
+    step: str, title: str, pages: Sequence[Page], folder: RunFolder, synthetic: bool, failed: bool
 ) -> None:
     """Write the HTML report of a step from ``executed/<step>.ipynb``.
 
@@ -44,29 +39,25 @@ def render(
     `failed`.
     """
     exporter = HTMLExporter(
-        template_name=paths.TEMPLATES.name, extra_template_basedirs=[str(paths.TEMPLATES.parent)]
+        template_name=TEMPLATES.name, extra_template_basedirs=[str(TEMPLATES.parent)]
     )
     exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     told_by_papermill = TagRemovePreprocessor(remove_cell_tags={"papermill-error-cell-tag"})
     exporter.register_preprocessor(told_by_papermill, enabled=True)
     about = {
         "title": f"{'SYNTHETIC: ' if synthetic else ''}{title}, run {folder.name}",
-        "pages": _navigation(pages),
-        "here": f"{step}.html",
+        "pages": pages,
+        "here": step,
         "failed": failed,
         "contents": CONTENTS,
         "synthetic": synthetic,
         **BANNER,
     }
-    body, _ = exporter.from_filename(folder.executed(step), resources={"report": about})
+    body, _ = exporter.from_filename(str(folder.executed(step)), resources={"report": about})
     sections = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body)
     contents = _template("frame.html.j2").module.contents(sections)  # type: ignore[attr-defined]
     body = SUMMARY.sub(_plain, body.replace(CONTENTS, contents, 1))
     write_atomically(folder.html(step), body)
-
-
-def _navigation(pages: Sequence[Page]) -> list[tuple[str, str]]:
-    return [("index.html", "Overview"), *((f"{step}.html", title) for step, title, _ in pages)]
 
 
 def _plain(found: re.Match) -> str:
@@ -77,10 +68,7 @@ def _plain(found: re.Match) -> str:
 
 
 def write_index(
-    folder: paths.RunFolder,
-    record: dict[str, Any],
-    pages: Sequence[Page],
-    problems: Sequence[str],
+    folder: RunFolder, record: dict[str, Any], pages: Sequence[Page], problems: Sequence[str]
 ) -> None:
     """Write ``index.html``: verdict, scores, the threshold to move, links, provenance.
 
@@ -104,7 +92,7 @@ def write_index(
     written = [page for page in pages if folder.html(page[0]).is_file()]
     page = _template("overview.html.j2").render(
         run=folder.name,
-        pages=_navigation(written),
+        pages=written,
         problems=problems,
         thumbnails=[found for page in written if (found := _thumbnail(folder, record, *page))],
         record=record,
@@ -116,12 +104,12 @@ def write_index(
 
 
 def _template(name: str) -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(paths.TEMPLATES)
+    loader = jinja2.FileSystemLoader(TEMPLATES)
     return jinja2.Environment(loader=loader, trim_blocks=True).get_template(name)
 
 
 def _thumbnail(
-    folder: paths.RunFolder, record: dict[str, Any], step: str, title: str, cover: str
+    folder: RunFolder, record: dict[str, Any], step: str, title: str, cover: str
 ) -> dict[str, Any]:
     """The figure of a report, small and in the page itself; none of a step that is not done."""
     file = folder.figure(cover)
@@ -133,9 +121,7 @@ def _thumbnail(
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     picture.save(small, "JPEG", quality=80, optimize=True)
     data = base64.b64encode(small.getvalue()).decode()
-    width, height = (side // 2 for side in picture.size)
-    shown = {"data": data, "width": width, "height": height}
-    return {"page": f"{step}.html", "title": title, "alt": alt, **shown}
+    return {"step": step, "title": title, "alt": alt, "data": data, "size": picture.size}
 
 
 def slider(models: Sequence[Scored], synthetic: bool) -> str:
@@ -150,8 +136,7 @@ def slider(models: Sequence[Scored], synthetic: bool) -> str:
         labels, scores = model.answers()
         sick, well = (scores[labels == label].tolist() for label in (1, 0))
         data[model.name] = {"sick": sick, "well": well, "own": model.test["threshold"]}
-    template = _template("slider.html.j2")
-    return template.render(models=models, data=data, synthetic=synthetic)
+    return _template("slider.html.j2").render(models=models, data=data, synthetic=synthetic)
 
 
 def write_runs(folder: Path) -> None:
@@ -163,11 +148,11 @@ def write_runs(folder: Path) -> None:
     if page.is_file() and GENERATED not in page.read_text(encoding="utf-8", errors="replace"):
         return
     runs = [run for run in sorted(folder.iterdir()) if (run / "run.json").is_file()]
-    rows = [row for run in runs for row in _run_rows(paths.RunFolder(run))]
+    rows = [row for run in runs for row in _run_rows(RunFolder(run))]
     write_atomically(page, _template("runs.html.j2").render(rows=rows))
 
 
-def _run_rows(run: paths.RunFolder) -> list[dict[str, Any]]:
+def _run_rows(run: RunFolder) -> list[dict[str, Any]]:
     """A row for each model of a run; none where it cannot be read or is of another version."""
     try:
         record, known = read_json(run.record), results.read_metrics(run)
