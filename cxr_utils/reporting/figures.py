@@ -40,8 +40,7 @@ def images(rows: dict[str, Any], name: str, title: str) -> Figure:
         for axis in line:
             axis.axis("off")
         for axis, picture in zip(line, pictures, strict=False):
-            white = 255 if picture.dtype == np.uint8 else 1
-            axis.imshow(picture, cmap="gray", vmin=0, vmax=white)
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=255 if picture.dtype == np.uint8 else 1)
         line[0].set_title(label, loc="left", fontsize="medium")
     return Figure(drawn, name, title, f"Rows of chest X-rays: {'; '.join(rows)}.", photo=True)
 
@@ -154,8 +153,8 @@ def learning_curves(history: pd.DataFrame, card: dict[str, Any]) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     best = f"the best of {len(history)} epochs was {card['epochs']['best']}"
     alt = f"Left, log loss by epoch; right, validation accuracy by epoch; {best}."
-    name, title = f"learning_curves_{card['model']}", f"{card['title']}: learning curves"
-    return Figure(drawn, name, title, alt)
+    title = f"{card['title']}: learning curves"
+    return Figure(drawn, f"learning_curves_{card['model']}", title, alt)
 
 
 def confusion_matrix(model: Scored, split: str = "test", name: str = "") -> Figure:

@@ -35,8 +35,7 @@ def render(
 ) -> None:
     """Write the HTML report of a step from ``executed/<step>.ipynb``.
 
-    It links to all `pages` of the run, and a banner says where its data is `synthetic` or the step
-    `failed`.
+    It links to all `pages`; banners say so where its data is `synthetic` or the step `failed`.
     """
     exporter = HTMLExporter(
         template_name=TEMPLATES.name, extra_template_basedirs=[str(TEMPLATES.parent)]
@@ -127,9 +126,8 @@ def _thumbnail(
 def slider(models: Sequence[Scored], synthetic: bool) -> str:
     """Return HTML in which the reader moves threshold and prevalence and sees each model's rates.
 
-    It starts with each model at its own threshold. Script and data are inline: it works from a
-    file and asks the network for nothing. Counts are of ``score >= threshold``, in the same double
-    precision as everywhere else.
+    It starts with each model at its own threshold. Script and data are inline: it needs no network.
+    Counts are of ``score >= threshold``, in the same double precision as everywhere else.
     """
     data = {}
     for model in models:
