@@ -19,10 +19,6 @@ from ..files import read_json, sha256_of, within, write_atomically
 from ..paths import RunFolder
 from . import intervals, metrics, results
 
-COMPARED = (
-    "accuracy", "auroc", "auprc", "sensitivity", "specificity", "ppv", "npv", "f1", "loss", "brier",
-)  # fmt: skip
-AGREEMENT = ("both right", "first alone", "second alone", "both wrong")
 GAIN_AT = 0.2  # the probability at which the gain of a decision curve is told
 
 
@@ -88,59 +84,57 @@ def compare(models: Sequence[Scored], resamples: int, seed: int) -> list[dict[st
     """
     if not models:
         return []
-    first = models[0].part()
-    if any(list(model.part()["path"]) != list(first["path"]) for model in models):
+    test = models[0].part()
+    if any(list(model.part()["path"]) != list(test["path"]) for model in models):
         raise ValueError("the models were not scored on the same images; run all of them again")
-    patients = first["patient"].to_numpy()
+    patients = test["patient"].to_numpy()
     weights = intervals.patient_weights(patients, resamples, seed)
-    sampled = {
-        model.name: intervals.weighted_scores(*model.answers(), model.test["threshold"], weights)
+    drawn = [
+        intervals.weighted_scores(*model.answers(), model.test["threshold"], weights)
         for model in models
-    }
+    ]
     pairs = []
-    for one, two in combinations(models, 2):
-        gaps = {name: sampled[two.name][name] - sampled[one.name][name] for name in COMPARED}
-        differences = {
-            name: _difference(one.test[name], two.test[name], gaps[name]) for name in gaps
-        }
+    for (one, first), (two, second) in combinations(zip(models, drawn, strict=True), 2):
         named = {"names": [one.name, two.name], "titles": [one.title, two.title]}
-        tests, agreement = _tests(one, two, patients), _agreement(one, two)
-        pairs.append({**named, "differences": differences, **tests, **agreement})
+        differences = {
+            name: _difference(one.test[name], two.test[name], second[name] - first[name])
+            for name in first
+        }
+        pairs.append({**named, "differences": differences, **_agreement(one, two, patients)})
     return pairs
 
 
 def _difference(one: float | None, two: float | None, sampled: np.ndarray) -> dict[str, Any]:
-    low, high = intervals.interval(sampled) or (None, None)
     if one is None or two is None:
         return {"value": None, "low": None, "high": None}
+    low, high = intervals.interval(sampled) or (None, None)
     return {"value": two - one, "low": low, "high": high}
 
 
-def _tests(one: Scored, two: Scored, patients: np.ndarray) -> dict[str, Any]:
-    *alone, p = intervals.mcnemar(one.right(), two.right())
-    (labels, scores), (_, others) = two.answers(), one.answers()
-    gap, told = intervals.delong(labels, scores, patients, less=others), None
-    if gap:
-        low, high = gap.interval
-        told = {"value": gap.value, "low": low, "high": high, "p": gap.p}
-    return {"mcnemar": {"alone": alone, "p": p}, "delong": told}
-
-
-def _agreement(one: Scored, two: Scored) -> dict[str, Any]:
-    first, second = one.right(), two.right()
+def _agreement(one: Scored, two: Scored, patients: np.ndarray) -> dict[str, Any]:
+    """The two tests, and what both, one or none calls rightly."""
     (labels, scores), (_, others) = one.answers(), two.answers()
-    answers = scores >= one.test["threshold"], others >= two.test["threshold"]
-    both, none = first & second, ~(first | second)
-    kinds = zip(AGREEMENT, (both, first & ~second, second & ~first, none), strict=True)
-    varied = len(set(np.concatenate(answers))) > 1
+    first, second = one.right(), two.right()
+    *alone, p = intervals.mcnemar(first, second)
+    gap = intervals.delong(labels, others, patients, less=scores)
+    low, high = gap.interval if gap else (None, None)
+    kinds = {
+        "both right": first & second,
+        "first alone": first & ~second,
+        "second alone": second & ~first,
+        "both wrong": ~(first | second),
+    }
+    answers = first == (labels == 1), second == (labels == 1)
     ranks = spearmanr(scores, others).statistic
     return {
+        "mcnemar": {"alone": alone, "p": p},
+        "delong": gap and {"value": gap.value, "low": low, "high": high, "p": gap.p},
         "agreement": {
             kind: {name: int(sum(rows & (labels == n))) for n, name in enumerate(LABELS)}
-            for kind, rows in kinds
+            for kind, rows in kinds.items()
         },
-        "same_answer": float(np.mean(answers[0] == answers[1])),
-        "kappa": float(cohen_kappa_score(*answers)) if varied else None,
+        "same_answer": float(np.mean(first == second)),
+        "kappa": float(cohen_kappa_score(*answers)) if len(np.unique(answers)) > 1 else None,
         "spearman": float(ranks) if np.isfinite(ranks) else None,
     }
 
@@ -169,11 +163,9 @@ def beyond(model: Scored, reference: pd.DataFrame, resamples: int, seed: int) ->
     labels, own = model.answers()
     other = reference.set_index("path").loc[part["path"], "score"].to_numpy()
     weights = intervals.patient_weights(part["patient"].to_numpy(), resamples, seed)
-    sampled = [intervals.weighted_areas(labels == 1, s, weights)["auroc"] for s in (own, other)]
-    areas = [metrics.of_scores(labels, scores)["auroc"] for scores in (own, other)]
-    return {"own": areas[0], "reference": areas[1]} | _difference(
-        areas[1], areas[0], sampled[0] - sampled[1]
-    )
+    theirs, ours = (metrics.of_scores(labels, scores)["auroc"] for scores in (other, own))
+    drawn = [intervals.weighted_areas(labels == 1, s, weights)["auroc"] for s in (other, own)]
+    return {"own": ours, "reference": theirs} | _difference(theirs, ours, drawn[1] - drawn[0])
 
 
 def best_accuracy(model: Scored) -> float:
@@ -190,11 +182,9 @@ def decision_curve(model: Scored) -> dict[str, Any]:
     whether it does not in some between, and ``gain`` counts true positives an image.
     """
     labels, scores = model.answers()
-    cuts = metrics.CUTS
-    all_called = metrics.net_benefit(labels, np.ones(len(labels)), cuts)
-    gain = metrics.net_benefit(labels, scores, cuts) - np.maximum(all_called, 0)
+    all_called = metrics.net_benefit(labels, np.ones(len(labels)), metrics.CUTS)
+    gain = metrics.net_benefit(labels, scores, metrics.CUTS) - np.maximum(all_called, 0)
     useful = np.flatnonzero(gain > 1e-12)
-    bounds = cuts[useful[[0, -1]]].tolist() if len(useful) else [None, None]
-    gaps = len(useful) > 0 and len(useful) < useful[-1] - useful[0] + 1
-    at_20 = float(gain[cuts == GAIN_AT][0])
-    return {"low": bounds[0], "high": bounds[1], "gaps": bool(gaps), "gain": at_20}
+    low, high = metrics.CUTS[useful[[0, -1]]].tolist() if len(useful) else (None, None)
+    gaps = bool((np.diff(useful) > 1).any())
+    return {"low": low, "high": high, "gaps": gaps, "gain": float(gain[metrics.CUTS == GAIN_AT][0])}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import html
 import inspect
 import io
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import matplotlib.figure
@@ -56,10 +56,10 @@ class Gallery:
         figure.drawn.savefig(picture, format=kind, **options)
         plt.close(figure.drawn)
         # As HTML: JupyterLab shows a picture of its own accord without its alt text.
-        data = base64.b64encode(picture.getvalue()).decode()
-        alt = html.escape(mark + figure.alt, quote=True)
-        source = f"data:image/{kind};base64,{data}"
-        show_html(f'<img class="plot" alt="{alt}" src="{source}">')
+        source = f"data:image/{kind};base64,{base64.b64encode(picture.getvalue()).decode()}"
+        shown = f'<img class="plot" alt="{escape(mark + figure.alt)}" src="{source}">'
+        width, height = figure.drawn.get_size_inches()
+        show_html(scrolling(shown, "wide", figure.title) if width > 1.4 * height else shown)
 
 
 def alt_text(picture: Image.Image) -> str:
@@ -69,15 +69,13 @@ def alt_text(picture: Image.Image) -> str:
 
 def say(template: str, **numbers: Any) -> None:
     """Display the prose of a template, filled with numbers, if there is any to say."""
-    prose = text.render(template, **numbers)
-    if prose:
+    if prose := text.render(template, **numbers):
         display.display(display.Markdown(prose))
 
 
 def show_code(function: Any) -> None:
     """Show the source of a function: a report tells what a notebook leaves to the package."""
-    source = inspect.getsource(function).rstrip()
-    display.display(display.Markdown(f"```python\n{source}\n```"))
+    display.display(display.Markdown(f"```python\n{inspect.getsource(function).rstrip()}\n```"))
 
 
 def show_html(content: str) -> None:
@@ -85,30 +83,23 @@ def show_html(content: str) -> None:
     display.display(display.HTML(content))
 
 
-def show_table(
-    table: pd.DataFrame,
-    index: bool = False,
-    decimals: int = 4,
-    words: bool = False,
-    empty: str = "None.",
-) -> None:
-    """Display a table, or `empty` where it has no rows; see `table_html`."""
-    show_html(f"<p>{empty}</p>" if table.empty else table_html(table, index, decimals, words))
+def show_table(table: pd.DataFrame, empty: str = "None.", **options: Any) -> None:
+    """Display a table, or `empty` where it has no rows; for `options` see `table_html`."""
+    show_html(f"<p>{empty}</p>" if table.empty else table_html(table, **options))
 
 
 def table_html(
     table: pd.DataFrame, index: bool = False, decimals: int = 4, words: bool = False
 ) -> str:
-    """Return a table as HTML in a frame that scrolls, by keyboard too, where the page is narrower.
-
-    Text is escaped, numbers are rounded; a table of `words` is set to the left.
-    """
-    inner = table.to_html(
-        index=index,
-        border=0,
-        classes="words" if words else None,
-        float_format=lambda value: f"{value:.{decimals}f}",
-    )
+    """Return a table as HTML; text is escaped, numbers rounded, a table of `words` set left."""
+    style = "words" if words else None
+    form = f"{{:.{decimals}f}}".format
+    inner = table.to_html(index=index, border=0, classes=style, float_format=form)
     columns = ", ".join(str(name) for name in table.columns.get_level_values(0).unique())
-    label = f"Table: {html.escape(columns[:120], quote=True)}"
-    return f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">{inner}</div>'
+    return scrolling(inner, "scroll", f"Table: {columns[:120]}")
+
+
+def scrolling(inner: str, style: str, label: str) -> str:
+    """Return HTML in a frame that scrolls, by keyboard too, where the page is narrower."""
+    frame = f'class="{style}" role="region" tabindex="0" aria-label="{escape(label)}"'
+    return f"<div {frame}>{inner}</div>"

@@ -40,8 +40,7 @@ def images(rows: dict[str, Any], name: str, title: str) -> Figure:
         for axis in line:
             axis.axis("off")
         for axis, picture in zip(line, pictures, strict=False):
-            white = 255 if picture.dtype == np.uint8 else 1
-            axis.imshow(picture, cmap="gray", vmin=0, vmax=white)
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=255 if picture.dtype == np.uint8 else 1)
         line[0].set_title(label, loc="left", fontsize="medium")
     return Figure(drawn, name, title, f"Rows of chest X-rays: {'; '.join(rows)}.", photo=True)
 
@@ -82,8 +81,7 @@ def standardised(pictures: np.ndarray) -> np.ndarray:
 
 def class_counts(counts: dict[str, dict[str, int]]) -> Figure:
     """Draw images per class and published folder."""
-    table = pd.DataFrame(counts).T.rename_axis("folder").reset_index()
-    table = table.melt("folder", var_name="class", value_name="images")
+    table = pd.DataFrame(counts).unstack().rename_axis(["folder", "class"]).to_frame("images")
     drawn, ((axis,),) = canvas(width=6)
     sns.barplot(table, x="folder", y="images", hue="class", hue_order=LABELS, ax=axis)
     for bars in axis.containers:
@@ -113,13 +111,13 @@ def mean_images(means: dict[str, np.ndarray]) -> Figure:
     drawn, axes = canvas(3, width=2.9, height=3.0)
     for axis, label in zip(axes[0], LABELS, strict=False):
         axis.imshow(means[label], cmap="gray", vmin=0, vmax=255)
-        axis.set_title(f"mean {label}", fontsize="medium")
     gap = means["difference"]
-    span, last = np.abs(gap).max(), axes[0, 2]
-    colours = last.imshow(gap, cmap="RdBu_r", vmin=-span, vmax=span)
-    last.set_title("PNEUMONIA - NORMAL", fontsize="medium")
-    drawn.colorbar(colours, ax=last, shrink=0.75, label="grey values")
-    for axis in axes[0]:
+    span = np.abs(gap).max()
+    colours = axes[0, 2].imshow(gap, cmap="RdBu_r", vmin=-span, vmax=span)
+    drawn.colorbar(colours, ax=axes[0, 2], shrink=0.75, label="grey values")
+    names = (*(f"mean {label}" for label in LABELS), "PNEUMONIA - NORMAL")
+    for axis, name in zip(axes[0], names, strict=True):
+        axis.set_title(name, fontsize="medium")
         axis.axis("off")
     title = "The mean training X-ray of each class, and their difference"
     alt = f"{title}, from {gap.min():.0f} to {gap.max():+.0f} grey values of 255."
@@ -155,8 +153,8 @@ def learning_curves(history: pd.DataFrame, card: dict[str, Any]) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     best = f"the best of {len(history)} epochs was {card['epochs']['best']}"
     alt = f"Left, log loss by epoch; right, validation accuracy by epoch; {best}."
-    name, title = f"learning_curves_{card['model']}", f"{card['title']}: learning curves"
-    return Figure(drawn, name, title, alt)
+    title = f"{card['title']}: learning curves"
+    return Figure(drawn, f"learning_curves_{card['model']}", title, alt)
 
 
 def confusion_matrix(model: Scored, split: str = "test", name: str = "") -> Figure:
@@ -254,9 +252,8 @@ def evidence(
         label = f"{KINDS[case.subtype].removeprefix('PNEUMONIA, ')}\nscore {case.score:.3f}"
         axes[0, column].set_title(label, fontsize="x-small")
     name = f"{kind.lower().replace(' ', '_')}_{model.name}"
-    alt = (
-        f"{len(rows)} test images, {kind}, surest first; below each where Grad-CAM sees PNEUMONIA."
-    )
+    what = f"{len(rows)} test images, {kind}, surest first"
+    alt = f"{what}; below each where Grad-CAM sees PNEUMONIA."
     return Figure(drawn, name, f"{model.title}, test: {kind}", alt, photo=True)
 
 
@@ -273,8 +270,7 @@ def decision_curve(models: Sequence[Scored]) -> Figure:
     axis.set(xlabel="probability of PNEUMONIA from which on one would act")
     axis.set(ylabel="net benefit (true positives an image)", ylim=(-0.1, labels.mean() * 1.1))
     axis.legend()
-    titles = ", ".join(model.title for model in models)
-    alt = f"Net benefit on test by probability: {titles}, calling all, calling none."
+    alt = f"Net benefit on test by probability: {', '.join(m.title for m in models)}, calling all, calling none."
     return Figure(drawn, "decision_curve", "Decision curves on test", alt)
 
 
@@ -282,7 +278,7 @@ def comparison(models: Sequence[Scored]) -> Figure:
     """Draw test scores with their 95 % intervals, all models side by side."""
     drawn, ((axis,),) = canvas(width=7.5)
     for number, model in enumerate(models):
-        values = np.array([np.nan if model.test[s] is None else model.test[s] for s in SHOWN])
+        values = np.array([model.test[score] for score in SHOWN], dtype=float)  # None: NaN
         bounds = [results.best_interval(model.test, score) or (np.nan, np.nan) for score in SHOWN]
         low, high = np.transpose(bounds)
         span = [np.maximum(values - low, 0), np.maximum(high - values, 0)]

@@ -59,15 +59,15 @@ def number(entry: dict[str, Any], score: str) -> str:
 
 def counts(manifest: Manifest, standing: str) -> pd.DataFrame:
     """Return images per folder and class, beside the published counts and the original's."""
-    rows = []
-    for folder, by_class in manifest.counts().items():
-        for label in LABELS:
-            row = {"folder": folder, "class": label, "here": by_class[label]}
-            if standing == "published":
-                row["published"] = COUNTS.get(folder, {}).get(label, "")
-                row["original project"] = published.ORIGINAL_COUNTS.get(folder, {}).get(label, "")
-            rows.append(row)
-    return pd.DataFrame(rows)
+    columns = {"here": manifest.counts()}
+    if standing == "published":
+        columns |= {"published": COUNTS, "original project": published.ORIGINAL_COUNTS}
+    rows = [
+        [folder, label, *(counts.get(folder, {}).get(label, "") for counts in columns.values())]
+        for folder in columns["here"]
+        for label in LABELS
+    ]
+    return pd.DataFrame(rows, columns=["folder", "class", *columns])
 
 
 def sizes(files: pd.DataFrame) -> pd.DataFrame:
@@ -84,10 +84,8 @@ def splits(data: Dataset) -> pd.DataFrame:
 
 def origin(data: Dataset, standing: str) -> pd.DataFrame:
     """Return where the data comes from and under which terms; columns: "" (what), "this data"."""
-    known = data.source.origin() | {
-        "source": data.source.kind,
-        "manifest digest": data.manifest.digest,
-    }
+    manifest = {"source": data.source.kind, "manifest digest": data.manifest.digest}
+    known = data.source.origin() | manifest
     if standing == "published" and not data.source.counts:
         licence = f"{Kaggle.licence}, if this is a copy of it"
         known |= {"licence": licence, "citation": Kaggle.citation}
@@ -173,11 +171,10 @@ def subtypes(models: Sequence[Scored]) -> pd.DataFrame:
     """Return hits and misses on test by subtype, and how well each is told from NORMAL."""
     rows = []
     for model in models:
-        found = model.test["subtypes"]
-        for kind in (kind for kind in KINDS if kind in found):
-            entry = found[kind]
-            right, area = entry["right"], with_interval(entry, "auroc") if "auroc" in entry else ""
-            counts = [entry["n"], right, entry["n"] - right]
+        for kind in (kind for kind in KINDS if kind in model.test["subtypes"]):
+            entry = model.test["subtypes"][kind]
+            counts = [entry["n"], entry["right"], entry["n"] - entry["right"]]
+            area = with_interval(entry, "auroc") if "auroc" in entry else ""
             rows.append([model.title, KINDS[kind], *counts, with_interval(entry, "rate"), area])
     rate = "sensitivity, or specificity of NORMAL"
     columns = ["model", "images", "n", "right", "wrong", rate, "AUROC against NORMAL"]
@@ -186,14 +183,10 @@ def subtypes(models: Sequence[Scored]) -> pd.DataFrame:
 
 def differences(pair: dict[str, Any]) -> pd.DataFrame:
     """Return the differences of two models, as `comparison.compare` gives them."""
-    rows = {SCORES[score]: found for score, found in pair["differences"].items()}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
-    table = table.rename_axis("score").reset_index()
-    return (
-        table.rename(columns={"value": "{1} minus {0}".format(*pair["titles"])})
-        .astype(object)
-        .fillna("undefined")
-    )
+    found, (first, second) = pair["differences"], pair["titles"]
+    rows = [[title, *found[score].values()] for score, title in SCORES.items() if score in found]
+    columns = ["score", f"{second} minus {first}", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).astype(object).fillna("undefined")
 
 
 def agreement(pair: dict[str, Any]) -> pd.DataFrame:
@@ -217,14 +210,8 @@ def beside_original(models: Sequence[Scored]) -> pd.DataFrame:
             ours = [with_interval(entry, score) for score in ("accuracy", "loss")]
             loss = original.loss if original and split in reported else None
             rows.append([model.title, SPLITS[split], *ours, reported.get(split), loss])
-    columns = [
-        "model",
-        "split",
-        "accuracy",
-        "log loss",
-        "original's accuracy",
-        "original's log loss",
-    ]
+    theirs = ("original's accuracy", "original's log loss")
+    columns = ["model", "split", "accuracy", "log loss", *theirs]
     return pd.DataFrame(rows, columns=columns).astype(object).fillna("–")
 
 

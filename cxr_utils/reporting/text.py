@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from nbconvert.filters import markdown2html
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
@@ -70,16 +70,15 @@ def _environment() -> jinja2.Environment:
         markdown=_markdown,
     )
     for module in (tables, published, results):
-        constants = {name: value for name, value in vars(module).items() if name.isupper()}
-        environment.globals.update(constants)
-    environment.globals.update(TEST_COUNTS=COUNTS["test"], REAL_RUN=REAL_RUN)
+        environment.globals |= {n: value for n, value in vars(module).items() if n.isupper()}
+    environment.globals |= {"TEST_COUNTS": COUNTS["test"], "REAL_RUN": REAL_RUN}
     return environment
 
 
 def _escaped(value: Any) -> Any:
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return Markup(str(escape(value)).translate(MARKUP))
-    return value
+    """Text with its Markdown escaped; HTML in it is escaped by Jinja."""
+    plain = isinstance(value, str) and not isinstance(value, Markup)
+    return value.translate(MARKUP) if plain else value
 
 
 def _markdown(table: pd.DataFrame, index: bool = False) -> Markup:
@@ -140,11 +139,11 @@ def errors(model: Scored) -> dict[str, Any]:
 def telling_cases(model: Scored, most: int) -> dict[str, np.ndarray]:
     """Return the rows of the surest false alarms, misses and hits on test; int, (<= most,) each."""
     labels, scores = model.answers()
-    sick, called = labels == 1, scores >= model.test["threshold"]
+    sick, right = labels == 1, model.right()
     kinds = {
-        "NORMAL called PNEUMONIA": (~sick & called, -scores),
-        "PNEUMONIA missed": (sick & ~called, scores),
-        "PNEUMONIA found": (sick & called, -scores),
+        "NORMAL called PNEUMONIA": (~sick & ~right, -scores),
+        "PNEUMONIA missed": (sick & ~right, scores),
+        "PNEUMONIA found": (sick & right, -scores),
     }
     return {
         kind: np.flatnonzero(among)[np.argsort(order[among], kind="stable")][:most]
@@ -176,16 +175,12 @@ def doubtful(model: Scored, files: pd.DataFrame) -> dict[str, Any]:
     """
     out = reused_numbers(files)[files["split"] == "test"].notna().to_numpy()
     labels, scores = (values[~out] for values in model.answers())
-    both = len(set(labels)) == 2
-    return {
-        "model": model,
-        "images": int(out.sum()),
-        "sick": int((labels == 1).sum()),
-        "well": int((labels == 0).sum()),
-        "without": both
-        and metrics.of_scores(labels, scores)
-        | metrics.rates(labels, scores, model.test["threshold"]),
-    }
+    well, sick = np.bincount(labels, minlength=2).tolist()
+    found = {"model": model, "images": int(out.sum()), "sick": sick, "well": well, "without": None}
+    if sick and well:
+        rates = metrics.rates(labels, scores, model.test["threshold"])
+        found["without"] = rates | metrics.of_scores(labels, scores)
+    return found
 
 
 def missing(models: Sequence[Scored]) -> dict[str, Any]:
@@ -199,47 +194,25 @@ def recommendations(
     models: Sequence[Scored], pairs: list[dict[str, Any]], standing: str
 ) -> dict[str, Any]:
     """Return the numbers of ``recommendations``: what a run can say of each usual one."""
-    fallen = {
-        score: [model.title for model in models if _fell(model, score)]
-        for score in ("specificity", "sensitivity")
-    }
+    rates = ("specificity", "sensitivity")
+    fallen = {rate: [model.title for model in models if _fell(model, rate)] for rate in rates}
     return {
         "models": models,
         "standing": standing,
-        "validation": _validation(models[0].scores),
         "networks": [_networks(pair, models) for pair in pairs],
-        "copies": {model.title: row for model in models if "stress_loss" in (row := _best(model))},
         "hindsight": {model.title: comparison.best_accuracy(model) for model in models},
-        "fallen": {score: titles for score, titles in fallen.items() if titles},
+        "fallen": {rate: titles for rate, titles in fallen.items() if titles},
     }
 
 
-def _validation(splits: dict[str, Any]) -> dict[str, Any] | None:
-    """How much narrower intervals are on our validation than on the few images of ``val``."""
-    if not {"val", "validation"} <= set(splits):
-        return None
-    few, many = splits["val"], splits["validation"]
-    if few["n"] >= many["n"] / 4:
-        return None
-    bounds = [results.best_interval(entry, "accuracy") or (0.0, 1.0) for entry in (few, many)]
-    return {"few": few["n"], "many": many["n"], "widths": [high - low for low, high in bounds]}
-
-
 def _networks(pair: dict[str, Any], models: Sequence[Scored]) -> dict[str, Any]:
-    """What the larger network of a pair cost and bought."""
-    found = [next(model for model in models if model.name == name) for name in pair["names"]]
-    gap, (small, large) = dict(pair["differences"]["auroc"]), found
-    if large.card["parameters"] < small.card["parameters"]:
-        small, large = large, small
-        if gap["value"] is not None:
-            gap = {"value": -gap["value"], "low": -gap["high"], "high": -gap["low"]}
-    minutes = [sum(row["seconds"] for row in m.card["history"]) / 60 for m in (small, large)]
-    return {"small": small, "large": large, "minutes": minutes, "gap": gap}
-
-
-def _best(model: Scored) -> dict[str, Any]:
-    """The row of the history of the epoch that was kept."""
-    return model.card["history"][model.card["epochs"]["best"] - 1]
+    """The smaller and the larger network of a pair, and the AUROC that the larger one gained."""
+    one, two = (next(m for m in models if m.name == name) for name in pair["names"])
+    small, large = sorted((one, two), key=lambda model: model.card["parameters"])
+    gap = pair["differences"]["auroc"]
+    if small is two and gap["low"] is not None:
+        gap = {"value": -gap["value"], "low": -gap["high"], "high": -gap["low"]}
+    return {"small": small, "large": large, "gap": gap}
 
 
 def _fell(model: Scored, score: str) -> bool:
