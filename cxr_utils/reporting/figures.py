@@ -270,7 +270,8 @@ def decision_curve(models: Sequence[Scored]) -> Figure:
     axis.set(xlabel="probability of PNEUMONIA from which on one would act")
     axis.set(ylabel="net benefit (true positives an image)", ylim=(-0.1, labels.mean() * 1.1))
     axis.legend()
-    alt = f"Net benefit on test by probability: {', '.join(m.title for m in models)}, calling all, calling none."
+    titles = ", ".join(model.title for model in models)
+    alt = f"Net benefit on test by probability: {titles}, calling all, calling none."
     return Figure(drawn, "decision_curve", "Decision curves on test", alt)
 
 
