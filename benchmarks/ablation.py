@@ -4,7 +4,7 @@
     python benchmarks/ablation.py phantom --only recipe "no noise" --set baseline_cnn.epochs=4
 
 Each row is a training from scratch. It is judged on shifted copies of all validation images (``cxr_utils/models/robustness.py``): log loss
-after temperature scaling and AUROC, each as the mean over the shifts; the shift with the worst log loss; AUROC in the rim of the
+after temperature scaling and AUROC, each as the mean over the shifts; the shift with the worst log loss; AUROC in the border of the
 other class; and AUROC on the validation images as they are, which is nearly the same for all. Test is not looked at.
 """
 
@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 from pathlib import Path
 
 import pandas as pd
 
 VARIANTS = {
     "recipe": [],
-    "no rims of other images": ["augmentation.rim=0"],
+    "no borders of other images": ["augmentation.rim=0"],
     "no stretch": ["augmentation.stretch=0"],
     "no blur, sharpening": ["augmentation.sharpness=0"],
     "no change of exposure": [
@@ -61,23 +62,30 @@ def main() -> None:
 
 def measure(variant: str, source: str, overrides: list[str]) -> list[dict]:
     """Train one variant and judge it; the recipe is judged without test-time flips as well."""
-    from cxr_utils import profiles
+    from cells import namespace_of
+
+    from cxr_utils import paths, profiles
     from cxr_utils.data import dataset
     from cxr_utils.evaluation import calibration
-    from cxr_utils.models import robustness, training
+    from cxr_utils.models import callbacks, robustness, training, weights
 
     chosen = profiles.load("default", [*overrides, *VARIANTS[variant]], source)
     data = dataset.open_data(chosen, chosen.baseline_cnn.image_size)
-    trained = training.fit(chosen.baseline_cnn, chosen.augmentation, chosen.seed, data.splits)
-    fold, rows = data.splits["validation"], []
+    run = paths.RunFolder(Path(tempfile.mkdtemp()))
+    section = chosen.baseline_cnn
+    names = namespace_of(section, chosen.augmentation, chosen.seed, data.splits, run)
+    saved = callbacks.Saved(run.root / "checkpoint", "ablation")
+    start = weights.find(section)
+    trained = training.fit(names["train"], section, chosen.seed, data.splits, start, saved)
+    validation, rows = data.splits["validation"], []
     for name, flips in [(variant, chosen.evaluation.test_time_flips)] + [(NO_FLIPS, False)] * (
         variant == "recipe"
     ):
         temperature = calibration.fit_temperature(
-            robustness.mixed_logits(trained.model, fold, flips), fold.labels
+            robustness.mixed_logits(trained.model, validation, flips), validation.labels
         )
         table = robustness.table(
-            trained.model, fold, temperature, 0.5, chosen.seed, len(fold), flips
+            trained.model, validation, temperature, 0.5, chosen.seed, len(validation), flips
         ).set_index("shift")
         rows.append(
             {
@@ -86,9 +94,9 @@ def measure(variant: str, source: str, overrides: list[str]) -> list[dict]:
                 "AUROC": table["AUROC"].mean(),
                 "worst log loss": table["log loss"].max(),
                 "worst shift": table["log loss"].idxmax(),
-                "AUROC in the other rim": table.loc["other rim", "AUROC"],
+                "AUROC in the other border": table.loc["other border", "AUROC"],
                 "AUROC as it is": table.loc["as it is", "AUROC"],
-                "best epoch": trained.card["best_epoch"],
+                "best epoch": trained.card["epochs"]["best"],
                 "seed": chosen.seed,
             }
         )

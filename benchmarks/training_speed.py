@@ -1,17 +1,13 @@
-"""How fast a network trains here, beside the network alone and the ways people feed it today.
+"""How fast the notebooks' ``fit`` trains, beside the network alone and the way of the Keras guides.
 
-    python benchmarks/training_speed.py ../path/to/chest_xray --model baseline_cnn --steps 100
+    python benchmarks/training_speed.py ../path/to/chest_xray
     python benchmarks/training_speed.py phantom --model resnet50v2 --steps 30
-    python benchmarks/training_speed.py ../path/to/chest_xray --whole
-    python benchmarks/training_speed.py ../path/to/chest_xray --head path/to/weights.h5 --set resnet50v2.backbone=Xception
+    python benchmarks/training_speed.py ../path/to/chest_xray --before ../another/checkout
 
-The same images, network, batch, optimizer's rule and float32 arithmetic in one run, each way in a process of its own, in turn; the
-median of the rounds counts. The network alone takes one batch of tensors in memory again and again, without augmentation: no way of
-feeding it can be faster. Ours runs as in a real training, with deterministic operations.
-
-With ``--whole`` one epoch of each model is timed with its validation, ours (a pass over validation and one over its shifted copies)
-against ``flow_from_directory`` in float32, and multiplied by the epochs of the parameters. With ``--head`` an epoch of the head on
-features computed once is timed against one with the frozen backbone in the loop.
+The same images, network, batch size, loss and float32 arithmetic in one run, each way in a process of
+its own, in turn; the median of the rounds counts. The network alone takes one batch of tensors again and
+again: no way of feeding it can be faster. ``keras`` is ours with Keras' own AdamW in place of the fused
+one. ``--before`` asks the same benchmark of another checkout for its own way.
 """
 
 from __future__ import annotations
@@ -23,15 +19,17 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 WARM_UP = 5  # steps before the clock starts
+STEPS = {"baseline_cnn": 100, "resnet50v2": 30}
 WAYS = {
     "limit": "the network alone, on tensors in memory",
-    "ours": "this project, augmentation included",
-    "generator": "ImageDataGenerator.flow_from_directory",
-    "dataset": "image_dataset_from_directory, as in the Keras guides",
+    "ours": "the notebook's fit, augmentation included",
+    "keras": "the same with Keras' own AdamW",
+    "dataset": "image_dataset_from_directory + fit, as in the Keras guides",
 }
 
 
@@ -39,301 +37,138 @@ def main() -> None:
     """Measure each way and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", help="a folder in the Kaggle layout, or phantom")
-    parser.add_argument("--model", choices=("baseline_cnn", "resnet50v2"), default="baseline_cnn")
+    parser.add_argument("--model", choices=STEPS, help="both where left out")
     parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--whole",
-        action="store_true",
-        help="time whole epochs of both models with their validation",
-    )
-    parser.add_argument(
-        "--head",
-        metavar="WEIGHTS",
-        help="time the head stage from this file of weights, or none for random ones",
-    )
-    parser.add_argument("--way", choices=(*WAYS, "head"), help=argparse.SUPPRESS)
+    parser.add_argument("--before", type=Path, help="another checkout to be compared with")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.way:
-        print(
-            json.dumps(
-                measure_epoch(asked)
-                if asked.whole
-                else measure_head(asked)
-                if asked.head
-                else measure(asked)
-            )
-        )
-    elif asked.whole:
-        compare_whole()
-    elif asked.head:
-        found = _in_own_process("head", sys.argv[1:])
-        print(
-            f"head: {found['features']:.1f} s for all features once, then {found['epoch']:.2f} s an epoch"
-        )
-        slower = found["loop"] / found["epoch"]
-        print(
-            f"with the frozen backbone in the loop an epoch takes {found['loop']:.1f} s, {slower:.0f} times as long"
-        )
-    else:
-        compare_ways(asked)
+        print(json.dumps(measure(asked)))
+        return
+    for model in [asked.model] if asked.model else STEPS:
+        compare(asked, model, asked.steps or STEPS[model])
 
 
-def _in_own_process(way: str, arguments: list[str]) -> dict[str, float]:
-    command = [sys.executable, __file__, *arguments, "--way", way]
-    done = subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+def compare(asked: argparse.Namespace, model: str, steps: int) -> None:
+    """Time steps of one model each way, in turn, and print the medians."""
+    ways = dict(WAYS) | (
+        {"before": f"the notebook's way in {asked.before}"} if asked.before else {}
     )
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    for _ in range(asked.rounds):
+        for way in ways:
+            found[way].append(_in_own_process(way, asked, model, steps))
+    rates = {way: statistics.median(entry["rate"] for entry in found[way]) for way in ways}
+    print(f"{model}, {steps} steps, {asked.rounds} rounds, {os.cpu_count()} cores")
+    for way, title in ways.items():
+        memory = max(entry["megabytes"] for entry in found[way])
+        share = f"ours is {rates['ours'] / rates[way]:5.2f} of it"
+        print(f"  {title:<58} {rates[way]:7.1f} images/s  {share}  {memory:6.0f} MB", flush=True)
+
+
+def _in_own_process(way: str, asked: argparse.Namespace, model: str, steps: int) -> dict:
+    root = asked.before if way == "before" else Path(__file__).parents[1]
+    command = [sys.executable, str(root / "benchmarks" / "training_speed.py"), asked.source]
+    command += ["--model", model, "--steps", str(steps)]
+    command += [part for text in asked.set for part in ("--set", text)]
+    command += ["--way", "ours" if way == "before" else way]
+    env = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(root.resolve())}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare_whole() -> None:
-    """Time an epoch of each model both ways, in turn, and print what all epochs of the parameters come to."""
-    totals = {"ours": 0.0, "generator": 0.0}
-    for model in ("baseline_cnn", "resnet50v2"):
-        for way in totals:
-            found = _in_own_process(way, [*sys.argv[1:], "--model", model])
-            totals[way] += found["ready"] + found["epochs"] * found["epoch"]
-            print(
-                f"  {model:<14} {WAYS[way]:<45} {found['ready']:6.1f} s before, {found['epoch']:6.1f} s an epoch, {found['epochs']} epochs"
-            )
-    print(
-        f"all epochs: {totals['ours']:.0f} s against {totals['generator']:.0f} s, {totals['generator'] / totals['ours']:.2f} times as fast"
-    )
-
-
-def compare_ways(asked: argparse.Namespace) -> None:
-    """Time steps of one model each way, in turn, and print the medians."""
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-    for _ in range(asked.rounds):
-        for way in WAYS:
-            found[way].append(_in_own_process(way, sys.argv[1:]))
-    limit = statistics.median(entry["rate"] for entry in found["limit"])
-    print(f"{asked.model}, {asked.steps} steps, {asked.rounds} rounds, {os.cpu_count()} cores")
-    for way, title in WAYS.items():
-        rate = statistics.median(entry["rate"] for entry in found[way])
-        memory = max(entry["megabytes"] for entry in found[way])
-        print(
-            f"  {title:<56} {rate:7.1f} images/s  {rate / limit:5.2f} of the limit  {memory:6.0f} MB at most"
-        )
-
-
-def _asked_for(asked: argparse.Namespace):
-    from cxr_utils import profiles
-    from cxr_utils.data import sources
-
-    source = str(Path(asked.source).resolve()) if os.path.lexists(asked.source) else asked.source
-    # From random weights in the same arithmetic for all, whatever this machine could have.
-    chosen = profiles.load(
-        "default",
-        ["resnet50v2.weights=none", f"{asked.model}.precision=float32", *asked.set],
-        source,
-    )
-    return chosen, getattr(chosen, asked.model), sources.fetch(chosen.data).root
-
-
 def measure(asked: argparse.Namespace) -> dict[str, float]:
-    """Train one way for some steps; returns images a second and the peak of memory."""
-    chosen, settings, root = _asked_for(asked)
-    feed = {"limit": _limit, "ours": _ours, "generator": _generator, "dataset": _dataset}[asked.way]
-    seconds = feed(chosen, settings, root, asked.steps)
+    """Train one way for some steps; return images a second and the peak of memory in MB."""
+    import tensorflow as tf
+
+    from cxr_utils import profiles
+    from cxr_utils.data import dataset
+
+    local = os.path.lexists(asked.source)
+    source = str(Path(asked.source).resolve()) if local else asked.source
+    # From random weights in the same arithmetic for all, whatever this machine could have.
+    fixed = ["resnet50v2.weights=none", f"{asked.model}.precision=float32"]
+    chosen = profiles.load("default", [*fixed, *asked.set], source)
+    section = chosen.sections[asked.model]
+    tf.config.experimental.enable_op_determinism()
+    data = dataset.open_data(chosen, section.image_size)
+    way = {"limit": _limit, "dataset": _dataset}.get(asked.way, _notebook)
+    seconds = way(chosen, section, data, asked)
     return {
-        "rate": asked.steps * settings.batch_size / seconds,
+        "rate": asked.steps * section.batch_size / seconds,
         "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
 
-def measure_epoch(asked: argparse.Namespace) -> dict[str, float]:
-    """Time what comes before the first step, and one epoch with its validation."""
-    from cxr_utils.data import dataset
-    from cxr_utils.models import networks, training
+def _clock(steps: int):
+    """A callback that times so many steps after the first few, and then ends the training."""
+    import keras
 
-    chosen, settings, root = _asked_for(asked)
-    started = time.perf_counter()
-    if asked.way == "ours":
-        data = dataset.open_data(chosen, settings.image_size)
-        trained = training.fit(
-            settings.model_copy(update={"epochs": 1}), chosen.augmentation, chosen.seed, data.splits
-        )
-        epoch = float(trained.history["seconds"].iloc[0])
-    else:
-        feed, network = (
-            _generated(chosen, settings, root, 0.15, "training"),
-            networks.build(settings),
-        )
-        _compiled(network, settings)
-        before = time.perf_counter()
-        plain = chosen.model_copy(update={"augmentation": _no_changes(chosen.augmentation)})
-        network.fit(
-            feed,
-            validation_data=_generated(plain, settings, root, 0.15, "validation"),
-            epochs=1,
-            verbose=0,
-        )
-        epoch = time.perf_counter() - before
-    return {
-        "ready": time.perf_counter() - started - epoch,
-        "epoch": epoch,
-        "epochs": settings.epochs,
-    }
+    class Clock(keras.callbacks.Callback):
+        done, started, seconds = 0, 0.0, 0.0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.done += 1
+            if self.done == WARM_UP:
+                self.started = time.perf_counter()
+            if self.done == WARM_UP + steps:
+                self.seconds = time.perf_counter() - self.started
+                self.model.stop_training = True
+
+    return Clock()
 
 
-def measure_head(asked: argparse.Namespace) -> dict[str, float]:
-    """Time the head stage on features computed once, and steps of it with the frozen backbone in the loop."""
-    import numpy as np
-    import tensorflow as tf
+def _notebook(chosen, section, data, asked) -> float:
+    import keras
+    from cells import namespace_of
 
     from cxr_utils import paths
-    from cxr_utils.data import dataset
-    from cxr_utils.models import augmentation, gradient, networks, optimizer, transfer, weights
+    from cxr_utils.models import callbacks, hardware, training, weights
 
-    chosen, _, _ = _asked_for(asked)
-    settings = chosen.resnet50v2
-    data, model = (
-        dataset.open_data(chosen, settings.image_size),
-        networks.build(settings, transfer=True),
-    )
-    if asked.head != "none":
-        weights.put(
-            weights.backbone_of(model),
-            settings.backbone,
-            paths.from_root(Path(asked.head).resolve()),
-        )
-    train, loss = data.splits["train"], gradient.Loss()
-    found = transfer.train_head(
-        model, settings, train, data.splits["validation"], loss, chosen.seed
-    )
-    weights.backbone_of(model).trainable = False
-    adamw = optimizer.AdamW(
-        [weight.value for weight in model.trainable_variables], settings.weight_decay
-    )
-
-    @tf.function(autograph=False)
-    def step(pixels, labels, rate, _, number):
-        with tf.GradientTape() as tape:
-            found = loss(labels, model(augmentation.to_float(pixels), training=True)[:, 0])
-        adamw.apply(tape.gradient(found, adamw.variables), rate, number)
-        return found
-
-    whole = len(train) // transfer.HEAD_BATCH
-    rates = np.full(min(asked.steps, whole), 1e-3, np.float32)
-    gradient.run_epoch(step, train, transfer.HEAD_BATCH, rates[:WARM_UP], 1, 0)
-    tf.constant(0).numpy()
-    started = time.perf_counter()
-    gradient.run_epoch(step, train, transfer.HEAD_BATCH, rates, 1, 1)
-    loop = (time.perf_counter() - started) / len(rates) * whole
-    return {"features": found["features_seconds"], "epoch": found["epoch_seconds"], "loop": loop}
+    run = paths.RunFolder(Path(tempfile.mkdtemp()))
+    names = namespace_of(section, chosen.augmentation, chosen.seed, data.splits, run)
+    if asked.way == "keras":
+        names["optimizer"].AdamW = keras.optimizers.AdamW
+    clock = _clock(asked.steps)
+    names["watching"] = lambda job: [callbacks.MovingAverage(section.average), clock]
+    strategy = hardware.strategy_for(hardware.devices("single"), section.batch_size)
+    job = training.Job(
+        section.precision, strategy, weights.Start("random"), 3, section.learning_rate, None, None,
+        0, {},
+    )  # fmt: skip
+    names["train"](job)
+    return clock.seconds
 
 
-def _limit(chosen, settings, root, steps) -> float:
+def _limit(chosen, section, data, asked) -> float:
     import numpy as np
     import tensorflow as tf
 
-    from cxr_utils.models import networks, optimizer
+    from cxr_utils.models import optimizer
 
-    network = networks.build(settings)
-    adamw = optimizer.AdamW(
-        [variable.value for variable in network.trainable_variables], settings.weight_decay
-    )
-    images = tf.constant(
-        np.random.default_rng(0).uniform(
-            size=(settings.batch_size, settings.image_size, settings.image_size, 1)
-        ),
-        tf.float32,
-    )
-    labels, rate = tf.constant(np.arange(settings.batch_size) % 2, tf.float32), tf.constant(1e-3)
-
-    @tf.function(autograph=False)
-    def step():
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(
-                tf.nn.sigmoid_cross_entropy_with_logits(
-                    labels, network(images, training=True)[:, 0]
-                )
-            )
-        adamw.apply(tape.gradient(loss, adamw.variables), rate, tf.constant(0.0))
-        return loss
-
-    return _timed(step, steps)
+    side = section.image_size
+    images = np.random.default_rng(0).uniform(size=(section.batch_size, side, side, 1))
+    labels = tf.constant(np.arange(section.batch_size) % 2, tf.float32)
+    feed = tf.data.Dataset.from_tensors((tf.constant(images, tf.float32), labels)).repeat()
+    return _fitted(section, feed, asked.steps, optimizer.AdamW(1e-3, section.weight_decay))
 
 
-def _ours(chosen, settings, root, steps) -> float:
-    import numpy as np
-    import tensorflow as tf
-
-    from cxr_utils.data import dataset
-    from cxr_utils.models import gradient, networks, optimizer
-
-    tf.config.experimental.enable_op_determinism()
-    data = dataset.open_data(
-        chosen.model_copy(update={"data": chosen.data.model_copy(update={"source": str(root)})}),
-        settings.image_size,
-    )
-    network = networks.build(settings)
-    adamw = optimizer.AdamW(
-        [variable.value for variable in network.trainable_variables], settings.weight_decay
-    )
-    step = gradient.training_step(network, adamw, chosen.augmentation)
-    train, rates = data.splits["train"], np.full(steps, 1e-3, np.float32)
-    whole = len(train) // settings.batch_size
-    gradient.run_epoch(step, train, settings.batch_size, rates[: min(WARM_UP, whole)], 1, 0)
-    started = time.perf_counter()
-    for epoch, first in enumerate(range(0, steps, whole), start=1):
-        gradient.run_epoch(step, train, settings.batch_size, rates[first : first + whole], 1, epoch)
-    return time.perf_counter() - started
-
-
-def _generator(chosen, settings, root, steps) -> float:
-    return _fitted(settings, _generated(chosen, settings, root), steps)
-
-
-def _no_changes(augmentation):
-    return augmentation.model_copy(update=dict.fromkeys(type(augmentation).model_fields, 0))
-
-
-def _generated(chosen, settings, root, validation=0.0, subset=None):
-    from keras.src.legacy.preprocessing.image import ImageDataGenerator
-
-    changes = chosen.augmentation
-    return ImageDataGenerator(
-        rescale=1 / 255,
-        validation_split=validation,
-        horizontal_flip=changes.flip,
-        rotation_range=changes.rotation,
-        width_shift_range=changes.shift,
-        height_shift_range=changes.shift,
-        zoom_range=changes.zoom,
-        brightness_range=(1 - changes.brightness, 1 + changes.brightness),
-    ).flow_from_directory(
-        root / "train",
-        target_size=(settings.image_size, settings.image_size),
-        color_mode="grayscale",
-        class_mode="binary",
-        batch_size=settings.batch_size,
-        subset=subset,
-    )
-
-
-def _dataset(chosen, settings, root, steps) -> float:
+def _dataset(chosen, section, data, asked) -> float:
     import keras
     import tensorflow as tf
     from keras import layers
 
     changes = chosen.augmentation
     loaded = keras.utils.image_dataset_from_directory(
-        root / "train",
-        image_size=(settings.image_size, settings.image_size),
+        data.source.root / "train",
+        image_size=(section.image_size, section.image_size),
         color_mode="grayscale",
-        batch_size=settings.batch_size,
+        batch_size=section.batch_size,
         verbose=False,
     )
-    layered = [
-        layers.Rescaling(1 / 255),
+    changing = [
         layers.RandomFlip("horizontal"),
         layers.RandomRotation(changes.rotation / 360),
         layers.RandomTranslation(changes.shift, changes.shift),
@@ -342,46 +177,25 @@ def _dataset(chosen, settings, root, steps) -> float:
     ]
 
     def change(images, labels):
-        for layer in layered:
-            images = layer(images, training=True) if layer is not layered[0] else layer(images)
+        images = images / 255.0
+        for layer in changing:
+            images = layer(images, training=True)
         return images, labels
 
-    return _fitted(
-        settings,
-        loaded.map(change, num_parallel_calls=tf.data.AUTOTUNE).repeat().prefetch(tf.data.AUTOTUNE),
-        steps,
-    )
+    feed = loaded.map(change, num_parallel_calls=tf.data.AUTOTUNE).repeat()
+    own = keras.optimizers.AdamW(1e-3, weight_decay=section.weight_decay)
+    return _fitted(section, feed.prefetch(tf.data.AUTOTUNE), asked.steps, own)
 
 
-def _fitted(settings, feed, steps) -> float:
-    """Seconds of Keras' own loop."""
-    from cxr_utils.models import networks
-
-    network = networks.build(settings)
-    _compiled(network, settings)
-    network.fit(feed, steps_per_epoch=WARM_UP, epochs=1, verbose=0)
-    started = time.perf_counter()
-    network.fit(feed, steps_per_epoch=steps, epochs=1, verbose=0)
-    return time.perf_counter() - started
-
-
-def _compiled(network, settings) -> None:
+def _fitted(section, feed, steps, optimizer) -> float:
     import keras
 
-    network.compile(
-        keras.optimizers.AdamW(1e-3, weight_decay=settings.weight_decay),
-        keras.losses.BinaryCrossentropy(from_logits=True),
-    )
+    from cxr_utils.models import networks
 
-
-def _timed(step, steps) -> float:
-    for _ in range(WARM_UP):
-        step()
-    started = time.perf_counter()
-    for _ in range(steps):
-        loss = step()
-    loss.numpy()
-    return time.perf_counter() - started
+    network, clock = networks.build(section), _clock(steps)
+    network.compile(optimizer, keras.losses.BinaryCrossentropy(from_logits=True))
+    network.fit(feed, steps_per_epoch=WARM_UP + steps, epochs=1, verbose=0, callbacks=[clock])
+    return clock.seconds
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the tests share: a private cache, a tiny SYNTHETIC phantom, a small real subset, and the commands."""
+"""What the tests share: a private cache, a tiny SYNTHETIC phantom, scored models, the commands."""
 
 import contextlib
 import http.server
@@ -42,8 +42,9 @@ def pytest_terminal_summary(terminalreporter):
     done = Counter(name for report in reports for name, _ in report.user_properties)
     if done["fault tried"]:
         late = done["fault too late"]
+        tried, survived = done["fault tried"] - late, done["fault survived"]
         terminalreporter.write_line(
-            f"faults tried: {done['fault tried'] - late}, survived: {done['fault survived']}; {late} came too late"
+            f"faults tried: {tried}, survived: {survived}; {late} came too late"
         )
 
 

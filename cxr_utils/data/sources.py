@@ -128,7 +128,7 @@ class Download(Source):
                 self._take_over(find_root(self.obtain(data, folder, progress)))
             except UsageError:
                 raise
-            except OSError as error:  # requests' errors are OSErrors too
+            except OSError as error:  # as requests' errors are
                 raise UsageError(
                     f"data {self.kind}: the download broke off ({files.one_line(error)}); "
                     "check the network and the disk and run again, it goes on from there"
@@ -185,8 +185,8 @@ class Kaggle(Download):
         send = HTTPAdapter.send
 
         def limited(self, request, **options):
-            limit = options.get("timeout") or files.TIMEOUT
-            return send(self, request, **options | {"timeout": limit})
+            options["timeout"] = options.get("timeout") or files.TIMEOUT
+            return send(self, request, **options)
 
         # kagglehub 1.0 sets no limit and would wait for ever.
         with mock.patch.object(HTTPAdapter, "send", limited):
@@ -195,13 +195,13 @@ class Kaggle(Download):
 
 
 class MedMnist(Download):
-    """PneumoniaMNIST, its arrays unpacked into PNG files."""
+    """PneumoniaMNIST, unpacked into PNG files."""
 
     kind = standing = "medmnist"
     address = "https://zenodo.org/records/10519652/files/"
     version = "10519652"
     checks = "an MD5 for each size, and the counts"
-    licence = "CC BY 4.0"
+    licence = Kaggle.licence
     citation = (
         "Yang et al.: MedMNIST v2. Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8; "
         + CITATION
@@ -211,8 +211,7 @@ class MedMnist(Download):
         "validation": {"NORMAL": 135, "PNEUMONIA": 389},
         "test": {"NORMAL": 234, "PNEUMONIA": 390},
     }
-    # Its val has 524 images and is a true validation split.
-    theirs: ClassVar = {"train": "train", "validation": "val", "test": "test"}
+    theirs: ClassVar = {"train": "train", "validation": "val", "test": "test"}  # a true validation
     # MD5 sums by image size, as the package medmnist 3.0.2 lists them.
     md5: ClassVar = {
         28: "28209eda62fecd6e6a2d98b1501bb15f",

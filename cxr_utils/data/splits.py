@@ -36,17 +36,12 @@ def chosen_on(splits: Iterable[str]) -> str:
 
 
 def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
-    """Set aside a share of the training patients as validation.
+    """Add the column ``split``, with a share of the training patients set aside as ``validation``.
 
     Patients are drawn within strata of class and subtype, until a stratum's share of images is
     reached, so that no patient stands on both sides. Nor does a number that is used twice
     (``person1`` of ``_bacteria`` and of ``_virus``, ``IM-0429`` with and without ``NORMAL2``): it
     may be one child. A set that has a validation folder keeps it.
-
-    Returns
-    -------
-    DataFrame
-        `files` with the column ``split``: ``train``, ``validation``, ``val`` or ``test``.
 
     Raises
     ------

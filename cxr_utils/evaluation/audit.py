@@ -67,7 +67,7 @@ def audit(data: Dataset) -> list[Finding]:
 
     The data is to be opened at ``OVERVIEW_SIZE``.
     """
-    files = data.files
+    files, metadata, border = data.files, shortcuts.metadata_reference(data), shortcuts.border(data)
     exact = files.groupby("sha256", sort=False).ngroup().to_numpy()
     pairs = near_pairs(data.stored, exact)
     same = _linked(exact.max() + 1, exact[pairs])[exact]
@@ -78,9 +78,9 @@ def audit(data: Dataset) -> list[Finding]:
         _twins(_groups(same), files),
         _patients(files),
         _numbers(files, data.source.synthetic),
-        _shortcut("metadata alone", shortcuts.metadata_reference(data)),
+        _judged("metadata alone", np.fmax(metadata.seen, metadata.low), vars(metadata)),
         _single_traits(shortcuts.traits(data), files),
-        _shortcut("border alone", shortcuts.border(data)),
+        _judged("border alone", np.fmax(border.seen, border.low), vars(border)),
         _prior(files),
     ]
 
@@ -167,10 +167,6 @@ def _numbers(files: pd.DataFrame, synthetic: bool) -> Finding:
     }
     verdict = "fine" if several.empty or synthetic else "note"
     return Finding("reused patient numbers", verdict, facts)
-
-
-def _shortcut(check: str, reach: shortcuts.Reach) -> Finding:
-    return _judged(check, float(np.fmax(reach.seen, reach.low)), vars(reach))
 
 
 def _single_traits(looks: pd.DataFrame, files: pd.DataFrame) -> Finding:

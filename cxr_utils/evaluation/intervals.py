@@ -10,10 +10,6 @@ from scipy.stats import binomtest, norm
 
 from . import metrics
 
-INTERVALS = (
-    *("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1"),
-    *("auroc", "auprc", "loss", "brier"),
-)
 QUANTILES = (0.025, 0.975)
 REACH = float(norm.ppf(QUANTILES[1]))  # of a 95 % interval, in standard errors
 
@@ -42,10 +38,7 @@ def weighted_scores(
 ) -> dict[str, np.ndarray]:
     """Score many resamples at once, given how often each image is in each, (resamples, n).
 
-    Returns
-    -------
-    dict of ndarray, shape (resamples,)
-        A value for each of `INTERVALS`, NaN where a resample leaves it undefined.
+    An array, (resamples,), for each score; NaN where a resample leaves it undefined.
     """
     return {
         **weighted_rates(labels, scores, threshold, weights),
@@ -107,11 +100,6 @@ def wilson(part: int, whole: int) -> list[float] | None:
         return None
     found = binomtest(part, whole).proportion_ci(method="wilson")
     return [float(found.low), float(found.high)]
-
-
-def wilson_rates(matrix: list[list[int]]) -> dict[str, list[float] | None]:
-    """Return Wilson's intervals of the rates that are shares, from a confusion matrix."""
-    return {name: wilson(part, whole) for name, (part, whole) in metrics.shares(matrix).items()}
 
 
 @dataclass(frozen=True)

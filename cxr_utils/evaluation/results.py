@@ -36,12 +36,10 @@ def score_model(
     settings: Params,
     run: paths.RunFolder,
 ) -> pd.DataFrame:
-    """Calibrate a model and write ``predictions/<name>.csv`` and ``models/<name>.json``.
+    """Calibrate a model; write ``predictions/<name>.csv``, which is returned, and its card.
 
     Parameters
     ----------
-    section : ModelSection
-        The model's section of the parameters.
     card : dict
         What training says of the model.
     logits : dict of ndarray
@@ -49,11 +47,6 @@ def score_model(
     stressed : ndarray
         Logits of the stress validation, from ``robustness.for_choices``: temperature and thresholds
         are fitted on them, as new films differ more than validation does from training.
-
-    Returns
-    -------
-    DataFrame
-        split, path, patient, label, subtype, score (P(PNEUMONIA) after calibration).
     """
     asked, labels, size = (
         settings.evaluation,
@@ -69,8 +62,8 @@ def score_model(
     card = card | {
         "image_size": size,
         "fit": data.fit,
-        "preprocessing": f"upright, grey, made {size} x {size} px by {data.fit} (bilinear), divided "
-        f"by 255, shape (n, {size}, {size}, 1)",
+        "preprocessing": f"upright, grey, made {size} x {size} px by {data.fit} (bilinear), "
+        f"divided by 255, shape (n, {size}, {size}, 1)",
         "test_time_flips": asked.test_time_flips,
         "output": f"logit of PNEUMONIA{mirrored}; score = 1 / (1 + exp(-logit / temperature)); "
         "PNEUMONIA where score >= threshold",
@@ -184,9 +177,7 @@ def evaluate(
     frame : DataFrame
         patient, label (NORMAL or PNEUMONIA), subtype and score of each image, in the CSV's order.
     thresholds : dict
-        Threshold of every operating point; at `operating_point` are the rates that stand on top.
-    resamples, seed : int
-        Of the bootstrap.
+        Threshold of every operating point; the rates at `operating_point` stand on top.
     temperature : float
         By which logits were divided; what scores were before stands under ``uncalibrated``.
     """
@@ -197,14 +188,14 @@ def evaluate(
     for name, cut in thresholds.items():
         at = metrics.rates(labels, scores, cut)
         sampled = intervals.weighted_rates(labels, scores, cut, weights)
-        wilson = intervals.wilson_rates(at["confusion_matrix"])
+        shares = metrics.shares(at["confusion_matrix"])
+        wilson = {rate: intervals.wilson(*share) for rate, share in shares.items()}
         points[name] = {"n": len(labels), **at, "ci95": _intervals(at, sampled), "wilson95": wilson}
     chosen, found = points[operating_point], metrics.of_scores(labels, scores)
     sampled = intervals.weighted_areas(labels == 1, scores, weights)
     sampled |= intervals.weighted_means(labels, scores, weights)
     area = intervals.delong(labels, scores, patients)
     before = metrics.of_scores(labels, uncalibrated(scores, temperature))
-    right = (scores >= chosen["threshold"]) == (labels == 1)
     return {
         **chosen,
         **found,
@@ -216,7 +207,7 @@ def evaluate(
         "temperature": temperature,
         "uncalibrated": {name: before[name] for name in ("loss", "brier", "ece")},
         "subtypes": {
-            subtype: _subtype(subtypes == subtype, labels, scores, right, weights)
+            subtype: _subtype(subtypes == subtype, labels, scores, chosen["threshold"], weights)
             for subtype in sorted(set(subtypes))
         },
     }
@@ -231,30 +222,21 @@ def _intervals(found: Entry, sampled: dict[str, np.ndarray]) -> Entry:
 
 
 def _subtype(
-    rows: np.ndarray,
-    labels: np.ndarray,
-    scores: np.ndarray,
-    right: np.ndarray,
-    weights: np.ndarray,
+    rows: np.ndarray, labels: np.ndarray, scores: np.ndarray, cut: float, weights: np.ndarray
 ) -> Entry:
     """The share of images that were called rightly; of PNEUMONIA, the AUROC against all NORMAL."""
+    right, own = (scores[rows] >= cut) == (labels[rows] == 1), weights[:, rows]
     with np.errstate(invalid="ignore"):
-        shares = weights[:, rows] @ right[rows].astype(float) / weights[:, rows].sum(axis=1)
-    n, correct = int(rows.sum()), int(right[rows].sum())
-    entry: Entry = {
-        "n": n,
-        "right": correct,
-        "rate": float(right[rows].mean()),
-        "ci95": {"rate": intervals.interval(shares)},
-        "wilson95": {"rate": intervals.wilson(correct, n)},
-    }
+        found = {"rate": intervals.interval(own @ right.astype(float) / own.sum(axis=1))}
+    n, correct = len(right), int(right.sum())
+    entry = {"n": n, "right": correct, "rate": float(right.mean()), "ci95": found}
     if labels[rows].any() and (labels == 0).any():
         against = rows | (labels == 0)
-        labels, scores, weights = labels[against], scores[against], weights[:, against]
-        sampled = intervals.weighted_areas(labels == 1, scores, weights)
+        labels, scores = labels[against], scores[against]
+        sampled = intervals.weighted_areas(labels == 1, scores, weights[:, against])
         entry["auroc"] = metrics.of_scores(labels, scores)["auroc"]
-        entry["ci95"]["auroc"] = intervals.interval(sampled["auroc"])
-    return entry
+        found["auroc"] = intervals.interval(sampled["auroc"])
+    return entry | {"wilson95": {"rate": intervals.wilson(correct, n)}}
 
 
 def labels_of(predictions: pd.DataFrame) -> np.ndarray:

@@ -82,10 +82,10 @@ def metadata_reference(data: Dataset) -> Reach:
 
 
 def metadata_scores(data: Dataset) -> np.ndarray | None:
-    """Return P(PNEUMONIA) of every image by metadata alone, as `classify` gives it.
+    """Return what `classify` says, kept in the cache by what decides it.
 
-    Kept in the cache by what decides it: the files, how they are made square, code and libraries.
-    Our own split is none of it, as what is set aside for validation counts as training here.
+    That is the files, how they are made square, code and libraries; not our own split, as what is
+    set aside for validation counts as training here.
     """
     pixels = decoding.cached_at(data.manifest.digest, Square(OVERVIEW_SIZE, data.fit)).name
     decides = f"{pixels} {sha256_of(Path(__file__))} {sklearn.__version__} {np.__version__}"
@@ -141,14 +141,13 @@ def _all_unseen(
 ) -> np.ndarray | None:
     """Scores by cross-validation over training patients, and of the others by all of these."""
     labels, patients = (files["label"] == LABELS[1]).to_numpy(), files["patient"].to_numpy()
-    train = of_training_patients(files).to_numpy()
+    train, scores = of_training_patients(files).to_numpy(), np.empty(len(files))
     if not _enough(labels[train], patients[train]):
         return None
-    scores = np.empty(len(files))
     scores[train] = _unseen(model, features[train], labels[train], patients[train])
     with threadpool_limits(1):
-        model.fit(features[train], labels[train])
-        scores[~train] = model.predict_proba(features[~train])[:, 1]
+        fitted = model.fit(features[train], labels[train])
+        scores[~train] = fitted.predict_proba(features[~train])[:, 1]
     return scores
 
 
@@ -214,11 +213,11 @@ def class_means(split: Split) -> dict[str, np.ndarray]:
 
 def grey_histograms(split: Split) -> dict[str, np.ndarray]:
     """Return the share of pixels at each grey value, by class; float64, shape (256,)."""
-    return {
-        label: sum(np.bincount(block.ravel(), minlength=256) for block in _blocks(pixels))
-        / np.prod(pixels.shape)
-        for label, pixels in _by_class(split).items()
-    }
+    shares = {}
+    for label, pixels in _by_class(split).items():
+        counts = [np.bincount(block.ravel(), minlength=256) for block in _blocks(pixels)]
+        shares[label] = np.sum(counts, axis=0) / np.sum(counts)
+    return shares
 
 
 def _by_class(split: Split) -> dict[str, Pixels]:

@@ -26,10 +26,10 @@ AVERAGED_EVERY = (
 class MovingAverage(keras.callbacks.Callback):
     """Validate and keep the exponential moving average of the weights (Polyak and Juditsky 1992).
 
-    The average stands in the network from the end of each epoch to the next one's begin, so that the
+    The average stands in the network from the end of each epoch to the begin of the next, where the
     callbacks after this one see it. Keras' own (``use_ema``) leaves out the statistics of batch norm
-    and has no ramp: early on this one looks back a tenth of the steps so far only, or random weights
-    would stay in it for long.
+    and has no ramp: this one looks back a tenth of the steps so far at first, or random weights would
+    stay in it for long.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class MovingAverage(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None) -> None:
         """Take in the weights after a step."""
-        step = int(self.model.optimizer.iterations) - 1
+        step = int(self.model.optimizer.iterations.numpy()) - 1
         if self.decay and step % AVERAGED_EVERY == 0:
             decay = min(self.decay, (1 + step) / (10 + step))
             self._move(tf.constant(1.0 - decay**AVERAGED_EVERY))
@@ -79,8 +79,8 @@ class MovingAverage(keras.callbacks.Callback):
 class Validation(keras.callbacks.Callback):
     """Add to an epoch's logs how the network does, in float32, on the images that choices are made on.
 
-    ``validation_loss`` and ``validation_accuracy``, and ``stress_loss`` on shifted copies of them where
-    the validation is our own; ``val`` in its place is validated as it is.
+    ``validation_loss``, ``validation_accuracy`` and, where the validation is our own, ``stress_loss`` on
+    shifted copies of it. Raises FloatingPointError where a loss is not finite.
 
     Parameters
     ----------
@@ -88,11 +88,6 @@ class Validation(keras.callbacks.Callback):
         The network in float32 on one device; is given the weights of the one in training.
     splits : dict of Split
         ``validation`` or, as in the original protocol, ``val``.
-
-    Raises
-    ------
-    FloatingPointError
-        A loss is not finite.
     """
 
     def __init__(self, model: keras.Model, splits: dict[str, Split]) -> None:
@@ -134,22 +129,16 @@ class Saved:
         with replacing(self.path) as part, part.open("wb") as file:
             np.savez(file, key=self.key, notes=json.dumps(notes), **named)
 
-    def load(self) -> tuple[list[np.ndarray], dict[str, Any]] | None:
-        """Return what was saved, or None where there is nothing that belongs to this training."""
+    def load(self) -> tuple[list[np.ndarray], dict[str, Any]]:
+        """Return what was saved; both are empty where nothing belongs to this training."""
         try:
             with np.load(self.path, allow_pickle=False) as saved:
                 if str(saved["key"]) != self.key:
-                    return None
+                    return [], {}
                 arrays = [saved[f"array{number}"] for number in range(len(saved.files) - 2)]
                 return arrays, json.loads(str(saved["notes"]))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
-
-    @property
-    def notes(self) -> dict[str, Any]:
-        """What was saved beside the arrays; empty where nothing belongs to this training."""
-        saved = self.load()
-        return saved[1] if saved else {}
+            return [], {}
 
     def discard(self) -> None:
         """Remove the file."""
@@ -172,6 +161,8 @@ class Checkpoint(keras.callbacks.Callback):
         The best epoch so far is kept.
     notes : dict
         What else to keep, as JSON can hold it.
+    progress : Path
+        Is told the epochs that are done and planned, for whoever waits.
     """
 
     def __init__(
@@ -180,11 +171,12 @@ class Checkpoint(keras.callbacks.Callback):
         average: MovingAverage,
         stopping: keras.callbacks.EarlyStopping,
         notes: dict[str, Any],
+        progress: Path,
     ) -> None:
         super().__init__()
         self.saved, self.average, self.stopping, self.notes = saved, average, stopping, notes
+        self.progress, self.started = progress, 0.0
         self.rows: list[dict[str, float]] = []
-        self.started = 0.0
 
     def _variables(self) -> list[Any]:
         """All that changes in training, but for the weights, which are kept as they were trained."""
@@ -197,60 +189,38 @@ class Checkpoint(keras.callbacks.Callback):
         """Take up what was saved."""
         with self.model.distribute_strategy.scope():
             self.model.optimizer.build(self.model.trainable_variables)
-        found = self.saved.load()
-        if not found:
-            return
-        arrays, notes = found
-        self.rows, variables, count = notes["rows"], self._variables(), len(self.model.weights)
-        for variable, array in zip(variables, arrays[2 * count :], strict=True):
-            variable.assign(array)
-        self.model.set_weights(arrays[:count])
-        self.average.trained = arrays[:count]
-        self.stopping.best_weights = arrays[count : 2 * count]
-        self.stopping.best_epoch, self.stopping.best = notes["best_epoch"], notes["best"]
-        self.stopping.wait = notes["wait"]
+        arrays, notes = self.saved.load()
+        if notes:
+            count = len(self.model.weights)
+            for variable, array in zip(self._variables(), arrays[2 * count :], strict=True):
+                variable.assign(array)
+            self.average.trained, self.stopping.best_weights = (
+                arrays[:count],
+                arrays[count:][:count],
+            )
+            self.model.set_weights(self.average.trained)
+            for name in ("best", "best_epoch", "wait"):
+                setattr(self.stopping, name, notes[name])
+            self.rows = notes["rows"]
 
     def on_epoch_begin(self, epoch, logs=None) -> None:
-        """Start the clock."""
+        """Start the clock, and tell how far the training is."""
         self.started = time.perf_counter()
+        done = {"epoch": epoch, "epochs": self.params["epochs"]}
+        write_atomically(self.progress, json.dumps(done))
 
     def on_epoch_end(self, epoch, logs=None) -> None:
         """Note an epoch, and save."""
         seconds = time.perf_counter() - self.started
         rate = float(self.model.optimizer.learning_rate)
         row = {"epoch": epoch + 1, **logs, "learning_rate": rate, "seconds": seconds}
-        self.rows.append({name: float(value) for name, value in row.items()} | {"epoch": epoch + 1})
-        trained = self.average.trained or self.model.get_weights()
+        self.rows.append(row)
         arrays = [variable.numpy() for variable in self._variables()]
-        stopping = self.stopping
-        notes = {
-            "rows": self.rows,
-            "best": float(stopping.best),
-            "best_epoch": stopping.best_epoch,
-            "wait": stopping.wait,
-            "stopped": self.model.stop_training,
-        }
-        self.saved.save([*trained, *stopping.best_weights, *arrays], self.notes | notes)
-
-
-class Progress(keras.callbacks.Callback):
-    """Say in a file how many epochs are done, for whoever waits.
-
-    Parameters
-    ----------
-    file : Path
-        Holds ``{"epoch": done, "epochs": planned}``.
-    """
-
-    def __init__(self, file: Path) -> None:
-        super().__init__()
-        self.file = file
-
-    def on_epoch_begin(self, epoch, logs=None) -> None:
-        """Count the epochs before this one."""
-        done = {"epoch": epoch, "epochs": self.params["epochs"]}
-        write_atomically(self.file, json.dumps(done))
+        trained = self.average.trained or self.model.get_weights()
+        state = {name: getattr(self.stopping, name) for name in ("best", "best_epoch", "wait")}
+        state |= {"rows": self.rows, "stopped": self.model.stop_training}
+        self.saved.save([*trained, *self.stopping.best_weights, *arrays], self.notes | state)
 
     def on_train_end(self, logs=None) -> None:
-        """Remove the file."""
-        self.file.unlink(missing_ok=True)
+        """Leave no progress behind."""
+        self.progress.unlink(missing_ok=True)

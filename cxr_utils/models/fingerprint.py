@@ -146,10 +146,10 @@ def is_trained(
     that has come back nor one that has gone changes it.
     """
     card = read_json(run.model_card(section.name))
-    asked = getattr(section, "weights", "none")
+    file, asked = getattr(section, "weights_file", None), getattr(section, "weights", "none")
     start = "random" if asked == "none" else str(within(card, "start").get("sha256"))
-    if asked not in ("auto", "imagenet", "none"):
-        start = sha256_of(section.weights_file)
+    if file:
+        start = sha256_of(file)
     return (
         card.get("training_key") == training_key(section, params, manifest, start, recipe)
         and isinstance(card.get("history"), list)

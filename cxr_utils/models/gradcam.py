@@ -15,38 +15,33 @@ from ..data.decoding import Square
 from .augmentation import to_float
 from .weights import backbone_of
 
-LEAST_MAP = 6  # a coarser map says little of where
-NO_MAPS = (
-    keras.layers.InputLayer,
-    keras.layers.ZeroPadding2D,
-)  # an image, and a map with a rim of nothing
+LEAST_MAP = 6  # cells; a coarser map says little of where
+NO_MAPS = (keras.layers.InputLayer, keras.layers.ZeroPadding2D)
 BATCH = 32
 DEALS = 100  # of maps to other cases
 
 
 def explain(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
-    """Return what speaks for PNEUMONIA, cell by cell of a network's last stage that has 6 x 6 cells or more.
+    """Return what speaks for PNEUMONIA in a network's last stage that has 6 x 6 cells or more.
 
     Parameters
     ----------
     model : keras.Model
-        As `models.build` makes it: the backbone may be a model inside the model.
+        As `networks.build` makes it: the backbone may be a model inside the model.
     pixels : ndarray of uint8, shape (n, size, size)
         Grey images.
 
     Returns
     -------
     ndarray of float32, shape (n, height, width)
-        0 where nothing speaks for PNEUMONIA; the unit is that of the logit, shared among cells and channels.
+        0 where nothing speaks for PNEUMONIA; in units of the logit, shared among cells and channels.
     """
-    split = _maps_and_logit(model)
-
-    found = []
+    maps_and_logit, found = _maps_and_logit(model), []
     for start in range(0, len(pixels), BATCH):
         batch = to_float(tf.constant(pixels[start : start + BATCH]))
         with tf.GradientTape() as tape:
             tape.watch(batch)
-            maps, logit = split(batch, training=False)
+            maps, logit = maps_and_logit(batch, training=False)
         slopes = tf.reduce_mean(tape.gradient(logit, maps), axis=(1, 2), keepdims=True)
         found.append(tf.nn.relu(tf.reduce_sum(slopes * maps, axis=-1)).numpy())
     return np.concatenate(found)
@@ -54,13 +49,10 @@ def explain(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
 
 def _maps_and_logit(model: keras.Model) -> keras.Model:
     """Return a model that gives the maps of `stage` beside the logit."""
-    inner = (
-        backbone_of(model)
-        if any(isinstance(layer, keras.Model) for layer in model.layers)
-        else model
-    )
+    nested = any(isinstance(layer, keras.Model) for layer in model.layers)
+    inner = backbone_of(model) if nested else model
     maps = stage(inner).output
-    if inner is model:
+    if not nested:
         return keras.Model(model.input, [maps, model.output])
     place = model.layers.index(inner)
     found, x = keras.Model(inner.input, [maps, inner.output])(model.layers[place - 1].output)
@@ -70,14 +62,12 @@ def _maps_and_logit(model: keras.Model) -> keras.Model:
 
 
 def stage(model: keras.Model) -> keras.Operation:
-    """Return the last layer, or sum, with a map of at least 6 x 6 cells through which everything passes.
+    """Return the last operation with a map of at least 6 x 6 cells through which everything passes.
 
-    A layer inside one branch of a residual block would tell a part of the story only; it is taken where a
-    network has no other map of that size. Where no map is that large, it is the largest one's.
+    A layer inside one branch of a residual block would tell a part of the story only; it is taken where
+    a network has no other map of that size. Where no map is that large, it is the largest one's.
     """
-    steps = (
-        model.operations
-    )  # in the order of the graph, so the last that is seen to take a map is the last use of it
+    steps = model.operations  # in the order of the graph
     made_by = {id(step.output): place for place, step in enumerate(steps)}
     last_use = list(range(len(steps)))
     for place, step in enumerate(steps):
@@ -97,27 +87,31 @@ def stage(model: keras.Model) -> keras.Operation:
 
 
 def enlarged(maps: np.ndarray, size: int) -> np.ndarray:
-    """Return maps blown up to images by linear interpolation between the middles of cells; float, shape (n, size, size)."""
+    """Return maps as large as images, linear between the middles of cells; shape (n, size, size)."""
     factors = (1, size / maps.shape[1], size / maps.shape[2])
     return zoom(maps, factors, order=1, mode="nearest", grid_mode=True)
 
 
+def scaled(maps: np.ndarray, size: int) -> np.ndarray:
+    """Return maps as large as images with a peak of 1 each, to be shown; shape (n, size, size)."""
+    large = enlarged(maps, size)
+    return large / np.maximum(large.max(axis=(1, 2), keepdims=True), 1e-12)
+
+
 class Checked(NamedTuple):
-    """How Grad-CAM does where the truth is known, beside maps that know less.
+    """How often Grad-CAM's peak lies in the finding, beside maps that know less.
 
     Parameters
     ----------
-    cases : int
-        Consolidations that the model found.
-    inside : int
-        Of these, peaks in the mask grown by one cell of the map.
+    cases, inside : int
+        Findings that the model called PNEUMONIA; peaks in their masks, grown by one cell of the map.
     random : float
         Mean area of the grown masks: the share that a peak at random would have inside.
-    swapped : float
-        The share with the maps dealt out to other cases, on average over many deals, and `swapped_most`, the most in any:
-        what is known of where consolidations usually are, but not of this one.
+    swapped, swapped_most : float
+        The share with the maps dealt out to other cases, mean and maximum over many deals: what is
+        known of where findings usually are, but not of this one.
     fixed : float
-        The share of the best single place, the same for all cases, chosen with the truth in hand.
+        The share of the best single place for all cases, chosen with the truth in hand.
     """
 
     cases: int
@@ -129,58 +123,39 @@ class Checked(NamedTuple):
 
 
 def check_on_phantom(model: keras.Model, data: Dataset, called: np.ndarray) -> Checked | None:
-    """Hold Grad-CAM against the masks of the phantom's bacterial test images that are called PNEUMONIA.
+    """Hold Grad-CAM against the masks of the phantom's bacterial test images that are called positive.
 
     Parameters
     ----------
     model : keras.Model
         The model.
     data : Dataset
-        The phantom.
+        The phantom; of other data there are no masks, and None is returned.
     called : ndarray of bool, shape (n,)
         Which test images the model calls PNEUMONIA.
-
-    Returns
-    -------
-    Checked or None
-        None where the images come without masks, or none was found.
     """
-    test = data.splits["test"]
-    outlined = np.array(
-        [phantom.mask_of(data.source.root, name).is_file() for name in test.files["path"]]
-    )
+    test, root = data.splits["test"], data.source.root
+    outlined = [phantom.mask_of(root, name).is_file() for name in test.files["path"]]
     rows = np.flatnonzero((test.files["subtype"] == "bacteria").to_numpy() & outlined & called)
     if not len(rows):
         return None
-    size = test.pixels.shape[1]
-    maps = explain(model, test.pixels[rows])
-    masks = phantom.masks(data.source.root, test.files["path"].iloc[rows], Square(size, data.fit))
-    return check(maps, masks)
+    square = Square(test.pixels.shape[1], data.fit)
+    masks = phantom.masks(root, test.files["path"].iloc[rows], square)
+    return check(explain(model, test.pixels[rows]), masks)
 
 
 def check(maps: np.ndarray, masks: np.ndarray) -> Checked:
-    """Hold maps against masks, which are grown by one cell of the map; an empty map points nowhere.
-
-    Parameters
-    ----------
-    maps : ndarray, shape (n, height, width)
-        As `explain` returns them.
-    masks : ndarray of bool, shape (n, size, size)
-        Where the finding is.
-    """
+    """Hold maps, as `explain` returns them, against masks; an empty map points nowhere."""
     count, size = len(maps), masks.shape[1]
     large = grown(masks, size / min(maps.shape[1:]))
-    hits = large.reshape(count, -1)
-    peaks = _peaks(maps, size)
+    hits, peaks, each = large.reshape(count, -1), _peaks(maps, size), np.arange(count)
     pointing = maps.max(axis=(1, 2)) > 0
     rng = np.random.default_rng(0)
-    swapped = []
-    for _ in range(DEALS):
-        deal = rng.permutation(count)
-        swapped.append(np.mean(hits[np.arange(count), peaks[deal]] & pointing[deal]))
+    deals = [rng.permutation(count) for _ in range(DEALS)]
+    swapped = [np.mean(hits[each, peaks[deal]] & pointing[deal]) for deal in deals]
     return Checked(
         cases=count,
-        inside=int((hits[np.arange(count), peaks] & pointing).sum()),
+        inside=int((hits[each, peaks] & pointing).sum()),
         random=float(large.mean()),
         swapped=float(np.mean(swapped)),
         swapped_most=float(np.max(swapped)),
@@ -188,16 +163,22 @@ def check(maps: np.ndarray, masks: np.ndarray) -> Checked:
     )
 
 
+def grown(masks: np.ndarray, reach: float) -> np.ndarray:
+    """Return masks grown by so many pixels to each side; bool, shape (n, size, size)."""
+    side = 2 * round(reach) + 1
+    return maximum_filter(masks, size=(1, side, side))
+
+
 def _peaks(maps: np.ndarray, size: int) -> np.ndarray:
-    """Where each map, blown up to an image, is largest: int, shape (n,), counted row by row."""
+    """Where each map, as large as an image, is largest: int, shape (n,), counted row by row."""
     return enlarged(maps, size).reshape(len(maps), -1).argmax(axis=1)
 
 
 def places(maps: np.ndarray) -> np.ndarray:
-    """Return how many maps peak in the middle third of the width, and in the outer eighth on any side, and how many would by chance.
+    """Return how many maps peak in the middle third of the width, and how many near a side.
 
-    In an upright chest X-ray the middle third holds the spine, the heart and the large vessels, and the outer
-    eighth hardly any lung. Chance is that each cell of the map is the peak as often as any other.
+    In an upright chest X-ray the middle third holds the spine, the heart and the large vessels, and the
+    outer eighth hardly any lung. By chance each cell of the map is the peak as often as any other.
 
     Returns
     -------
@@ -214,15 +195,3 @@ def _places(maps: np.ndarray) -> list[float]:
     middle = (columns >= side / 3) & (columns < 2 * side / 3)
     outer = (np.minimum(rows, columns) < side / 8) | (np.maximum(rows, columns) >= side * 7 / 8)
     return [float(middle.mean()), float(outer.mean())]
-
-
-def grown(masks: np.ndarray, reach: float) -> np.ndarray:
-    """Return masks grown by so many pixels to each side; bool, shape (n, size, size)."""
-    side = 2 * round(reach) + 1
-    return maximum_filter(masks, size=(1, side, side))
-
-
-def scaled(maps: np.ndarray, size: int) -> np.ndarray:
-    """Return maps blown up to images and scaled to a peak of 1 each, to be shown; shape (n, size, size)."""
-    large = enlarged(maps, size)
-    return large / np.maximum(large.max(axis=(1, 2), keepdims=True), 1e-12)

@@ -16,32 +16,22 @@ from .. import paths
 from ..files import read_json, write_atomically
 from ..parameters import UsageError
 
-FASTER = (
-    1.1  # bfloat16 must beat float32 by this much, so that noise in a measurement decides nothing
-)
+FASTER = 1.1  # bfloat16 must beat float32 by this much, or noise in a measurement would decide
 FLAGS = ("avx512_bf16", "amx_bf16")
 
 
 def devices(strategy: str) -> list[str]:
-    """Return the devices that share a batch: every GPU for ``auto``, else one of them, or the CPU."""
-    found = [device.name for device in tf.config.list_logical_devices("GPU")]
-    return (found if strategy == "auto" else found[:1]) or [
-        tf.config.list_logical_devices("CPU")[0].name
-    ]
+    """Return what shares a batch: every GPU for ``auto``, else one of them, or the CPU."""
+    gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
+    cpu = tf.config.list_logical_devices("CPU")[0].name
+    return (gpus if strategy == "auto" else gpus[:1]) or [cpu]
 
 
 def strategy_for(used: list[str], batch_size: int) -> tf.distribute.Strategy:
-    """Return the strategy that shares batches among devices.
-
-    Raises
-    ------
-    UsageError
-        They cannot share a batch evenly.
-    """
+    """Return the strategy that shares batches; raises UsageError where that is not even."""
     if batch_size % len(used):
-        raise UsageError(
-            f"batch_size = {batch_size}: {len(used)} devices cannot share it evenly; take a multiple"
-        )
+        raise UsageError(f"batch_size = {batch_size}: {len(used)} devices cannot share it evenly; "
+                         "take a multiple")  # fmt: skip
     return tf.distribute.MirroredStrategy(used) if len(used) > 1 else tf.distribute.get_strategy()
 
 
@@ -52,9 +42,10 @@ def precision(asked: str) -> str:
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
-        ampere = tuple(details.get("compute_capability", (0, 0))) >= (8, 0)
-        return "bfloat16" if ampere else "float32"
-    return "bfloat16" if _bfloat16_pays() else "float32"
+        faster = tuple(details.get("compute_capability", (0, 0))) >= (8, 0)
+    else:
+        faster = _bfloat16_pays()
+    return "bfloat16" if faster else "float32"
 
 
 def _bfloat16_pays() -> bool:
@@ -66,8 +57,7 @@ def _bfloat16_pays() -> bool:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return False
-    named = sorted({line for line in lines if line.startswith(("model name", "flags"))})
-    processor = " ".join(named)
+    processor = " ".join({line: "" for line in lines if line.startswith(("model name", "flags"))})
     if not any(flag in processor for flag in FLAGS):
         return False
     kept, key = paths.cache_folder() / "bfloat16.json", f"{processor} tensorflow {tf.__version__}"
@@ -79,7 +69,7 @@ def _bfloat16_pays() -> bool:
 
 
 def _speed_of(kind: tf.DType, repeats: int = 7) -> float:
-    """Return the median seconds of a convolution and its gradient, of a size frequent in ResNets."""
+    """Return the median seconds of a convolution of a ResNet and its gradient."""
     images = tf.cast(tf.fill([16, 12, 12, 128], 0.5), kind)
     kernel = tf.Variable(tf.fill([3, 3, 128, 128], 0.01))
 

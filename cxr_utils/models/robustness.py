@@ -1,10 +1,10 @@
 """Shifted copies of the validation images: what other films than the training ones might look like.
 
-Validation comes from the same source as training, while a new set differs in
-sharpness, exposure and framing. Epochs and recipes are therefore chosen on images that are shifted in
-these ways, by fixed amounts that do not depend on the augmentation of the run. One of them puts the
-rim of a film of the other class around each image: a model that reads the label off the rim, where
-there is little lung, is wrong there.
+Validation comes from the same source as training, while a new set differs in sharpness, exposure and
+framing. Epochs and recipes are therefore chosen on images that are shifted in these ways, by fixed
+amounts that do not depend on the augmentation of the run. One shift sets an image into the border of a
+film of the other class: a model that reads the label off the border, where there is little lung, is
+wrong there.
 """
 
 from __future__ import annotations
@@ -23,36 +23,28 @@ from ..parameters import Augmentation
 from . import networks
 from .augmentation import DRAWS, change, to_float
 
-# Fixed, and of the order of the default augmentation's largest changes: as far as it goes (stretch), or up to twice as far.
+# As far as the default augmentation goes (stretch), or up to twice as far.
 STRENGTH = Augmentation(
-    flip=False,
-    rotation=12.0,
-    shift=0.08,
-    zoom=0.2,
-    stretch=0.35,
-    brightness=0.15,
-    contrast=0.3,
-    gamma=0.5,
-    sharpness=1.0,
-    noise=0.05,
-)
-SHIFTS = {
-    "as it is": (),
-    "smaller": (("zoom", -1.0),),
-    "larger": (("zoom", 1.0),),
-    "narrower": (("stretch", -1.0),),
-    "wider": (("stretch", 1.0),),
-    "sharper": (("sharpness", -1.0),),
-    "blurred": (("sharpness", 1.0),),
-    "darker, flat": (("brightness", -1.0), ("contrast", -1.0)),
-    "brighter, hard": (("brightness", 1.0), ("contrast", 1.0)),
-    "gamma down": (("gamma", -1.0),),
-    "gamma up": (("gamma", 1.0),),
-    "noisy": (("noise", 1.0),),
-    "turned": (("rotation", 1.0), ("shift_x", 0.5), ("shift_y", -0.5)),
-    "other rim": (),
+    flip=False, rotation=12.0, shift=0.08, zoom=0.2, stretch=0.35, brightness=0.15, contrast=0.3,
+    gamma=0.5, sharpness=1.0, noise=0.05,
+)  # fmt: skip
+SHIFTS: dict[str, dict[str, float]] = {
+    "as it is": {},
+    "smaller": {"zoom": -1.0},
+    "larger": {"zoom": 1.0},
+    "narrower": {"stretch": -1.0},
+    "wider": {"stretch": 1.0},
+    "sharper": {"sharpness": -1.0},
+    "blurred": {"sharpness": 1.0},
+    "darker, flat": {"brightness": -1.0, "contrast": -1.0},
+    "brighter, hard": {"brightness": 1.0, "contrast": 1.0},
+    "gamma down": {"gamma": -1.0},
+    "gamma up": {"gamma": 1.0},
+    "noisy": {"noise": 1.0},
+    "turned": {"rotation": 1.0, "shift_x": 0.5, "shift_y": -0.5},
+    "other border": {},
 }
-RIM = 0.12  # width on each side, as a share of the image's
+BORDER = 0.12  # width on each side, as a share of the image's
 TABLE_IMAGES = 200
 
 
@@ -71,35 +63,23 @@ def shifted(pixels: tf.Tensor, shift: str) -> tf.Tensor:
     tf.Tensor of float32, shape (n, size, size, 1)
         In 0..1.
     """
-    draws = np.zeros((len(DRAWS), len(pixels)), np.float32)
-    draws[DRAWS.index("flip")] = 1.0
-    for kind, amount in SHIFTS[shift]:
-        draws[DRAWS.index(kind)] = amount
+    amounts = {"flip": 1.0, **SHIFTS[shift]}
+    draws = np.array([[amounts.get(kind, 0.0)] * len(pixels) for kind in DRAWS], np.float32)
     return change(to_float(pixels), tf.constant(draws), STRENGTH, tf.constant([0, 0]))
 
 
-def with_other_rim(split: Split, rows: np.ndarray) -> np.ndarray:
-    """Return images of a split in the rims of images of the other class, drawn at random but always the same.
+def with_other_border(split: Split, rows: np.ndarray) -> np.ndarray:
+    """Return images of a split in the borders of images of the other class.
 
-    Parameters
-    ----------
-    split : Split
-        The split.
-    rows : ndarray of int, shape (n,)
-        Which of its images.
-
-    Returns
-    -------
-    ndarray of uint8, shape (n, size, size)
+    Which ones is drawn at random but always the same; uint8, shape (len(rows), size, size).
     """
     rng = np.random.default_rng(len(split))
     donors = np.empty(len(split), np.int64)
     for label in (0, 1):
-        donors[split.labels == label] = rng.choice(
-            np.flatnonzero(split.labels != label), int((split.labels == label).sum())
-        )
+        others, own = np.flatnonzero(split.labels != label), split.labels == label
+        donors[own] = rng.choice(others, int(own.sum()))
     images, size = split.pixels[donors[rows]].copy(), split.pixels.shape[1]
-    inner = slice(round(RIM * size), size - round(RIM * size))
+    inner = slice(round(BORDER * size), size - round(BORDER * size))
     images[:, inner, inner] = split.pixels[rows][:, inner, inner]
     return images
 
@@ -107,13 +87,13 @@ def with_other_rim(split: Split, rows: np.ndarray) -> np.ndarray:
 def logits(
     model: keras.Model, split: Split, rows: np.ndarray, shift: str, flips: bool = False
 ) -> np.ndarray:
-    """Return a model's logits of some images of a split under one shift; float64, shape (len(rows),)."""
-    pixels = with_other_rim(split, rows) if shift == "other rim" else split.pixels[rows]
+    """Return a model's logits of some images of a split under one shift; float64, shape (n,)."""
+    pixels = with_other_border(split, rows) if shift == "other border" else split.pixels[rows]
     return networks.logits(model, pixels, partial(shifted, shift=shift), flips)
 
 
 def mixed_logits(model: keras.Model, split: Split, flips: bool = False) -> np.ndarray:
-    """Return logits where every image has one of the shifts, in turn: a stress test at the price of one pass."""
+    """Return logits where each image has one of the shifts, in turn, at the price of one pass."""
     found = np.empty(len(split))
     for number, shift in enumerate(SHIFTS):
         rows = np.arange(number, len(split), len(SHIFTS))
@@ -123,10 +103,10 @@ def mixed_logits(model: keras.Model, split: Split, flips: bool = False) -> np.nd
 
 
 def for_choices(model: keras.Model, splits: dict[str, Split], flips: bool = False) -> np.ndarray:
-    """Return the logits on which temperature and thresholds are fixed: of the stress validation.
+    """Return the logits on which temperature and thresholds are fixed.
 
-    Where the published ``val`` folder takes the place of validation, as in the original protocol, they are
-    those of its images as they are.
+    Those of the stress validation or, where the published ``val`` takes the place of validation, those
+    of its images as they are.
     """
     if "validation" in splits:
         return mixed_logits(model, splits["validation"], flips)
@@ -147,28 +127,26 @@ def table(
     images: int = TABLE_IMAGES,
     flips: bool = False,
 ) -> pd.DataFrame:
-    """Return how a model does under each shift, on up to so many images of a split that are drawn at random.
+    """Return how a model does under each shift, on up to so many images drawn at random from a split.
 
     Returns
     -------
     DataFrame
-        shift, log loss, AUROC, accuracy, sensitivity, specificity; at the temperature and threshold of the run.
+        shift, log loss, AUROC, accuracy, sensitivity, specificity, at a temperature and threshold.
     """
     chosen = np.sort(np.random.default_rng([seed, 4]).permutation(len(split))[:images])
-    sick, rows = split.labels[chosen] == 1, []
+    labels, rows = split.labels[chosen], []
     for shift in SHIFTS:
         logit = logits(model, split, chosen, shift, flips) / temperature
-        called = expit(logit) >= threshold
-        of_ranks = [log_loss(logit, split.labels[chosen]), roc_auc_score(sick, logit)]
+        right = (expit(logit) >= threshold) == (labels == 1)
         rows.append(
-            [
-                shift,
-                *of_ranks,
-                (called == sick).mean(),
-                called[sick].mean(),
-                (~called[~sick]).mean(),
-            ]
+            {
+                "shift": shift,
+                "log loss": log_loss(logit, labels),
+                "AUROC": roc_auc_score(labels, logit),
+                "accuracy": right.mean(),
+                "sensitivity": right[labels == 1].mean(),
+                "specificity": right[labels == 0].mean(),
+            }
         )
-    return pd.DataFrame(
-        rows, columns=["shift", "log loss", "AUROC", "accuracy", "sensitivity", "specificity"]
-    )
+    return pd.DataFrame(rows)

@@ -19,7 +19,7 @@ from ..data.dataset import Dataset, Split
 from ..data.manifest import SCORED
 from ..data.splits import chosen_on
 from ..files import read_json, replacing, sha256_of, write_atomically
-from ..parameters import ModelSection, Params, UsageError
+from ..parameters import ModelSection, Params, Resnet50v2, UsageError
 from . import fingerprint, hardware, networks, robustness, weights
 from .callbacks import Saved
 from .optimizer import AdamW, cosine
@@ -49,7 +49,7 @@ class Trained:
 
 @dataclass
 class Job:
-    """What one attempt at a training is given; the notebook's ``train`` takes it.
+    """One attempt at a training, as the notebook's ``train`` takes it.
 
     Parameters
     ----------
@@ -60,17 +60,15 @@ class Job:
     start : weights.Start
         The weights to start from.
     epochs, rate
-        Passes over the training images and the peak of the learning rate, which differ with weights.
+        Passes over the training images and peak of the learning rate, which differ with weights.
     model : keras.Model
         The network in float32 on one device, which is validated and kept.
     saved : Saved
         The last finished epoch.
     epoch : int
         The epoch to go on with, from 0.
-    head : dict or None
-        What the training of the head alone came to.
-    fell_back_from : str or None
-        The precision in which the loss was not finite.
+    notes : dict
+        precision, fell_back_from and head, what the training of the head alone came to.
     """
 
     precision: str
@@ -81,13 +79,7 @@ class Job:
     model: keras.Model
     saved: Saved
     epoch: int
-    head: dict[str, Any] | None
-    fell_back_from: str | None
-
-    @property
-    def notes(self) -> dict[str, Any]:
-        """What a checkpoint tells of this attempt."""
-        return {name: getattr(self, name) for name in ("precision", "head", "fell_back_from")}
+    notes: dict[str, Any]
 
 
 def train_or_load(
@@ -166,12 +158,10 @@ def fit(
 ) -> Trained:
     """Train a model; see `train_or_load`."""
     if len(splits["train"]) < section.batch_size:
-        raise UsageError(
-            f"batch_size = {section.batch_size}: there are only {len(splits['train'])} training images; "
-            "take a smaller batch"
-        )
+        raise UsageError(f"batch_size = {section.batch_size}: there are only {len(splits['train'])} "
+                         "training images; take a smaller batch")  # fmt: skip
     # A training that has fallen back to float32 and was stopped then goes on in float32.
-    precision = saved.notes.get("precision") or hardware.precision(section.precision)
+    precision = saved.load()[1].get("precision") or hardware.precision(section.precision)
     try:
         job = _attempt(train, section, seed, start, saved, precision)
     except FloatingPointError as error:
@@ -181,7 +171,7 @@ def fit(
         print(f"in {precision} {error}: the training starts again in float32", flush=True)
         saved.discard()
         job = _attempt(train, section, seed, start, saved, "float32", precision)
-    history = pd.DataFrame(saved.notes["rows"])
+    history = pd.DataFrame(saved.load()[1]["rows"])
     return Trained(job.model, history, _card(job, section, history))
 
 
@@ -199,30 +189,29 @@ def _attempt(
     strategy = hardware.strategy_for(used, section.batch_size)
     model = networks.build(section, weights=start.file)
     hardware.check_memory(model, section.batch_size, precision, used)
-    epochs = section.tuning_epochs if start.file else section.epochs
-    rate = section.tuning_rate if start.file else section.learning_rate
-    notes = saved.notes
-    epoch = epochs if notes.get("stopped") else len(notes.get("rows", []))
+    epochs, rate = section.epochs, section.learning_rate
+    if isinstance(section, Resnet50v2) and start.file:
+        epochs, rate = section.tuning_epochs, section.tuning_rate
+    _, kept = saved.load()
+    epoch = epochs if kept.get("stopped") else len(kept.get("rows", []))
     if epoch:
         print(f"going on after epoch {epoch}, where this training was stopped", flush=True)
-    job = Job(
-        precision, strategy, start, epochs, rate, model, saved, epoch,
-        notes.get("head"), notes.get("fell_back_from", fell_back_from),
-    )  # fmt: skip
+    notes = {"precision": precision, "fell_back_from": fell_back_from, "head": None}
+    notes |= {name: kept[name] for name in notes if name in kept}
+    job = Job(precision, strategy, start, epochs, rate, model, saved, epoch, notes)
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
     try:
         model.set_weights(train(job).get_weights())
     except (tf.errors.ResourceExhaustedError, MemoryError):
-        raise UsageError(
-            f"batch_size = {section.batch_size}: a step does not fit into memory; take a smaller one"
-        ) from None
+        raise UsageError(f"batch_size = {section.batch_size}: a step does not fit into memory; "
+                         "take a smaller one") from None  # fmt: skip
     return job
 
 
 def _card(job: Job, section: ModelSection, history: pd.DataFrame) -> dict[str, Any]:
     """What the model card says of a training."""
-    notes = job.saved.notes
+    best = job.saved.load()[1]["best_epoch"] + 1
     return {
         "model": section.name,
         "title": section.title,
@@ -232,12 +221,12 @@ def _card(job: Job, section: ModelSection, history: pd.DataFrame) -> dict[str, A
         "precision": {
             "asked": section.precision,
             "used": job.precision,
-            "fell_back_from": job.fell_back_from,
+            "fell_back_from": job.notes["fell_back_from"],
             "devices": job.strategy.num_replicas_in_sync,
         },
-        "epochs": {"planned": job.epochs, "done": len(history), "best": notes["best_epoch"] + 1},
+        "epochs": {"planned": job.epochs, "done": len(history), "best": best},
         "chosen_by": "stress_loss" if "stress_loss" in history else "validation_loss",
-        "head": notes["head"],
+        "head": job.notes["head"],
         "seconds": float(history["seconds"].sum()),
         "history": history.to_dict("records"),
     }
@@ -260,7 +249,7 @@ def train_head(
     network : keras.Model
         The network in training, compiled; is given the trained head.
     job : Job
-        Its model computes the features, in float32; its ``head`` tells what this came to.
+        Its model computes the features, in float32; its notes tell what this came to.
     section : ModelSection
         The model's section of the parameters.
     splits : dict of Split
@@ -289,7 +278,7 @@ def train_head(
     if not np.isfinite(found):
         raise FloatingPointError(f"the loss of the head alone is {found}")
     network.set_weights(model.get_weights())
-    job.head = {
+    job.notes["head"] = {
         "epochs": section.head_epochs,
         "validation_loss": found,
         "features_seconds": computed - started,

@@ -12,57 +12,38 @@ from ..parameters import ModelSection, Resnet50v2, UsageError
 if TYPE_CHECKING:
     import keras
 
-# Folder, file and checksum (MD5; SHA-256 where it is longer), as keras.applications names them.
-KERNELS = "_weights_tf_dim_ordering_tf_kernels_notop.h5"
+# Backbone, folder, file (without its ending) and checksum (MD5; SHA-256 where it is longer), as
+# keras.applications names them.
+ENDINGS = {
+    "_weights_tf_dim_ordering_tf_kernels_notop.h5": """
+ResNet50 resnet resnet50 4d473c1dd8becc155b73f8504c6f6626
+ResNet101 resnet resnet101 88cf7a10940856eca736dc7b7e228a21
+ResNet152 resnet resnet152 ee4c566cf9a93f14d82f913c2dc6dd0c
+ResNet50V2 resnet resnet50v2 fac2f116257151a9d068a22e544a4917
+ResNet101V2 resnet resnet101v2 c0ed64b8031c3730f411d2eb4eea35b5
+ResNet152V2 resnet resnet152v2 ed17cf2e0169df9d443503ef94b23b33
+DenseNet121 densenet densenet121 30ee3e1110167f948a6b9946edeeb738
+DenseNet169 densenet densenet169 b8c4d4c20dd625c148057b9ff1c1176b
+DenseNet201 densenet densenet201 c13680b51ded0fb44dff2d8f86ac8bb1
+VGG16 vgg16 vgg16 6d6bbae143d832006294945121d1f1fc
+VGG19 vgg19 vgg19 253f8cb515780f3b799900260a226db6
+Xception xception xception b0042744bf5b25fce3cb969f33bebb97
+InceptionV3 inception_v3 inception_v3 bcbd6486424b2319ff4ef7d526e38f63
+InceptionResNetV2 inception_resnet_v2 inception_resnet_v2 d19885ff4a710c122648d3b5c3b684e4
+""",
+    "_notop.h5": """
+EfficientNetV2B0 efficientnet_v2 efficientnetv2-b0 893217f2bb855e2983157299931e43ff
+EfficientNetV2B1 efficientnet_v2 efficientnetv2-b1 0e80663031ca32d657f9caa404b6ec37
+EfficientNetV2B2 efficientnet_v2 efficientnetv2-b2 1dfe2e7a5d45b6632553a8961ea609eb
+EfficientNetV2B3 efficientnet_v2 efficientnetv2-b3 f6abf7b5849ac99a89b50dd3fd532856
+EfficientNetV2S efficientnet_v2 efficientnetv2-s af0682fb74e8c54910f2d4393339c070
+ConvNeXtTiny convnext convnext_tiny d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1
+""",
+}
 PUBLISHED = {
-    "ResNet50": ("resnet", f"resnet50{KERNELS}", "4d473c1dd8becc155b73f8504c6f6626"),
-    "ResNet101": ("resnet", f"resnet101{KERNELS}", "88cf7a10940856eca736dc7b7e228a21"),
-    "ResNet152": ("resnet", f"resnet152{KERNELS}", "ee4c566cf9a93f14d82f913c2dc6dd0c"),
-    "ResNet50V2": ("resnet", f"resnet50v2{KERNELS}", "fac2f116257151a9d068a22e544a4917"),
-    "ResNet101V2": ("resnet", f"resnet101v2{KERNELS}", "c0ed64b8031c3730f411d2eb4eea35b5"),
-    "ResNet152V2": ("resnet", f"resnet152v2{KERNELS}", "ed17cf2e0169df9d443503ef94b23b33"),
-    "DenseNet121": ("densenet", f"densenet121{KERNELS}", "30ee3e1110167f948a6b9946edeeb738"),
-    "DenseNet169": ("densenet", f"densenet169{KERNELS}", "b8c4d4c20dd625c148057b9ff1c1176b"),
-    "DenseNet201": ("densenet", f"densenet201{KERNELS}", "c13680b51ded0fb44dff2d8f86ac8bb1"),
-    "VGG16": ("vgg16", f"vgg16{KERNELS}", "6d6bbae143d832006294945121d1f1fc"),
-    "VGG19": ("vgg19", f"vgg19{KERNELS}", "253f8cb515780f3b799900260a226db6"),
-    "Xception": ("xception", f"xception{KERNELS}", "b0042744bf5b25fce3cb969f33bebb97"),
-    "InceptionV3": ("inception_v3", f"inception_v3{KERNELS}", "bcbd6486424b2319ff4ef7d526e38f63"),
-    "InceptionResNetV2": (
-        "inception_resnet_v2",
-        f"inception_resnet_v2{KERNELS}",
-        "d19885ff4a710c122648d3b5c3b684e4",
-    ),
-    "EfficientNetV2B0": (
-        "efficientnet_v2",
-        "efficientnetv2-b0_notop.h5",
-        "893217f2bb855e2983157299931e43ff",
-    ),
-    "EfficientNetV2B1": (
-        "efficientnet_v2",
-        "efficientnetv2-b1_notop.h5",
-        "0e80663031ca32d657f9caa404b6ec37",
-    ),
-    "EfficientNetV2B2": (
-        "efficientnet_v2",
-        "efficientnetv2-b2_notop.h5",
-        "1dfe2e7a5d45b6632553a8961ea609eb",
-    ),
-    "EfficientNetV2B3": (
-        "efficientnet_v2",
-        "efficientnetv2-b3_notop.h5",
-        "f6abf7b5849ac99a89b50dd3fd532856",
-    ),
-    "EfficientNetV2S": (
-        "efficientnet_v2",
-        "efficientnetv2-s_notop.h5",
-        "af0682fb74e8c54910f2d4393339c070",
-    ),
-    "ConvNeXtTiny": (
-        "convnext",
-        "convnext_tiny_notop.h5",
-        "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
-    ),
+    row[0]: (row[1], row[2] + ending, row[3])
+    for ending, rows in ENDINGS.items()
+    for row in map(str.split, rows.strip().splitlines())
 }
 HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of each file in that format
 MEGABYTES = 300  # of room that the largest of them needs

@@ -75,9 +75,9 @@ def say(template: str, **numbers: Any) -> None:
 
 
 def show_code(function: Any) -> None:
-    """Show the source of a function, so that a report says what a notebook leaves to the package."""
-    show_markdown = f"```python\n{inspect.getsource(function).rstrip()}\n```"
-    display.display(display.Markdown(show_markdown))
+    """Show the source of a function: a report tells what a notebook leaves to the package."""
+    source = inspect.getsource(function).rstrip()
+    display.display(display.Markdown(f"```python\n{source}\n```"))
 
 
 def show_html(content: str) -> None:

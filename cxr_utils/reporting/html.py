@@ -26,6 +26,8 @@ from . import display, published, tables, text
 
 THUMBNAIL = 560  # pixels of the longer side, shown at half of it
 PICTURE = re.compile(r'<img[^>]*?src="data:image/(?:png|jpeg);base64,(?P<data>[^"]+)"[^>]*>')
+# Keras' summary of a network: in colours for a dark terminal, and wider than a phone.
+SUMMARY = re.compile(r'<pre style="white-space:pre;[^"]*">(.*?)</pre>', re.DOTALL)
 CONTENTS = "<!-- contents -->"
 GENERATED = '<meta name="generator" content="cxr_utils">'
 Page = tuple[str, str, str]  # a step, the title of its report, and the figure that stands for it
@@ -66,7 +68,8 @@ def render(
     }
     body, _ = exporter.from_notebook_node(notebook, resources={"report": about})
     body = body.replace(CONTENTS, _contents(body), 1)
-    write_atomically(folder.html(step), PICTURE.sub(_framed, body))
+    body = SUMMARY.sub(_plain, PICTURE.sub(_framed, body))
+    write_atomically(folder.html(step), body)
 
 
 def _frame(synthetic: bool) -> dict[str, Any]:
@@ -89,6 +92,13 @@ def _framed(found: re.Match) -> str:
         return found[0]
     label = f"Figure {found.start()}"
     return f'<div class="wide" role="region" tabindex="0" aria-label="{label}">{found[0]}</div>'
+
+
+def _plain(found: re.Match) -> str:
+    """Preformatted text without its colours, in a frame that scrolls by keyboard too."""
+    told = re.sub("</?span[^>]*>", "", found[1])
+    label = f"Summary {found.start()}"
+    return f'<pre class="scroll" role="region" tabindex="0" aria-label="{label}">{told}</pre>'
 
 
 def _contents(body: str) -> str:

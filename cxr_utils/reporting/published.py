@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..data.sources import COUNTS
+from ..data.sources import COUNTS, SOURCES
 
 TEST_IMAGES = sum(COUNTS["test"].values())
 MEDMNIST = "doi:10.1038/s41597-022-01721-8"
@@ -37,7 +37,8 @@ class Score:
 # By the name of the model that stands beside it.
 ORIGINAL = {
     "baseline_cnn": Score("original project, baseline CNN", 0.625, val_accuracy=0.5,
-                          note="390 of 624: it answered PNEUMONIA for every image", loss="19 to 30"),
+                          note="390 of 624: it answered PNEUMONIA for every image",
+                          loss="19 to 30"),
     "resnet50v2": Score("original project, ResNet50V2", 0.915,
                         note="ImageNet weights; chosen on 16 validation images"),
 }
@@ -65,8 +66,8 @@ def standing(kind: str, counts: dict[str, dict[str, int]]) -> str:
     It is the published set where it has as many training images of each class, and no more test
     images; a part of those may be missing, which the reports then say.
     """
-    if kind in ("phantom", "medmnist"):
-        return {"phantom": "synthetic", "medmnist": "medmnist"}[kind]
+    if kind in SOURCES and SOURCES[kind].standing:
+        return SOURCES[kind].standing
     found = counts.get("test", {})
     part = all(found.get(label, 0) <= images for label, images in COUNTS["test"].items())
     return "published" if part and counts.get("train") == COUNTS["train"] else "own"

@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from ..data import sources
 from ..data.dataset import Dataset
 from ..data.manifest import LABELS, Manifest
-from ..data.sources import COUNTS
+from ..data.sources import COUNTS, Kaggle
 from ..evaluation import results
 from ..evaluation.audit import Finding
 from ..evaluation.comparison import Scored
@@ -89,10 +88,9 @@ def origin(data: Dataset, standing: str) -> pd.DataFrame:
         "source": data.source.kind,
         "manifest digest": data.manifest.digest,
     }
-    if standing == "published" and data.source.kind == "folder":
-        theirs = sources.Kaggle
-        licence = f"{theirs.licence}, if this is a copy of it"
-        known |= {"licence": licence, "citation": theirs.citation}
+    if standing == "published" and not data.source.counts:
+        licence = f"{Kaggle.licence}, if this is a copy of it"
+        known |= {"licence": licence, "citation": Kaggle.citation}
     names = ("source", "address", "version", "manifest digest", "checks", "licence", "citation")
     return pd.DataFrame([{"": name, "this data": known[name]} for name in names])
 

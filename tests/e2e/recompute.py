@@ -242,7 +242,7 @@ def flat(value, name=""):
 
 
 def differences(root):
-    """Return what of ``metrics.json`` does not follow from the predictions, and how much was compared."""
+    """Return what of ``metrics.json`` does not follow from predictions, and what was compared."""
     known = json.loads((root / "metrics.json").read_text())
     settings, compared, wrong = known["bootstrap"], 0, []
     folders = dict.fromkeys(known["models"], "predictions") | dict.fromkeys(

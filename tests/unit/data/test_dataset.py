@@ -165,7 +165,9 @@ def test_a_file_that_changes_meanwhile_does_not_spoil_the_cache(planted):
 
 
 def test_a_square_that_was_written_in_part_is_an_error(tmp_path, monkeypatch):
-    """On a disk that fills up the operating system may write less than it was given and say so only by the count."""
+    """On a disk that fills up the operating system may write less than it was given and say so only
+    by the count.
+    """
     monkeypatch.setenv("CXR_CACHE", str(tmp_path))
     squares = decoding.Store(Square(8), 1)
     monkeypatch.setattr(decoding.os, "pwrite", lambda file, content, place: len(content) - 1)
@@ -238,11 +240,15 @@ def _of_session(session):
 
 MEASURE = """
 import resource, sys
-from cxr_utils import profiles
+from cxr_utils import parameters
 from cxr_utils.data import dataset
-data = dataset.open_data(profiles.load("default", ["data.phantom_size=64", "data.phantom_images=" + sys.argv[1]], "phantom"), 224)
-peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-held = lambda: int(next(line for line in open("/proc/self/status") if line.startswith("RssAnon")).split()[1])
+asked = ["data.phantom_size=64", "data.phantom_images=" + sys.argv[1]]
+data = dataset.open_data(parameters.load("default", asked, "phantom"), 224)
+everyone = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+peak = max(resource.getrusage(who).ru_maxrss for who in everyone)
+def held():
+    lines = open("/proc/self/status").read().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
 before = held()
 for split in data.splits.values():
     for start in range(0, len(split), 32):
@@ -263,7 +269,9 @@ def _memory(images_drawn):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_number_of_images():
-    """Ten times as many: 131 MB of pixels more. Neither preparing nor reading them holds them in memory."""
+    """Ten times as many: 131 MB of pixels more. Neither preparing nor reading them holds them in
+    memory.
+    """
     few, many = _memory(230), _memory(2300)
     assert many[0] <= 1.2 * few[0]
     assert many[2] - many[1] < 10_000  # kB, while every image is read once

@@ -74,7 +74,9 @@ def _png_header(side):
 
 
 def test_odd_files_are_read_right_or_left_out(planted):
-    """What users' folders hold: none crashes, none gets another label, and what is left out is named."""
+    """What users' folders hold: none crashes, none gets another label, and what is left out is
+    named.
+    """
     sick = planted / "train" / "PNEUMONIA"
     with Image.open(min(sick.glob("*.jpeg"))) as image:
         grey = image.convert("L")

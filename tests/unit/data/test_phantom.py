@@ -53,7 +53,9 @@ def test_masks_lie_in_the_image_and_mark_every_pneumonia(phantom_root):
 
 
 def test_a_consolidation_is_bright_where_its_mask_says():
-    """Within the lungs' columns, pixels in the mask are brighter than the same rows of the other lung."""
+    """Within the lungs' columns, pixels in the mask are brighter than the same rows of the other
+    lung.
+    """
     brighter = []
     for patient in range(20):
         pixels, mask, _ = phantom.draw(phantom.Radiograph("", "bacteria", patient, 0), 128, 1)

@@ -135,7 +135,9 @@ def test_damaged_files_are_a_warning_and_hidden_ones_a_note(planted):
 
 
 def test_what_each_fit_lets_through_of_an_aspect_shortcut(tmp_path):
-    """Planted: wide films are filed as PNEUMONIA whatever they show. Crop hides that from a model, squash and pad do not."""
+    """Planted: wide films are filed as PNEUMONIA whatever they show. Crop hides that from a model,
+    squash and pad do not.
+    """
     drawn = dataset.open_data(
         parameters.load("default", ["data.phantom_images=600"], "phantom"), dataset.OVERVIEW_SIZE
     )
@@ -212,7 +214,9 @@ def test_every_warning_and_note_has_a_remedy(planted):
 
 
 def test_copies_of_one_film_are_one_group(planted):
-    """Two exact copies and two re-encodings of a film in another split: one group each way, one pair of twins."""
+    """Two exact copies and two re-encodings of a film in another split: one group each way, one
+    pair of twins.
+    """
     original = _first(planted, "test/NORMAL")
     for number in (1, 2):
         shutil.copy(original, planted / "train" / "NORMAL" / f"IM-990{number}-0001.jpeg")

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cxr_utils.data import dataset
+from cxr_utils.models import augmentation
 from cxr_utils.models.augmentation import augment, to_float
 from cxr_utils.parameters import Augmentation
 
@@ -73,3 +75,35 @@ def test_rims_come_from_the_image_before(batch):
     assert (np.abs(changed - own).max(axis=(1, 2)) > 0.01).all()
     half = augment(batch, Augmentation(**OFF | {"rim": 0.5}), [1, 2]).numpy()[..., 0]
     assert 16 < (np.abs(half - own).max(axis=(1, 2)) > 0.01).sum() < 48
+
+
+def test_an_epoch_shows_each_image_once_with_its_label(smoke):
+    """Full batches in an order of each epoch's own; a label that comes with an image is that image's."""
+    train = dataset.open_data(smoke, 32).splits["train"]
+    keys = [image.tobytes() for image in train.pixels[:]]
+    label_of = dict(zip(keys, train.labels, strict=True))
+
+    def epoch(batches):
+        batches.on_epoch_begin()
+        assert len(batches) == len(train) // 8
+        shown = []
+        for images, labels in batches:
+            grey = np.rint(images[..., 0] * 255).astype(np.uint8)
+            shown += [(image.tobytes(), label) for image, label in zip(grey, labels, strict=True)]
+        return shown
+
+    off = Augmentation(**OFF)
+    batches = augmentation.Batches(train, 8, off, seed=1)
+    first, second = epoch(batches), epoch(batches)
+    assert first != second == epoch(augmentation.Batches(train, 8, off, seed=1, epoch=1))
+    assert all(label_of[image] == label for image, label in first + second)
+    assert len({image for image, _ in first}) >= 0.95 * len(first)  # the phantom may repeat one
+
+
+def test_changes_differ_from_step_to_step_and_follow_the_seed(smoke):
+    train = dataset.open_data(smoke, 32).splits["train"]
+    seeds = [augmentation.Batches(train, 8, Augmentation(), seed)[0][0] for seed in (1, 1, 2)]
+    assert (seeds[0] == seeds[1]).all() and not (seeds[0] == seeds[2]).all()
+    weights = augmentation.Batches(train, 8, Augmentation(), 1).class_weight
+    positive = train.labels.mean()
+    assert weights[0] * (1 - positive) == pytest.approx(weights[1] * positive)

@@ -6,7 +6,7 @@ import pytest
 
 from cxr_utils import profiles
 from cxr_utils.data import dataset
-from cxr_utils.models import gradcam, networks, training, weights
+from cxr_utils.models import gradcam, networks, weights
 from cxr_utils.parameters import Resnet50v2
 
 
@@ -19,7 +19,7 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def trained(data):
+def trained(data, fit):
     """Trained for half a minute: with few changes to the images and without an average it learns fast."""
     settings = profiles.load(
         "default",
@@ -29,9 +29,7 @@ def trained(data):
         ("rotation", "stretch", "brightness", "contrast", "gamma", "sharpness", "noise", "rim"), 0.0
     )
     few = settings.augmentation.model_copy(update=still | {"zoom": 0.1})
-    return training.fit(
-        settings.baseline_cnn, few, 1, data.splits, weights.Start(None, "random")
-    ).model
+    return fit(settings.baseline_cnn, few, 1, data.splits).model
 
 
 def _called(model, data):

@@ -65,8 +65,8 @@ def test_table_has_a_row_a_shift(smoke, fold):
 
 def test_other_rim_is_that_of_the_other_class(fold):
     rows = np.arange(len(fold))
-    mixed, own = robustness.with_other_rim(fold, rows), fold.pixels[rows]
-    width = round(robustness.RIM * own.shape[1])
+    mixed, own = robustness.with_other_border(fold, rows), fold.pixels[rows]
+    width = round(robustness.BORDER * own.shape[1])
     inner = slice(width, -width)
     assert (mixed[:, inner, inner] == own[:, inner, inner]).all()
     rim = np.ones(own.shape[1:], bool)
@@ -74,4 +74,4 @@ def test_other_rim_is_that_of_the_other_class(fold):
     for row in rows[:20]:
         donors = [other for other in rows if (own[other][rim] == mixed[row][rim]).all()]
         assert donors and all(fold.labels[donor] != fold.labels[row] for donor in donors)
-    assert (robustness.with_other_rim(fold, rows[3:5]) == mixed[3:5]).all()
+    assert (robustness.with_other_border(fold, rows[3:5]) == mixed[3:5]).all()

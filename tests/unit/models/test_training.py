@@ -160,7 +160,10 @@ def test_a_stopped_training_ends_with_the_same_weights(smoke, fit, tmp_path, mon
     settings = settings.model_copy(update=changes)
     if kind == "weights":
         file = tmp_path / "w.weights.h5"
-        weights.backbone_of(networks.build(settings)).save_weights(file)
+        backbone_of_it = weights.backbone_of(networks.build(settings))
+        large = [w * 1.5 if w.ndim == 4 else w for w in backbone_of_it.get_weights()]
+        backbone_of_it.set_weights(large)  # else its features are as small as denormal numbers
+        backbone_of_it.save_weights(file)
         start = weights.Start("file", file)
     alone = fit(settings, smoke.augmentation, 3, data.splits, start)
     saved = callbacks.Saved(tmp_path / "kept", "key")
@@ -177,13 +180,13 @@ def test_a_stopped_training_ends_with_the_same_weights(smoke, fit, tmp_path, mon
 
 def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(tmp_path):
     kept = callbacks.Saved(tmp_path / "kept", "key")
-    assert kept.load() is None
+    assert not any(kept.load())
     kept.save([np.arange(3), np.float32(2)], [{"epoch": 1}])
     arrays, notes = callbacks.Saved(tmp_path / "kept", "key").load()
     assert (arrays[0] == np.arange(3)).all() and notes == [{"epoch": 1}]
-    assert callbacks.Saved(tmp_path / "kept", "other").load() is None
+    assert callbacks.Saved(tmp_path / "kept", "other").load() == ([], {})
     kept.path.write_bytes(kept.path.read_bytes()[:-40])
-    assert kept.load() is None
+    assert not any(kept.load())
     kept.discard()
     assert not list(tmp_path.iterdir())
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from cxr_utils import files, paths
 from cxr_utils.data import dataset
-from cxr_utils.models import gradient, networks, training, transfer, weights
+from cxr_utils.models import networks, optimizer, training, weights
 from cxr_utils.parameters import UsageError
 
 
@@ -54,14 +55,17 @@ def test_imagenet_weights_are_fetched_checked_and_loaded(
     weights_server.files["mobilenet_v2/mobile.weights.h5"] = content
     for checksum in (hashlib.md5(content).hexdigest(), hashlib.sha256(content).hexdigest()):
         monkeypatch.setitem(weights.PUBLISHED, "MobileNetV2", ("mobilenet_v2", file.name, checksum))
-        fetched, origin = _from(settings, weights_server, "auto")
-        network = weights.backbone_of(networks.build(settings))
-        weights.put(network, settings.backbone, fetched)
-        assert origin == "imagenet"
+        start = _from(settings, weights_server, "auto")
+        network = weights.backbone_of(networks.build(settings, weights=start.file))
+        assert start.told() == {
+            "kind": "imagenet",
+            "reason": "",
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
         assert all(
             (a == b).all() for a, b in zip(network.get_weights(), donor.get_weights(), strict=True)
         )
-        fetched.unlink()
+        start.file.unlink()
 
 
 @pytest.mark.parametrize("content", [None, b"<html>sorry</html>"])
@@ -72,8 +76,9 @@ def test_weights_that_cannot_be_had(settings, weights_server, monkeypatch, conte
     )
     if content:
         weights_server.files["mobilenet_v2/mobile.weights.h5"] = content
-    missing, origin = _from(settings, weights_server, "auto")
-    assert missing is None and origin.startswith("random, as ImageNet weights cannot be had here")
+    start = _from(settings, weights_server, "auto")
+    assert (start.kind, start.file, start.digest) == ("random", None, "random")
+    assert "did not deliver" in start.reason
     with pytest.raises(UsageError, match="did not deliver"):
         _from(settings, weights_server, "imagenet")
     assert not list((paths.cache_folder() / "weights").glob("*"))
@@ -100,11 +105,15 @@ def test_published_table_names_backbones_and_checksums():
 )  # what Keras says of the wrong file, before it refuses it
 def test_wrong_weights_are_refused(settings, file, tmp_path):
     with pytest.raises(UsageError, match="does not fit VGG16"):
-        weights.check(settings.model_copy(update={"backbone": "VGG16", "weights": str(file)}))
-    weights.check(settings.model_copy(update={"weights": str(file)}))
+        networks.check_weights(
+            settings.model_copy(update={"backbone": "VGG16", "weights": str(file)})
+        )
+    networks.check_weights(settings.model_copy(update={"weights": str(file)}))
     (tmp_path / "cut.weights.h5").write_bytes(file.read_bytes()[:2000])
     with pytest.raises(UsageError, match="does not fit MobileNetV2"):
-        weights.check(settings.model_copy(update={"weights": str(tmp_path / "cut.weights.h5")}))
+        networks.check_weights(
+            settings.model_copy(update={"weights": str(tmp_path / "cut.weights.h5")})
+        )
     for name, content, said in (
         ("a.h5", b"text", "not a weights file"),
         ("a.txt", file.read_bytes(), "not a weights file"),
@@ -122,29 +131,28 @@ def splits(smoke):
 
 
 def test_the_head_alone_is_trained_on_features_of_the_frozen_backbone(settings, splits, file):
-    model = networks.build(settings, transfer=True)
-    weights.put(weights.backbone_of(model), settings.backbone, file)
-    before = model.get_weights()
-    found = transfer.train_head(
-        model, settings, splits["train"], splits["validation"], gradient.Loss(), seed=1
+    model, network = (networks.build(settings, weights=file) for _ in range(2))
+    network.compile(optimizer.AdamW(1e-3, 0.05), keras.losses.BinaryCrossentropy(from_logits=True))
+    before, job = model.get_weights(), SimpleNamespace(model=model, notes={})
+    training.train_head(network, job, settings, splits)
+    after = network.get_weights()
+    changed = [not np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+    assert (
+        changed == [False] * (len(changed) - 2) + [True, True] and job.notes["head"]["epochs"] == 3
     )
-    changed = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True)]
-    assert changed == [False] * (len(changed) - 2) + [True, True] and found["epochs"] == 3
     pixels = splits["validation"].pixels[:5]
-    by_hand = transfer.features(model, pixels) @ model.get_weights()[-2] + model.get_weights()[-1]
-    assert np.allclose(by_hand[:, 0], networks.logits(model, pixels), atol=1e-4)
+    by_hand = networks.features(network, pixels) @ after[-2] + after[-1]
+    assert np.allclose(by_hand[:, 0], networks.logits(network, pixels), atol=1e-4)
 
 
 def test_training_from_weights_tunes_all_layers_but_batch_norm(
-    smoke, settings, splits, file, donor
+    smoke, settings, splits, file, donor, fit
 ):
-    trained = training.fit(
-        settings.model_copy(update={"weights": str(file)}), smoke.augmentation, 1, splits
-    )
+    trained = fit(settings, smoke.augmentation, 1, splits, weights.Start("file", file))
     tuned = weights.backbone_of(trained.model)
     assert (
         trained.card["head"]["epochs"] == 3
-        and trained.card["weights"] == str(file)
+        and trained.card["start"]["kind"] == "file"
         and len(trained.history) == 1
     )
     for weight, original in zip(tuned.weights, donor.weights, strict=True):
@@ -158,12 +166,12 @@ def test_training_from_weights_tunes_all_layers_but_batch_norm(
     assert any(moved)
 
 
-def test_early_layers_learn_less(settings):
-    network = networks.build(settings, transfer=True)
+def test_early_layers_learn_less(settings, file):
+    network = networks.build(settings, weights=file)
     found = dict(
         zip(
             [weight.path for weight in network.trainable_variables],
-            transfer.shares(network, 0.1),
+            networks.rate_shares(network, 0.1),
             strict=True,
         )
     )
@@ -172,11 +180,11 @@ def test_early_layers_learn_less(settings):
     assert found["head_logit/kernel"] == 1.0
 
 
-def test_inference_mode_ignores_the_batch(settings):
+def test_inference_mode_ignores_the_batch(settings, file):
     """With weights the backbone answers in training as in inference, whatever else is in the batch."""
     batch = tf.constant(np.random.default_rng(0).uniform(size=(4, 32, 32, 1)), tf.float32)
     for frozen in (True, False):
-        model = networks.build(settings, transfer=frozen)
+        model = networks.build(settings, weights=file if frozen else None)
         pooled = keras.Model(model.inputs, model.get_layer("head_pool").output)
         assert (
             np.allclose(pooled(batch, training=True), pooled(batch, training=False), atol=1e-5)
