@@ -91,12 +91,8 @@ def check_same_data(known: dict[str, Any], run: Run) -> None:
 
 def changed_surroundings(known: dict[str, Any], record: dict[str, Any]) -> str:
     """Return on one line what else is not as it was: code, libraries, machine, environment."""
-    parts = ("versions", "machine", "environment")
-    before, after = (
-        {"code": one.get("git")}
-        | {name: v for part in parts for name, v in within(one, part).items()}
-        for one in (known, record)
-    )
+    before, after = ({"code": one.get("git"), **within(one, "versions"), **within(one, "machine"),
+                      **within(one, "environment")} for one in (known, record))  # fmt: skip
     return ", ".join(f"{name} {after.get(name) or 'none'} (was {before.get(name) or 'none'})"
                      for name in before | after if before.get(name) != after.get(name))  # fmt: skip
 
@@ -104,10 +100,7 @@ def changed_surroundings(known: dict[str, Any], record: dict[str, Any]) -> str:
 def compare(one: paths.RunFolder, other: paths.RunFolder) -> tuple[int, list[str]]:
     """Return how many figures and predictions two runs have, and a line for each that differs.
 
-    Raises
-    ------
-    UsageError
-        One of them has no scores.
+    Raises UsageError where one of them has no scores.
     """
     for folder in (one, other):
         if not read_json(folder.metrics):

@@ -44,11 +44,7 @@ def alone_in(folder: paths.RunFolder) -> Iterator[Path]:
     """Hold the run lock of a folder, and yield a folder for temporary files.
 
     What a run that was killed left unfinished is removed first; the temporary files go at the end.
-
-    Raises
-    ------
-    UsageError
-        The folder cannot be written, or another run is at work in it.
+    Raises UsageError where the folder cannot be written, or another run is at work in it.
     """
     temporary = Path(tempfile.gettempdir()) / f"{PREFIX}{secrets.token_hex(6)}"
     if len(os.fsencode(temporary)) > LONGEST:
@@ -126,12 +122,8 @@ def _check_weights(section: Any) -> None:
 def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[str]:
     """Run the steps that were decided on, and publish the pages of the run, however it ends.
 
-    A failed step does not stop those that do not need it.
-
-    Returns
-    -------
-    list of str
-        One line for each step that failed or could not run.
+    A failed step does not stop those that do not need it. Returns one line for each step that
+    failed or could not run.
     """
     running = [decision.step for decision in decisions if decision.action == "run"]
     for section in (run.params.sections.get(step.section or "") for step in running):

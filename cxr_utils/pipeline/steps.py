@@ -55,10 +55,7 @@ def read_cells(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 def find_steps() -> tuple[Step, ...]:
     """Return the steps in running order: by number, but after those that they need.
 
-    Raises
-    ------
-    UsageError
-        A notebook does not describe itself as it should, or cannot be read.
+    Raises UsageError where a notebook does not describe itself as it should, or cannot be read.
     """
     found = {file.stem: _described(file) for file in sorted(paths.NOTEBOOKS.glob("[!.]*.ipynb"))}
     trainers = {step.name for step in found.values() if step.section}

@@ -101,7 +101,7 @@ def validity(step: Step, run: Run) -> str:
     if not known:
         return "has not run to its end" if done else "has not run yet"
     key = step_key(step, run)
-    other = [part for part in {**key, **known} if known.get(part) != key.get(part)]
+    other = [part for part in key | known if known.get(part) != key.get(part)]
     if "parameters" in other:  # named one by one
         before = within(done, "parameters")
         names = [name for name, now in _values(step, run).items() if before.get(name) != now]
@@ -121,11 +121,10 @@ def remember(step: Step, run: Run) -> dict[str, str]:
 
 def check_artefacts(step: Step, run: Run) -> str:
     """Return what is wrong with what a step has just left behind, or an empty string."""
-    wrong = _lacking(step, run)
-    if (model := run.model(step)) and not wrong:
-        card, file = read_json(run.folder.model_card(model)), run.folder.model(model)
-        if card.get("sha256") != sha256_of(file):
-            wrong = f"{file.name} is not the model that was scored"
+    wrong, file = _lacking(step, run), run.folder.model(run.model(step))
+    card = read_json(run.folder.model_card(run.model(step)))
+    if step.section and not wrong and card.get("sha256") != sha256_of(file):
+        wrong = f"{file.name} is not the model that was scored"
     return f"{step.name}: ran to its end, but {wrong}; look into its report" if wrong else ""
 
 
@@ -137,9 +136,8 @@ def _lacking(step: Step, run: Run) -> str:
     if not (model := run.model(step)):
         return ""
     known, manifest = read_json(run.folder.metrics), run.manifest.digest if run.manifest else None
-    with run.folder.predictions(model).open(
-        encoding="utf-8", errors="replace", newline=""
-    ) as lines:
+    scored_file = run.folder.predictions(model)
+    with scored_file.open(encoding="utf-8", errors="replace", newline="") as lines:
         rows = sum(1 for _ in csv.DictReader(lines))
     scores = within(known, "models", model)
     scored = sum(split.get("n", 0) for split in scores.values() if isinstance(split, dict))
@@ -159,10 +157,7 @@ def training_ahead(step: Step, run: Run) -> str:
 def decide(run: Run, asked: Iterable[str] | None = None, force: bool = False) -> list[Decision]:
     """Decide for each step whether it runs: those that are asked for and not valid, or all by force.
 
-    Raises
-    ------
-    UsageError
-        A step that is asked for needs another that is neither valid nor asked for.
+    Raises UsageError where one that is asked for needs another that is neither valid nor asked for.
     """
     asked = {step.name for step in run.steps} if asked is None else set(asked)
     decisions: dict[str, Decision] = {}
