@@ -105,19 +105,9 @@ def write_atomically(path: Path, text: str) -> None:
 def fetch(url: str, checksum: str, target: Path, megabytes: int, progress: bool = False) -> Path:
     """Return the file `target`, downloading it where it is not there yet.
 
-    Parameters
-    ----------
-    checksum : str
-        MD5 of its content, in hexadecimal; or SHA-256, where it has 64 digits.
-    megabytes : int
-        Room that it, and what it is unpacked to, will need.
-    progress : bool
-        Show a progress bar.
-
-    Raises
-    ------
-    UsageError
-        It cannot be had, is not what was asked for, or the disk is too small.
+    `checksum` is the MD5 of its content, in hexadecimal, or the SHA-256, where it has 64 digits;
+    `megabytes` the room that it, and what it is unpacked to, will need. Raises UsageError where it
+    cannot be had, is not what was asked for, or the disk is too small.
     """
     with exclusive("downloads"):
         if target.is_file():

@@ -19,17 +19,15 @@ from .parameters import Params, UsageError
 def load(profile: str, overrides: Iterable[str] = (), source: str | None = None) -> Params:
     """Read a profile and apply overrides; a `source` replaces ``data.source``, as it is.
 
+    Raises UsageError where the profile is unknown or not YAML, or a parameter is unknown, mistyped
+    or out of range.
+
     Parameters
     ----------
     profile : str
         A file in ``params/`` by its stem, or a path to a YAML file or to the ``run.json`` of a run.
     overrides : iterable of str
         ``SECTION.KEY=VALUE`` or ``seed=VALUE``, in order.
-
-    Raises
-    ------
-    UsageError
-        The profile is unknown or not YAML, or a parameter is unknown, mistyped or out of range.
     """
     path = _path(profile)
     tree = _recorded(path) if path.suffix == ".json" else _read(path)
@@ -99,13 +97,11 @@ def _recorded(path: Path) -> dict[str, Any]:
 
 
 def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
-    where = ".".join(keys)
+    where, remedy = ".".join(keys), "see params/default.yaml"
     for key in keys[:-1]:
         tree = tree.setdefault(key, {})
         if not isinstance(tree, dict):
-            raise UsageError(
-                f"{where}: {key} is not a section but {tree!r}; see params/default.yaml"
-            )
+            raise UsageError(f"{where}: {key} is not a section but {tree!r}; {remedy}")
     tree[keys[-1]] = value
 
 

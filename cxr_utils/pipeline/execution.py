@@ -47,11 +47,7 @@ class OwnInterpreterKernelManager(AsyncKernelManager):
 
     Kernels talk over sockets in the file system where there are such, so that no two can meet on a
     port. What libraries written in C print goes to the log, not into a report or on the terminal.
-
-    Parameters
-    ----------
-    temporary : Path
-        Where the sockets and all temporary files of the kernel go; whoever made it removes it.
+    Sockets and temporary files of the kernel go to `temporary`; whoever made it removes it.
     """
 
     transport = "ipc" if os.name == "posix" else "tcp"
@@ -187,23 +183,20 @@ def execute(
     minutes: float = 0,
     progress: Path | None = None,
 ) -> None:
-    """Run the notebook of a step; its kernel's temporary files go to a folder of the caller's.
+    """Run the notebook of a step with flat scalars for its parameters cell.
+
+    Raises StepFailed where a cell raised, the kernel died, or the time was up.
 
     Parameters
     ----------
-    step, parameters
-        Stem of a file in ``notebooks/``, and flat scalars for its parameters cell.
     target : Path
         Where the executed notebook goes; it is kept, as far as it got, however the step ends.
+    temporary : Path
+        Folder for sockets and temporary files.
     minutes : float
         Time limit; 0 is none.
     progress : Path, optional
         Where its training says how many epochs are done, and planned.
-
-    Raises
-    ------
-    StepFailed
-        A cell raised, the kernel died, or the time was up.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # kernels inherit it
     for name in ("papermill", "traitlets"):
@@ -264,8 +257,8 @@ def _keep(part: Path, target: Path, cell: int, broken: str) -> None:
 
 
 def _failing_cell(step: str, error: PapermillExecutionError) -> str:
-    lines = [line.strip() for line in error.source.splitlines()]
-    first = next((line for line in lines if line and not line.startswith("#")), "")
+    lines = filter(None, map(str.strip, error.source.splitlines()))
+    first = next((line for line in lines if not line.startswith("#")), "")
     reason = " ".join(str(error.evalue).split())[:300]
     full = any(f"[Errno {number}]" in reason for number in NO_ROOM)
     remedy = "make room on that disk" if full else "mend that"

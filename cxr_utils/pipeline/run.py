@@ -139,8 +139,8 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
     try:
         for step in running:
             _clear(step, run, force)
-            if failed := next((needed for needed in step.needs if needed in problems), ""):
-                problems[step.name] = f"{step.name}: did not run, as {failed} failed"
+            if failed := [needed for needed in step.needs if needed in problems]:
+                problems[step.name] = f"{step.name}: did not run, as {failed[0]} failed"
             elif problem := _attempt(step, run):
                 problems[step.name] = problem
     except BaseException:
