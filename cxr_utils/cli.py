@@ -105,8 +105,8 @@ def run_all(arguments: Sequence[str]) -> int:
     params = profiles.load(asked.profile, asked.set, _source(asked.data))
     given = Path(asked.profile).expanduser()
     known = read_json(given) if given.suffix == ".json" else {}  # of a run that is run again
-    name = f"{known.get('run', given.stem)}-repeated" if known else given.stem
-    name = name if asked.run is None else asked.run
+    usual = f"{known.get('run', given.stem)}-repeated" if known else given.stem
+    name = usual if asked.run is None else asked.run
     if not name or name.startswith(".") or {"/", os.sep} & set(name) or not name.isprintable():
         plain = "a plain folder name is needed, without slashes, line breaks or a leading dot"
         raise UsageError(f"--run {name!r}: {plain}")
