@@ -29,12 +29,10 @@ from .pipeline.validity import Decision, Run
 DONE, FAILED, BAD_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SOURCE_HELP = f"{', '.join(sources.NAMES)}, or a folder in the Kaggle layout"
-SET: dict[str, Any] = {
-    "metavar": "SECTION.KEY=VALUE",
-    "action": "append",
-    "default": [],
-    "help": "override one parameter (repeatable)",
-}
+SET: dict[str, Any] = {"metavar": "SECTION.KEY=VALUE", "action": "append", "default": []}
+SET |= {"help": "override one parameter (repeatable)"}
+
+SHOWN = ("accuracy", "AUROC", "sensitivity", "specificity")  # of each model, when a run is done
 
 log = logging.getLogger("cxr_utils")
 
@@ -124,8 +122,8 @@ def run_all(arguments: Sequence[str]) -> int:
     runs.check_data(run, known)  # what can be known before a folder is made or anything fetched
     if asked.dry_run:
         _print_run(run)
-        for decision in validity.decide(run, chosen, asked.force):
-            print(f"  {decision.step.name:<16} {decision.action:<6} {decision.reason}")
+        for one in validity.decide(run, chosen, asked.force):
+            print(f"  {one.step.name:<16} {one.action:<6} {one.reason}")
         return DONE
     with runs.alone_in(folder) as run.temporary:
         run.record = read_json(folder.record)  # another run may have ended since
@@ -162,8 +160,9 @@ def _run_parser() -> argparse.ArgumentParser:
     add("profile", nargs="?", default="default", help=f"{profile} (default: default)")
     add("--data", metavar="SOURCE", help=SOURCE_HELP)
     add("--set", **SET)
-    add("--only", metavar="STEP", help="run this step alone")
-    add("--from", metavar="STEP", dest="start", help="run this step and those after it")
+    one_of = parser.add_mutually_exclusive_group().add_argument
+    one_of("--only", metavar="STEP", help="run this step alone")
+    one_of("--from", metavar="STEP", dest="start", help="run this step and those after it")
     add("--force", action="store_true", help="run, and train, also what is still valid")
     listed = "list the steps, say what would run and why, and stop"
     add("--list", "--dry-run", action="store_true", dest="dry_run", help=listed)
@@ -189,8 +188,6 @@ def _source(data: str | None) -> str | None:
 
 
 def _steps(asked: argparse.Namespace, steps: Sequence[str]) -> Sequence[str]:
-    if asked.only is not None and asked.start is not None:
-        raise UsageError("--only and --from exclude each other; give one of them")
     name = asked.start if asked.only is None else asked.only
     if name is None:
         return steps
@@ -211,10 +208,9 @@ def _print_summary(run: Run, decisions: Sequence[Decision], problems: Sequence[s
     if kept := [decision.step.name for decision in decisions if decision.action == "keep"]:
         print(f"still valid: {', '.join(kept)}")
     for model, splits in within(read_json(run.folder.metrics), "models").items():
-        test = splits["test"]
-        shares = [f"{name} {test[name]:.3f}" for name in ("accuracy", "sensitivity", "specificity")]
-        shares.insert(1, f"AUROC {test['auroc']:.3f}")
-        print(f"{model:<14} test: {', '.join(shares)} (n = {test['n']})")
+        test = splits["test"] | {"AUROC": splits["test"]["auroc"]}
+        shares = ", ".join(f"{name} {test[name]:.3f}" for name in SHOWN)
+        print(f"{model:<14} test: {shares} (n = {test['n']})")
     for problem in problems:
         print(f"error: {one_line(problem)}; more in {run.folder.log}", file=sys.stderr)
     print(f"open {run.folder.index}", flush=True)
@@ -234,24 +230,19 @@ def main(arguments: Sequence[str]) -> int:
     compared.add_argument("runs", nargs=2, metavar="RUN", help="a name in reports/, or a folder")
     commands.add_parser("parameters", help="print the reference of all parameters, in Markdown")
     asked = parser.parse_args(arguments)
-    if asked.command == "compare":
-        return _compare(*map(Path, asked.runs))
     if asked.command == "parameters":
         print(profiles.reference(), end="")
-    else:
+    elif asked.command == "data":
         chosen = profiles.load("default", asked.set, _source(asked.source))
         _describe(dataset.open_data(chosen, dataset.OVERVIEW_SIZE, progress=True))
+    else:
+        found = [one if one.is_dir() else paths.REPORTS / one for one in map(Path, asked.runs)]
+        total, differing = record.compare(*map(paths.RunFolder, found))
+        for line in differing:
+            print(f"differs: {one_line(line)}")
+        print(f"{total - len(differing)} of {total} figures and predictions are equal")
+        return FAILED if differing else DONE
     return DONE
-
-
-def _compare(*given: Path) -> int:
-    """Print what differs between two runs; exit code 1 where anything does."""
-    found = [folder if folder.is_dir() else paths.REPORTS / folder for folder in given]
-    compared, differing = record.compare(*map(paths.RunFolder, found))
-    for line in differing:
-        print(f"differs: {one_line(line)}")
-    print(f"{compared - len(differing)} of {compared} figures and predictions are equal")
-    return FAILED if differing else DONE
 
 
 def _describe(data: dataset.Dataset) -> None:
@@ -259,18 +250,16 @@ def _describe(data: dataset.Dataset) -> None:
     from .evaluation import audit
     from .reporting import published, tables, text  # here, as scikit-learn takes seconds to import
 
-    standing = published.standing(data.source.kind, data.manifest.counts())
-    audited = audit.audit(data)
-    said = [
-        *text.render_lines("standing", standing=standing),
-        *text.render_lines("counts", **text.counts(data.manifest, standing)),
-        *(": ".join(row) for row in tables.origin(data, standing).itertuples(index=False)),
-        *(f"{one.verdict}: {one.check}. {one.says} {one.remedy}" for one in audited),
-    ]
+    standing, audited = (
+        published.standing(data.source.kind, data.manifest.counts()),
+        audit.audit(data),
+    )
+    numbers = text.counts(data.manifest, standing) | {"standing": standing, "audited": audited}
+    origin = tables.origin(data, standing).to_numpy()
     print(f"{data.source.kind}{' (SYNTHETIC)' * data.source.synthetic}: {data.manifest.root}")
     width = max(shutil.get_terminal_size((120, 24)).columns - 2, 40)
-    for sentence in said:
-        print(textwrap.fill(sentence, width, initial_indent="  ", subsequent_indent="    "))
+    for line in text.render_lines("data_set", origin=origin, **numbers):
+        print(textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    "))
     for column, title in (("folder", "published folder"), ("split", "split of a default run")):
         print(f"\nimages and patients by {title}:\n{breakdown(data.files, column).to_string()}")
     for one in (one for one in audited if one.files):

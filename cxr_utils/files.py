@@ -32,8 +32,7 @@ def exclusive(part: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
-        said = f"waiting for another process that holds {lock.lock_file}"
-        print(said, file=sys.stderr, flush=True)
+        print(f"waiting for another process that holds {lock.lock_file}", file=sys.stderr)
         lock.acquire()
     try:
         yield
@@ -78,7 +77,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def put_in_place(part: Path, path: Path) -> None:
-    """Give a file that was written whole its name."""
+    """Give a file that was written whole its name, and wait until the disk holds both."""
     _settle(part)  # else a power cut may leave the name without the content
     part.replace(path)
     _settle(path.parent)
@@ -104,25 +103,11 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def fetch(url: str, checksum: str, target: Path, megabytes: int, progress: bool = False) -> Path:
-    """Return a file, downloading it where it is not there yet.
+    """Return the file `target`, downloading it where it is not there yet.
 
-    Parameters
-    ----------
-    url : str
-        Its address.
-    checksum : str
-        MD5 of its content, in hexadecimal; or SHA-256, where it has 64 digits.
-    target : Path
-        Where it is kept.
-    megabytes : int
-        Room that it, and what it is unpacked to, will need.
-    progress : bool
-        Show a progress bar.
-
-    Raises
-    ------
-    UsageError
-        It cannot be had, is not what was asked for, or the disk is too small.
+    `checksum` is the MD5 of its content, in hexadecimal, or the SHA-256, where it has 64 digits;
+    `megabytes` the room that it, and what it is unpacked to, will need. Raises UsageError where it
+    cannot be had, is not what was asked for, or the disk is too small.
     """
     with exclusive("downloads"):
         if target.is_file():
@@ -132,7 +117,13 @@ def fetch(url: str, checksum: str, target: Path, megabytes: int, progress: bool 
         try:
             part.mkdir(parents=True)
             check_room(target.parent, megabytes)
-            _retrieve(url, checksum, part / target.name, progress)
+            with warnings.catch_warnings():  # tqdm would like widgets, which a report cannot show
+                warnings.simplefilter("ignore")
+                import pooch
+            pooch.utils.get_logger().setLevel("WARNING")
+            http = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=progress)
+            known = f"{'sha256' if len(checksum) == 64 else 'md5'}:{checksum}"
+            pooch.retrieve(url, known, target.name, part, downloader=http)
             (part / target.name).replace(target)
         except OSError as error:  # requests' errors are OSErrors too; their kind says enough
             reason = one_line(error) if error.errno else type(error).__name__
@@ -144,16 +135,6 @@ def fetch(url: str, checksum: str, target: Path, megabytes: int, progress: bool 
             shutil.rmtree(part, ignore_errors=True)
     said = f"{url.split('/')[2]} did not deliver {target.name}: {reason}"
     raise UsageError(f"{said}; check the network and the disk and run again")
-
-
-def _retrieve(url: str, checksum: str, part: Path, progress: bool) -> None:
-    with warnings.catch_warnings():  # tqdm would like widgets, which a report cannot show
-        warnings.simplefilter("ignore")
-        import pooch
-    pooch.utils.get_logger().setLevel("WARNING")
-    downloader = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=progress)
-    kind = "sha256" if len(checksum) == 64 else "md5"
-    pooch.retrieve(url, f"{kind}:{checksum}", part.name, part.parent, downloader=downloader)
 
 
 def check_room(folder: Path, megabytes: int) -> None:

@@ -40,13 +40,9 @@ LEAST_SIDE = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}  # pix
 class Section(BaseModel):
     """Base of all sections: unknown keys and wrong types are refused."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,  # the text below a field is its meaning in the reference
-    )
+    # The text below a field is its meaning in the reference.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False,
+                              use_attribute_docstrings=True)  # fmt: skip
 
 
 class Data(Section):
@@ -208,8 +204,8 @@ class Resnet50v2(ModelSection):
     def _fits(self) -> Self:
         least = LEAST_SIDE.get(self.backbone, 32)
         if self.image_size < least:
-            raise ValueError(f"image_size = {self.image_size}: {self.backbone} takes {least} px "
-                             "and more")  # fmt: skip
+            said = f"{self.backbone} takes {least} px and more"
+            raise ValueError(f"image_size = {self.image_size}: {said}")
         return self
 
 
@@ -246,8 +242,8 @@ class Params(Section):
     def _names_differ(self) -> Self:
         names = [section.name for section in self.sections.values()]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"two models would both be called {min(twice)}; give one another "
-                             "backbone")  # fmt: skip
+            said = f"two models would both be called {min(twice)}"
+            raise ValueError(f"{said}; give one another backbone")
         return self
 
 

@@ -32,11 +32,11 @@ def from_root(path: str | Path) -> Path:
     return path if path.is_absolute() else ROOT / path
 
 
+@dataclass
 class _One:
     """A file that a run has once."""
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    place: str
 
     def __get__(self, run: RunFolder, _: type) -> Path:
         return run.root / self.place
@@ -51,13 +51,7 @@ class _Each(_One):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one run, ``reports/<run>/``; knows names, creates nothing but folders.
-
-    Parameters
-    ----------
-    root : Path
-        The run's folder.
-    """
+    """The files of one run, ``reports/<run>/``; knows names, creates nothing but folders."""
 
     root: Path
 

@@ -17,7 +17,10 @@ from .parameters import Params, UsageError
 
 
 def load(profile: str, overrides: Iterable[str] = (), source: str | None = None) -> Params:
-    """Read a profile and apply overrides.
+    """Read a profile and apply overrides; a `source` replaces ``data.source``, as it is.
+
+    Raises UsageError where the profile is unknown or not YAML, or a parameter is unknown, mistyped
+    or out of range.
 
     Parameters
     ----------
@@ -25,13 +28,6 @@ def load(profile: str, overrides: Iterable[str] = (), source: str | None = None)
         A file in ``params/`` by its stem, or a path to a YAML file or to the ``run.json`` of a run.
     overrides : iterable of str
         ``SECTION.KEY=VALUE`` or ``seed=VALUE``, in order.
-    source : str, optional
-        Replaces ``data.source``, as it is.
-
-    Raises
-    ------
-    UsageError
-        The profile is unknown or not YAML, or a parameter is unknown, mistyped or out of range.
     """
     path = _path(profile)
     tree = _recorded(path) if path.suffix == ".json" else _read(path)
@@ -39,13 +35,13 @@ def load(profile: str, overrides: Iterable[str] = (), source: str | None = None)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
-            raise UsageError(f"--set {override}: no value given; write --set SECTION.KEY=VALUE, "
-                             "as in --set baseline_cnn.epochs=3")  # fmt: skip
+            like = "write --set SECTION.KEY=VALUE, as in --set baseline_cnn.epochs=3"
+            raise UsageError(f"--set {override}: no value given; {like}")
         try:
             _put(tree, key.strip().split("."), yaml.safe_load(text))
         except (yaml.YAMLError, RecursionError, ValueError):
-            raise UsageError(f"--set {key}: the value is not valid YAML; quote it, "
-                             "as in --set 'data.source=\"my folder\"'") from None  # fmt: skip
+            like = "quote it, as in --set 'data.source=\"my folder\"'"
+            raise UsageError(f"--set {key}: the value is not valid YAML; {like}") from None
         shown.append(f"--set {key}")  # a value may be a secret that was put in the wrong place
     if source is not None:
         _put(tree, ["data", "source"], source)
@@ -55,15 +51,15 @@ def load(profile: str, overrides: Iterable[str] = (), source: str | None = None)
 def _path(profile: str) -> Path:
     path = Path(profile).expanduser()
     known = sorted(file.stem for file in paths.PARAMS.glob("*.yaml"))
-    if path.suffix in (".yaml", ".yml", ".json"):
-        if path.is_file():
-            return path
-        raise UsageError(f"profile {profile}: there is no such file; give a path to a YAML file, "
-                         f"a run.json, or one of: {', '.join(known)}")  # fmt: skip
-    if profile not in known:
-        raise UsageError(f"profile {profile!r}: not in params/{nearest(profile, known)}; "
-                         f"known: {', '.join(known)}")  # fmt: skip
-    return paths.PARAMS / f"{profile}.yaml"
+    if profile in known:
+        return paths.PARAMS / f"{profile}.yaml"
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        close = nearest(profile, known)
+        raise UsageError(f"profile {profile!r}: not in params/{close}; known: {', '.join(known)}")
+    if not path.is_file():
+        like = f"a path to a YAML file, a run.json, or one of: {', '.join(known)}"
+        raise UsageError(f"profile {profile}: there is no such file; give {like}")
+    return path
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -76,8 +72,8 @@ def _read(path: Path) -> dict[str, Any]:
         kind, why = path.suffix[1:].upper(), " ".join(str(error).split())
         raise UsageError(f"profile {path}: not valid {kind} ({why}); mend that line") from None
     if not isinstance(tree, dict | None):
-        raise UsageError(f"profile {path}: expected sections with keys, found "
-                         f"{type(tree).__name__}; see params/default.yaml")  # fmt: skip
+        found = f"expected sections with keys, found {type(tree).__name__}"
+        raise UsageError(f"profile {path}: {found}; see params/default.yaml")
     return tree or {}
 
 
@@ -101,11 +97,11 @@ def _recorded(path: Path) -> dict[str, Any]:
 
 
 def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    where, remedy = ".".join(keys), "see params/default.yaml"
     for key in keys[:-1]:
         tree = tree.setdefault(key, {})
         if not isinstance(tree, dict):
-            raise UsageError(f"{'.'.join(keys)}: {key} is not a section but {tree!r}; "
-                             "see params/default.yaml")  # fmt: skip
+            raise UsageError(f"{where}: {key} is not a section but {tree!r}; {remedy}")
     tree[keys[-1]] = value
 
 
@@ -115,7 +111,7 @@ def checked(tree: dict[str, Any], where: str) -> Params:
         return Params.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-    name, kind = ".".join(str(part) for part in first["loc"]), first["type"]
+    name, kind = ".".join(map(str, first["loc"])), first["type"]
     said = f"{name} = {first['input']!r}"
     if kind == "extra_forbidden":
         wrong = f"unknown parameter {name}{nearest(name, parameter_names())}"
@@ -154,45 +150,31 @@ def parameter_names() -> list[str]:
 
 def _arguments(step: str) -> dict[str, str | None]:
     """What a step's notebook may take, each with the section that it stands in."""
-    model = step.partition("_")[2]
-    parts = ("data", "augmentation", *([model] if model in Params().sections else []), "evaluation")
-    fields = {name: part for part in parts for name in getattr(Params(), part).model_dump()}
-    return {"run_dir": None, "seed": None, **fields}
+    taken = ("data", "augmentation", "evaluation", step.partition("_")[2])
+    sections = [(part, fields) for part, fields in Params() if part in taken]
+    return {"run_dir": None, "seed": None,
+            **{name: part for part, fields in sections for name, _ in fields}}  # fmt: skip
 
 
 def flat(params: Params, step: str, names: Iterable[str], run_dir: str | Path) -> dict[str, Any]:
     """Return the values of a notebook's parameters, by name, as the runner passes them.
 
-    Raises
-    ------
-    UsageError
-        The notebook has a parameter that is none of this project, or of this step.
+    Raises UsageError where the notebook has a parameter that is none of the project or of this step.
     """
-    known, values = _arguments(step), {"run_dir": str(run_dir), "seed": params.seed}
-    names = list(names)
+    known, values = _arguments(step), {}
     for name in names:
         if name not in known:
-            raise UsageError(f"notebooks/{step}.ipynb: its parameters cell has {name}, which is no "
-                             f"parameter{nearest(name, known)}")  # fmt: skip
-        if part := known[name]:
-            values[name] = getattr(getattr(params, part), name)
-    return {name: values[name] for name in names}
+            said = f"its parameters cell has {name}, which is no parameter{nearest(name, known)}"
+            raise UsageError(f"notebooks/{step}.ipynb: {said}")
+        part = known[name]
+        values[name] = getattr(getattr(params, part) if part else params, name, str(run_dir))
+    return values
 
 
 def gather(step: str, names: Mapping[str, Any]) -> Params:
-    """Collect a notebook's parameters from its global names; what it does not have is as default.
+    """Collect a notebook's parameters from its ``globals()``; what it does not have is as default.
 
-    Parameters
-    ----------
-    step : str
-        The notebook's stem.
-    names : Mapping
-        ``globals()`` of the notebook.
-
-    Raises
-    ------
-    UsageError
-        A value is out of range or of the wrong type.
+    Raises UsageError where a value is out of range or of the wrong type.
     """
     tree: dict[str, Any] = {}
     for name, part in _arguments(step).items():

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import psutil
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import ensure_event_loop, run_sync
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellTimeoutError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 BAR = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed} gone, {remaining} to go{postfix}"
 EPOCH = 10  # cells that take about as long as an epoch, for what the bar says remains
 RESUMES = "and the same command resumes the run"
+# Any notebook is run so: in Python, whatever it names, silently, with time for a busy machine.
+HOW: dict[str, Any] = {"kernel_name": "python3", "language": "python", "progress_bar": False}
+HOW |= {"start_timeout": 120, "iopub_timeout": 120}  # seconds; nbclient's are 60 and 4
 
 
 class StepFailed(Exception):
@@ -43,30 +47,23 @@ class OwnInterpreterKernelManager(AsyncKernelManager):
 
     Kernels talk over sockets in the file system where there are such, so that no two can meet on a
     port. What libraries written in C print goes to the log, not into a report or on the terminal.
-
-    Parameters
-    ----------
-    temporary : Path
-        Where the sockets and all temporary files of the kernel go; whoever made it removes it.
+    Sockets and temporary files of the kernel go to `temporary`; whoever made it removes it.
     """
 
     transport = "ipc" if os.name == "posix" else "tcp"
 
-    def __init__(self, temporary: Path, **options: Any) -> None:
+    def __init__(self, temporary: Path) -> None:
         # By default the sockets of all kernels would share their names, in the working folder.
         self._temporary = tempfile.mkdtemp(prefix="kernel-", dir=temporary)
-        super().__init__(connection_file=str(Path(self._temporary) / "kernel.json"), **options)
+        super().__init__(connection_file=str(Path(self._temporary) / "kernel.json"))
 
     @property
     def kernel_spec(self) -> KernelSpec:
         """A specification that no folder of kernelspecs can change."""
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        return KernelSpec(
-            argv=[*argv, "--IPKernelApp.capture_fd_output=False"],
-            display_name="Python 3",
-            language="python",
-            env={"TMPDIR": self._temporary},
-        )
+        argv += ["--IPKernelApp.capture_fd_output=False"]
+        named = {"display_name": "Python 3", "language": "python"}
+        return KernelSpec(argv=argv, env={"TMPDIR": self._temporary}, **named)
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
         handlers = logging.getLogger("cxr_utils").handlers
@@ -77,11 +74,11 @@ class OwnInterpreterKernelManager(AsyncKernelManager):
 
     def kill(self) -> None:
         """End the kernel's process, and what it started; may be called from another thread."""
-        pid = getattr(self.provisioner, "pid", None)
-        with contextlib.suppress(psutil.Error):
-            kernel = psutil.Process(pid) if pid else None
-            for process in [*kernel.children(recursive=True), kernel] if kernel else []:
-                process.kill()
+        if pid := getattr(self.provisioner, "pid", None):
+            with contextlib.suppress(psutil.Error):
+                kernel = psutil.Process(pid)
+                for process in [*kernel.children(recursive=True), kernel]:
+                    process.kill()
 
     def stop(self) -> None:
         """Leave no process behind: nbclient forgets a kernel that is interrupted as it starts."""
@@ -98,6 +95,7 @@ class OwnInterpreterKernelManager(AsyncKernelManager):
         run_sync(self.cleanup_resources)()
 
 
+@dataclass
 class _Watch:
     """Sees how far a notebook is: moves the bar, and ends the kernel when its time is up.
 
@@ -105,29 +103,28 @@ class _Watch:
     terminal they are printed. Epochs are read from the file where the training counts them.
     """
 
-    def __init__(
-        self,
-        step: str,
-        bar: tqdm,
-        manager: OwnInterpreterKernelManager,
-        minutes: float,
-        progress: Path | None,
-        epochs: int,
-    ) -> None:
-        self.step, self.bar, self.manager = step, bar, manager
-        self.minutes, self.progress = minutes, progress
-        self.rest, self.cell, self.late = "", 0, False
-        self.cells, self.done, self.epochs = bar.total, 0, epochs
-        self._move()
+    step: str
+    bar: tqdm
+    manager: OwnInterpreterKernelManager
+    minutes: float
+    progress: Path | None
+    epochs: int  # as asked for, until the training says how many it plans
+    known: dict[str, int] = field(default_factory=dict)  # what the training said last
+    rest: str = ""  # of what was printed: the line that has not ended
+    cell: int = 0  # that runs, from 0
+    done: int = 0  # code cells
+    late: bool = False
+
+    def __post_init__(self) -> None:
+        self.cells = self.bar.total
+        self.move()
 
     def begin(self, cell_index: int, **_: Any) -> None:
-        """Called by nbclient before a cell runs."""
         self.cell = cell_index
 
     def end(self, **_: Any) -> None:
-        """Called by nbclient after a code cell ran."""
         self.done += 1
-        self._move()
+        self.move()
 
     def write(self, text: str) -> None:
         *lines, self.rest = (self.rest + text).split("\n")
@@ -137,14 +134,35 @@ class _Watch:
             if self.bar.disable:
                 print(f"  {self.step}: {line}", flush=True)
 
-    def flush(self) -> None:
-        """Nothing is held back."""
+    def flush(self) -> None: ...
 
-    def _move(self) -> None:
-        known = read_json(self.progress) if self.progress else {}
-        self.bar.total = self.cells + EPOCH * known.get("epochs", self.epochs)
-        self.bar.n = self.done + EPOCH * known.get("epoch", 0)
+    def move(self) -> None:
+        if self.progress:  # the training takes the file away as it ends; the bar stays where it is
+            self.known = read_json(self.progress) or self.known
+        self.bar.total = self.cells + EPOCH * self.known.get("epochs", self.epochs)
+        self.bar.n = self.done + EPOCH * self.known.get("epoch", 0)
         self.bar.refresh()
+
+    @contextlib.contextmanager
+    def look(self) -> Iterator[None]:
+        """Look every second: the bar moves, and a kernel that is out of time is killed."""
+        over, started = threading.Event(), time.monotonic()
+
+        def tick() -> None:
+            while not self.late and not over.wait(1):
+                self.move()
+                out_of_time = self.minutes and time.monotonic() - started > 60 * self.minutes
+                if out_of_time and self.manager.has_kernel:
+                    self.late = True
+                    self.manager.kill()
+
+        ticking = threading.Thread(target=tick, daemon=True)
+        ticking.start()
+        try:
+            yield
+        finally:
+            over.set()
+            ticking.join()
 
     def what_ended(self, error: Exception) -> tuple[str, str]:
         """Say what became of the cell that ran, and the remedy."""
@@ -156,28 +174,6 @@ class _Watch:
         reason = "lost its kernel, perhaps for too little memory"
         return reason, "a smaller batch_size or image_size needs less"
 
-    @contextlib.contextmanager
-    def look(self) -> Iterator[None]:
-        """Look every second: the bar moves, and a kernel that is out of time is killed."""
-        over, started = threading.Event(), time.monotonic()
-
-        def tick() -> None:
-            while not over.wait(1):
-                self._move()
-                out_of_time = self.minutes and time.monotonic() - started > 60 * self.minutes
-                if out_of_time and self.manager.has_kernel:
-                    self.late = True
-                    self.manager.kill()
-                    return
-
-        ticking = threading.Thread(target=tick, daemon=True)
-        ticking.start()
-        try:
-            yield
-        finally:
-            over.set()
-            ticking.join()
-
 
 def execute(
     step: str,
@@ -187,12 +183,12 @@ def execute(
     minutes: float = 0,
     progress: Path | None = None,
 ) -> None:
-    """Run the notebook of a step.
+    """Run the notebook of a step with flat scalars for its parameters cell.
+
+    Raises StepFailed where a cell raised, the kernel died, or the time was up.
 
     Parameters
     ----------
-    step, parameters
-        Stem of a file in ``notebooks/``, and flat scalars for its parameters cell.
     target : Path
         Where the executed notebook goes; it is kept, as far as it got, however the step ends.
     temporary : Path
@@ -201,11 +197,6 @@ def execute(
         Time limit; 0 is none.
     progress : Path, optional
         Where its training says how many epochs are done, and planned.
-
-    Raises
-    ------
-    StepFailed
-        A cell raised, the kernel died, or the time was up.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # kernels inherit it
     for name in ("papermill", "traitlets"):
@@ -220,34 +211,23 @@ def execute(
     with tqdm(total=total, desc=step, disable=None, bar_format=BAR) as bar:
         watch = _Watch(step, bar, manager, minutes, progress, parameters.get("epochs", 0))
         plain = bar.disable  # asked now, as a bar that is closed counts as disabled
+        seen = {"on_cell_start": watch.begin, "on_cell_executed": watch.end}
+        said = {"stdout_file": watch, "stderr_file": watch, "cwd": str(paths.NOTEBOOKS)}
+        # Papermill formats paths with str.format; braces in a folder's name must stay.
+        files = [str(path).replace("{", "{{").replace("}", "}}") for path in (source, part)]
         try:
             with watch.look():
-                papermill.execute_notebook(
-                    _plain(source),
-                    _plain(part),
-                    parameters,
-                    kernel_name="python3",
-                    language="python",
-                    progress_bar=False,
-                    cwd=str(paths.NOTEBOOKS),
-                    stdout_file=watch,
-                    stderr_file=watch,
-                    km=manager,
-                    on_cell_start=watch.begin,
-                    on_cell_executed=watch.end,
-                    start_timeout=120,
-                    iopub_timeout=120,  # a busy machine may need more than nbclient's 4 s
-                )
+                papermill.execute_notebook(*files, parameters, km=manager, **seen, **said, **HOW)
             bar.total = bar.n  # of a training that stopped early epochs are left
         except PapermillExecutionError as error:
             log.error("%s failed\n%s", step, error)
             raise StepFailed(_failing_cell(step, error)) from error
-        # The last two while a kernel starts.
-        except (DeadKernelError, CellTimeoutError, RuntimeError, TimeoutError) as error:
+        # A kernel that died, output that did not arrive, or either while the kernel starts.
+        except (RuntimeError, TimeoutError) as error:
             log.exception("%s failed", step)
             broken, remedy = watch.what_ended(error)
-            said = f"{step}: cell {watch.cell + 1} {broken}; {remedy}, {RESUMES}"
-            raise StepFailed(said) from error
+            where = f"{step}: cell {watch.cell + 1}"
+            raise StepFailed(f"{where} {broken}; {remedy}, {RESUMES}") from error
         except BaseException:
             broken = "was interrupted"
             raise
@@ -265,13 +245,9 @@ def _keep(part: Path, target: Path, cell: int, broken: str) -> None:
     try:
         notebook = nbformat.read(part, as_version=4)
         if broken:
-            said = {
-                "ename": "Stopped here",
-                "evalue": broken,
-                "traceback": [f"This cell {broken}."],
-            }
-            stopped = next(one for one in notebook.cells[cell:] if one.cell_type == "code")
-            stopped.outputs.append(nbformat.v4.new_output("error", **said))
+            said = {"ename": "Stopped here", "evalue": broken}
+            error = nbformat.v4.new_output("error", **said, traceback=[f"This cell {broken}."])
+            next(one for one in notebook.cells[cell:] if one.cell_type == "code").outputs += [error]
             part.write_text(nbformat.writes(notebook), encoding="utf-8")
         put_in_place(part, target)
     except (OSError, ValueError, StopIteration, AttributeError) as error:
@@ -280,14 +256,9 @@ def _keep(part: Path, target: Path, cell: int, broken: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def _plain(path: Path) -> str:
-    """Papermill formats paths with ``str.format``; braces in a folder's name must stay."""
-    return str(path).replace("{", "{{").replace("}", "}}")
-
-
 def _failing_cell(step: str, error: PapermillExecutionError) -> str:
-    lines = [line.strip() for line in error.source.splitlines()]
-    first = next((line for line in lines if line and not line.startswith("#")), "")
+    lines = filter(None, map(str.strip, error.source.splitlines()))
+    first = next((line for line in lines if not line.startswith("#")), "")
     reason = " ".join(str(error.evalue).split())[:300]
     full = any(f"[Errno {number}]" in reason for number in NO_ROOM)
     remedy = "make room on that disk" if full else "mend that"

@@ -29,6 +29,7 @@ NUMERIC = (
 def describe(run: Run) -> dict[str, Any]:
     """Return what ``run.json`` says of a run besides its steps."""
     manifest, libraries = run.manifest, fingerprint.versions(fingerprint.LIBRARIES)
+    machine = {"system": platform.platform(), "processor": _processor(), "cores": os.cpu_count()}
     return {
         "schema": 1,
         "run": run.folder.name,
@@ -45,14 +46,10 @@ def describe(run: Run) -> dict[str, Any]:
             "left_out": len(manifest.left_out) if manifest else None,
         },
         "seed": run.params.seed,
-        "versions": {"python": platform.python_version(), **libraries},
+        "versions": {"python": platform.python_version()} | libraries,
         "environment": {name: os.environ[name] for name in NUMERIC if name in os.environ},
         "git": _git_revision(),
-        "machine": {
-            "system": platform.platform(),
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-        },
+        "machine": machine,
         "written": now(),
     }
 
@@ -86,50 +83,40 @@ def _processor() -> str:
 
 def check_same_data(known: dict[str, Any], run: Run) -> None:
     """Raise UsageError where the data is not that of the run whose record was given as profile."""
-    digest = within(known, "data").get("manifest")
+    digest = str(within(known, "data").get("manifest"))
     if known and run.manifest and run.manifest.digest != digest:
-        said = f"manifest {run.manifest.digest[:12]} instead of {str(digest)[:12]}"
-        raise UsageError(
-            f"data {run.source.root}: not the data of that run.json ({said}); name it by --data"
-        )
+        said = f"manifest {run.manifest.digest[:12]} instead of {digest[:12]}; name it by --data"
+        raise UsageError(f"data {run.source.root}: not the data of that run.json, but {said}")
 
 
 def changed_surroundings(known: dict[str, Any], record: dict[str, Any]) -> str:
     """Return on one line what else is not as it was: code, libraries, machine, environment."""
-    pairs = [("code", known.get("git"), record["git"])]
-    for part in ("versions", "machine", "environment"):
-        before, after = within(known, part), record[part]
-        pairs += [(name, before.get(name), after.get(name)) for name in {**before, **after}]
-    return ", ".join(
-        f"{name} {after or 'none'} (was {before or 'none'})"
-        for name, before, after in pairs
-        if before != after
-    )
+    before, after = ({"code": one.get("git"), **within(one, "versions"), **within(one, "machine"),
+                      **within(one, "environment")} for one in (known, record))  # fmt: skip
+    return ", ".join(f"{name} {after.get(name) or 'none'} (was {before.get(name) or 'none'})"
+                     for name in before | after if before.get(name) != after.get(name))  # fmt: skip
 
 
 def compare(one: paths.RunFolder, other: paths.RunFolder) -> tuple[int, list[str]]:
     """Return how many figures and predictions two runs have, and a line for each that differs.
 
-    Raises
-    ------
-    UsageError
-        One of them has no scores.
+    Raises UsageError where one of them has no scores.
     """
     for folder in (one, other):
         if not read_json(folder.metrics):
             raise UsageError(f"{folder.root}: no metrics.json is there; give the folder of a run")
     before, after = dict(_results(one)), dict(_results(other))
-    pairs = {name: (before.get(name, "nothing"), after.get(name, "nothing"))
-             for name in {**before, **after}}  # fmt: skip
-    lines = [f"{name}: {first} in {one.name}, {second} in {other.name}"
-             for name, (first, second) in pairs.items() if first != second]  # fmt: skip
-    return len(pairs), lines
+    lines = []
+    for name in before | after:
+        first, second = before.get(name, "nothing"), after.get(name, "nothing")
+        if first != second:
+            lines.append(f"{name}: {first} in {one.name}, {second} in {other.name}")
+    return len(before | after), lines
 
 
 def _results(run: paths.RunFolder) -> Iterator[tuple[str, Any]]:
     """Every figure and prediction of a run, with where it stands."""
-    scores = {name: part for name, part in read_json(run.metrics).items() if name != "run"}
-    yield from _leaves(scores, run.metrics.name)
+    yield from _leaves(read_json(run.metrics) | {"run": {}}, run.metrics.name)
     for file in sorted(run.predictions("x").parent.glob("*.csv")):
         with file.open(encoding="utf-8", newline="") as lines:
             for row in csv.DictReader(lines):

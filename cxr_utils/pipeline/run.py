@@ -44,21 +44,17 @@ def alone_in(folder: paths.RunFolder) -> Iterator[Path]:
     """Hold the run lock of a folder, and yield a folder for temporary files.
 
     What a run that was killed left unfinished is removed first; the temporary files go at the end.
-
-    Raises
-    ------
-    UsageError
-        The folder cannot be written, or another run is at work in it.
+    Raises UsageError where the folder cannot be written, or another run is at work in it.
     """
-    place = tempfile.gettempdir()
-    if len(os.fsencode(place)) + len(PREFIX) + 13 > LONGEST:
+    temporary = Path(tempfile.gettempdir()) / f"{PREFIX}{secrets.token_hex(6)}"
+    if len(os.fsencode(temporary)) > LONGEST:
         remedy = "set TMPDIR to a folder with a shorter one"
-        raise UsageError(f"{place}: too long a name for sockets to lie there; {remedy}")
-    lock = FileLock(folder.lock)
+        raise UsageError(f"{temporary.parent}: too long a name for sockets to lie there; {remedy}")
+    lock = FileLock(folder.lock, timeout=0)
     try:
         folder.make()
-        lock.acquire(timeout=0)
-        temporary = _settle_in(folder)
+        lock.acquire()
+        _settle_in(folder, temporary)
     except Timeout:
         known = read_json(folder.holder)  # one that has just begun has not said so yet
         who, remedy = "another run", "wait for it or give another --run NAME"
@@ -78,7 +74,7 @@ def alone_in(folder: paths.RunFolder) -> Iterator[Path]:
         lock.release()
 
 
-def _settle_in(folder: paths.RunFolder) -> Path:
+def _settle_in(folder: paths.RunFolder, temporary: Path) -> None:
     """Say who is here, and clean up after a run that was killed.
 
     Temporary files are named before they are made, so that the next run finds them whenever this
@@ -86,7 +82,6 @@ def _settle_in(folder: paths.RunFolder) -> Path:
     """
     left = Path(str(read_json(folder.holder).get("files", "")))
     folder.holder.unlink(missing_ok=True)
-    temporary = Path(tempfile.gettempdir()) / f"{PREFIX}{secrets.token_hex(6)}"
     since = f"{datetime.now():%Y-%m-%d %H:%M}"
     about = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
     write_atomically(folder.holder, json.dumps({**about, "files": str(temporary)}))
@@ -95,40 +90,29 @@ def _settle_in(folder: paths.RunFolder) -> Path:
     ours = left.parent == temporary.parent and left.name.startswith(PREFIX)
     if ours and left.is_dir() and left.stat().st_uid == os.getuid():
         shutil.rmtree(left, ignore_errors=True)
-    return temporary
 
 
 def check_data(run: Run, known: dict[str, Any]) -> None:
     """Raise UsageError where the data cannot be trained on, or is not that of a `known` record."""
     record.check_same_data(known, run)
-    sections = {
-        step.section: run.params.sections[step.section] for step in run.steps if step.section
-    }
-    for section in sections.values():
-        if section.weights_file:
-            weights.check_file(section.weights_file)
+    training = float("inf")
     if run.manifest:
         files = assign_splits(run.manifest.files, run.params.data, run.params.seed)
         training = int((files["split"] == "train").sum())
-        for name, section in sections.items():
-            if section.batch_size > training:
-                there = f"there are only {training} training images; take a smaller batch"
-                raise UsageError(f"{name}.batch_size = {section.batch_size}: {there}")
+    for name in filter(None, (step.section for step in run.steps)):
+        section = run.params.sections[name]
+        if section.weights_file:
+            weights.check_file(section.weights_file)
+        if section.batch_size > training:
+            there = f"there are only {training} training images; take a smaller batch"
+            raise UsageError(f"{name}.batch_size = {section.batch_size}: {there}")
 
 
-def _check_weights(run: Run, steps: Sequence[Step]) -> None:
-    """Raise UsageError where named weights do not fit the backbone that is about to be trained.
+def _check_weights(section: Any) -> None:
+    """Raise UsageError where named weights do not fit; called in a process of its own.
 
-    In a process of its own: TensorFlow's threads would be in the way of those that decode images.
+    TensorFlow's threads would be in the way of those that decode images.
     """
-    for step in steps:
-        section = run.params.sections.get(step.section or "")
-        if section and section.weights_file:
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
-                other.submit(_load_weights, section).result()
-
-
-def _load_weights(section: Any) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what TensorFlow says as it starts
     from ..models import networks
 
@@ -138,27 +122,26 @@ def _load_weights(section: Any) -> None:
 def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[str]:
     """Run the steps that were decided on, and publish the pages of the run, however it ends.
 
-    A failed step does not stop those that do not need it.
-
-    Returns
-    -------
-    list of str
-        One line for each step that failed or could not run.
+    A failed step does not stop those that do not need it. Returns one line for each step that
+    failed or could not run.
     """
     running = [decision.step for decision in decisions if decision.action == "run"]
-    _check_weights(run, running)
+    for section in (run.params.sections.get(step.section or "") for step in running):
+        if section and section.weights_file:
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+                other.submit(_check_weights, section).result()
     published = run.folder.index.is_file() and run.record.get("problems") == []
     if not running and published and run.record.get("parameters") == run.params.model_dump():
         return []
     _begin(run)
-    threading.Thread(target=_import_report).start()  # while the first kernel starts
+    threading.Thread(target=_import_report).start()  # imports while the first kernel starts
     problems: dict[str, str] = {}
     try:
         for step in running:
             _clear(step, run, force)
-            failed = next((needed for needed in step.needs if needed in problems), "")
-            said = f"{step.name}: did not run, as {failed} failed"
-            if problem := said if failed else _attempt(step, run):
+            if failed := [needed for needed in step.needs if needed in problems]:
+                problems[step.name] = f"{step.name}: did not run, as {failed[0]} failed"
+            elif problem := _attempt(step, run):
                 problems[step.name] = problem
     except BaseException:
         with _only_logged():
@@ -206,10 +189,9 @@ def _begin(run: Run) -> None:
 def _clear(step: Step, run: Run, force: bool) -> None:
     """Take away what a step left before, so that nothing of it can pass for this run's."""
     folder, model = run.folder, run.model(step)
-    stale = [folder.executed(step.name), folder.html(step.name)]
+    stale = [folder.executed(step.name), folder.html(step.name), folder.progress(model)]
     if model:
         results.forget(model, folder)
-        stale += [folder.progress(model)]
         stale += [folder.model_card(model), folder.checkpoint(model)] * force
     for file in stale:
         file.unlink(missing_ok=True)
@@ -243,7 +225,6 @@ def _attempt(step: Step, run: Run) -> str:
     if wrong := validity.check_artefacts(step, run):
         return wrong
     if model:
-        folder.progress(model).unlink(missing_ok=True)
         card = read_json(folder.model_card(model))
         done["came_to"] = {name: card.get(name) for name in ("precision", "start", "epochs")}
     done.update(files=validity.remember(step, run), key=key)  # done, last of all
@@ -261,18 +242,17 @@ def _render(step: Step, run: Run, failed: bool) -> None:
 
 def _pages(run: Run) -> list[tuple[str, str, str]]:
     """Step, title and cover of each report."""
-    return [
-        (one.name, one.title, one.cover.replace("{model}", run.model(one))) for one in run.steps
-    ]
+    covers = [step.cover.replace("{model}", run.model(step)) for step in run.steps]
+    return [(step.name, step.title, cover) for step, cover in zip(run.steps, covers, strict=True)]
 
 
 def _publish(run: Run, problems: dict[str, str]) -> None:
     """Write the page of the run and that of all runs, and then that it was done."""
     from ..reporting import html
 
-    others = {step.name: validity.validity(step, run) for step in run.steps}
-    said = [f"{name}: not run this time; {reason}" for name, reason in others.items()
-            if reason and name not in problems]  # fmt: skip
+    others = [step for step in run.steps if step.name not in problems]
+    said = [f"{step.name}: not run this time; {reason}" for step in others
+            if (reason := validity.validity(step, run))]  # fmt: skip
     run.record["problems"] = [*problems.values(), *said]
     html.write_index(run.folder, run.record, _pages(run), run.record["problems"])
     html.write_runs(run.folder.root.parent)

@@ -55,37 +55,26 @@ def read_cells(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 def find_steps() -> tuple[Step, ...]:
     """Return the steps in running order: by number, but after those that they need.
 
-    Raises
-    ------
-    UsageError
-        A notebook does not describe itself as it should, or cannot be read.
+    Raises UsageError where a notebook does not describe itself as it should, or cannot be read.
     """
-    files = sorted(paths.NOTEBOOKS.glob("[!.]*.ipynb"))
-    found = {file.stem: _described(file) for file in files}
+    found = {file.stem: _described(file) for file in sorted(paths.NOTEBOOKS.glob("[!.]*.ipynb"))}
     trainers = {step.name for step in found.values() if step.section}
     for name, step in found.items():
         needs = set(step.needs) | (trainers - {name} if TRAINERS in step.needs else set())
         found[name] = replace(step, needs=tuple(sorted(needs - {TRAINERS})))
-        for other in found[name].needs:
-            if other not in found:
-                close = profiles.nearest(other, found)
-                raise UsageError(
-                    f"notebooks/{name}.ipynb: needs {other}, which is not there{close}"
-                )
-    sorter = graphlib.TopologicalSorter({name: step.needs for name, step in found.items()})
+        for other in sorted(set(found[name].needs) - set(found)):
+            close = profiles.nearest(other, found)
+            raise UsageError(f"notebooks/{name}.ipynb: needs {other}, which is not there{close}")
     try:
-        sorter.prepare()
+        graphlib.TopologicalSorter({name: step.needs for name, step in found.items()}).prepare()
     except graphlib.CycleError as error:
         circle = " needs ".join(reversed(error.args[1]))
         raise UsageError(f"notebooks: {circle}; take one out of a notebook's needs") from None
-    ready: set[str] = set()
-    ordered = []
-    while sorter.is_active():
-        ready |= set(sorter.get_ready())
-        ordered.append(found[min(ready)])
-        sorter.done(min(ready))
-        ready.remove(min(ready))
-    return tuple(ordered)
+    ordered: dict[str, Step] = {}
+    while left := [step for name, step in found.items() if name not in ordered]:
+        ready = next(step for step in left if set(step.needs) <= set(ordered))
+        ordered[ready.name] = ready
+    return tuple(ordered.values())
 
 
 def _described(file: Path) -> Step:
@@ -100,38 +89,31 @@ def _described(file: Path) -> Step:
     if not heading:
         remedy = "begin it with # and the report's title"
         raise UsageError(f"{where}: its first Markdown cell has no heading; {remedy}")
-    about = metadata.get("cxr", {})
     try:
-        needs, cover = [str(other) for other in about.get("needs", [])], str(about.get("cover", ""))
+        about = metadata.get("cxr", {})
+        needs, cover = tuple(map(str, about.get("needs", []))), str(about.get("cover", ""))
     except (AttributeError, TypeError):
         like = '{"needs": ["models"], "cover": "comparison"}'
         raise UsageError(f"{where}: its metadata cxr is not like {like}") from None
-    section: str | None = name.partition("_")[2]
-    if model := Params().sections.get(str(section)):
-        _check_builder(str(section), model.builder)
-    else:
-        section = None
-    parameters = _parameters(cells, where)
-    profiles.flat(Params(), name, parameters, "")  # raises where one is none
-    return Step(name, heading[1].strip(), section, tuple(needs), cover, parameters)
-
-
-def _parameters(cells: list[dict[str, Any]], where: str) -> tuple[str, ...]:
-    """The names that a notebook's parameters cell assigns."""
     tagged = [cell["source"] for cell in cells if "parameters" in cell["tags"]]
     try:
         (source,) = tagged
-        statements = ast.parse(source).body
-        return tuple(one.target.id for one in statements)
+        parameters = tuple(one.target.id for one in ast.parse(source).body)
     except (ValueError, SyntaxError, AttributeError):
         like = "one cell, of assignments like seed: int = 2026, is to be tagged parameters"
         raise UsageError(f"{where}: {like}; {len(tagged)} are") from None
+    profiles.flat(Params(), name, parameters, "")  # raises where one is none
+    stem = name.partition("_")[2]
+    section = stem if stem in Params().sections else None
+    if section:
+        _check_builder(section)
+    return Step(name, heading[1].strip(), section, needs, cover, parameters)
 
 
-def _check_builder(section: str, builder: str) -> None:
+def _check_builder(section: str) -> None:
     """Raise UsageError where the function that builds a model's network is not there."""
-    source = (paths.PACKAGE / "models" / "networks.py").read_text(encoding="utf-8")
-    known = {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
-    if builder not in known:
+    builder = Params().sections[section].builder
+    networks = (paths.PACKAGE / "models" / "networks.py").read_text(encoding="utf-8")
+    if not re.search(rf"^def {re.escape(builder)}\(", networks, flags=re.MULTILINE):
         where = "no function in cxr_utils/models/networks.py; write it, or name one"
         raise UsageError(f"parameters {section}: its builder {builder or '(none)'} is {where}")

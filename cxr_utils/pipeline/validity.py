@@ -68,20 +68,16 @@ def artefacts(step: Step, run: Run) -> list[Path]:
 def package_digest() -> str:
     """Return a digest of the package's code and templates as they are when first asked for."""
     files = sorted([*paths.PACKAGE.rglob("*.py"), *paths.TEMPLATES.glob("*.*")])
-    return fingerprint.digest_of(
-        [[file.relative_to(paths.PACKAGE).as_posix(), sha256_of(file)] for file in files]
-    )
+    names = [file.relative_to(paths.PACKAGE).as_posix() for file in files]
+    return fingerprint.digest_of([*zip(names, map(sha256_of, files), strict=True)])
 
 
 def step_key(step: Step, run: Run) -> dict[str, str]:
     """Return what a step's report depends on, each part by its name, as digests."""
     values = _values(step, run)
     named = sha256_of(paths.from_root(values.get("weights", "")))
-    inputs = {
-        f"predictions of {other}": sha256_of(run.folder.predictions(model))
-        for model, other in run.models.items()
-        if other in step.needs
-    }
+    inputs = {f"predictions of {other}": sha256_of(run.folder.predictions(model))
+              for model, other in run.models.items() if other in step.needs}  # fmt: skip
     return {
         "parameters": fingerprint.digest_of(values | {"source": run.source.kind}),
         "data": run.manifest.digest if run.manifest else "",
@@ -89,8 +85,7 @@ def step_key(step: Step, run: Run) -> dict[str, str]:
         "package": package_digest(),
         "libraries": fingerprint.digest_of(fingerprint.versions(fingerprint.LIBRARIES)),
         **({"weights": named} if named else {}),
-        **inputs,
-    }
+    } | inputs
 
 
 def _values(step: Step, run: Run) -> dict[str, Any]:
@@ -106,10 +101,10 @@ def validity(step: Step, run: Run) -> str:
     if not known:
         return "has not run to its end" if done else "has not run yet"
     key = step_key(step, run)
-    other = [part for part in {**key, **known} if known.get(part) != key.get(part)]
+    other = [part for part in key | known if known.get(part) != key.get(part)]
     if "parameters" in other:  # named one by one
-        before, values = within(done, "parameters"), _values(step, run)
-        names = [name for name in values if before.get(name) != values[name]]
+        before = within(done, "parameters")
+        names = [name for name, now in _values(step, run).items() if before.get(name) != now]
         other[other.index("parameters")] = " and ".join(names) or "parameters"
     if other:
         return f"changed: {', '.join(other)}"
@@ -126,37 +121,33 @@ def remember(step: Step, run: Run) -> dict[str, str]:
 
 def check_artefacts(step: Step, run: Run) -> str:
     """Return what is wrong with what a step has just left behind, or an empty string."""
-    wrong, model = _lacking(step, run), run.model(step)
-    if not wrong and model:
-        card, file = read_json(run.folder.model_card(model)), run.folder.model(model)
-        if card.get("sha256") != sha256_of(file):
-            wrong = f"{file.name} is not the model that was scored"
+    wrong, file = _lacking(step, run), run.folder.model(run.model(step))
+    card = read_json(run.folder.model_card(run.model(step)))
+    if step.section and not wrong and card.get("sha256") != sha256_of(file):
+        wrong = f"{file.name} is not the model that was scored"
     return f"{step.name}: ran to its end, but {wrong}; look into its report" if wrong else ""
 
 
 def _lacking(step: Step, run: Run) -> str:
-    missing = [file for file in artefacts(step, run) if not file.is_file()]
-    if missing:
-        return f"{missing[0].name} is missing"
-    model = run.model(step)
-    return "" if not model or _scored(model, run) else "metrics.json does not hold its scores"
-
-
-def _scored(model: str, run: Run) -> bool:
-    """Tell whether ``metrics.json`` holds the scores of all of a model's predictions here."""
-    known = read_json(run.folder.metrics)
+    """What a step must leave and has not: a file, or the scores of all of its predictions."""
+    for file in artefacts(step, run):
+        if not file.is_file():
+            return f"{file.name} is missing"
+    if not (model := run.model(step)):
+        return ""
+    known, manifest = read_json(run.folder.metrics), run.manifest.digest if run.manifest else None
+    scored_file = run.folder.predictions(model)
+    with scored_file.open(encoding="utf-8", errors="replace", newline="") as lines:
+        rows = sum(1 for _ in csv.DictReader(lines))
     scores = within(known, "models", model)
-    manifest = run.manifest.digest if run.manifest else None
-    if not scores or within(known, "data").get("manifest") != manifest:
-        return False
-    with run.folder.predictions(model).open(encoding="utf-8", errors="replace", newline="") as file:
-        rows = sum(1 for _ in csv.DictReader(file))
-    return sum(split.get("n", 0) for split in scores.values() if isinstance(split, dict)) == rows
+    scored = sum(split.get("n", 0) for split in scores.values() if isinstance(split, dict))
+    same = scores and scored == rows and within(known, "data").get("manifest") == manifest
+    return "" if same else "metrics.json does not hold its scores"
 
 
 def training_ahead(step: Step, run: Run) -> str:
     """Say whether the model of a step that will run will be trained; empty where it has none."""
-    if not step.section or run.manifest is None:
+    if not step.section or not run.manifest:
         return ""
     section, recipe = run.params.sections[step.section], fingerprint.recipe_in(step.file)
     kept = fingerprint.is_trained(section, run.params, run.manifest.digest, recipe, run.folder)
@@ -166,26 +157,22 @@ def training_ahead(step: Step, run: Run) -> str:
 def decide(run: Run, asked: Iterable[str] | None = None, force: bool = False) -> list[Decision]:
     """Decide for each step whether it runs: those that are asked for and not valid, or all by force.
 
-    Raises
-    ------
-    UsageError
-        A step that is asked for needs another that is neither valid nor asked for.
+    Raises UsageError where one that is asked for needs another that is neither valid nor asked for.
     """
-    names = {step.name: step for step in run.steps}
-    asked = set(names if asked is None else asked)
+    asked = {step.name for step in run.steps} if asked is None else set(asked)
     decisions: dict[str, Decision] = {}
     for step in run.steps:
         if step.name not in asked:
             decisions[step.name] = Decision(step, "leave", "not asked for")
             continue
-        for needed in step.needs:
-            if needed not in asked and (reason := validity(names[needed], run)):
-                again = f"repeat the command with --from {needed}"
-                raise UsageError(f"{step.name} needs {needed}: {reason}; {again}")
-        runs = [needed for needed in step.needs if decisions[needed].action == "run"]
-        reason = "--force" if force else validity(step, run)
-        reason = reason or (f"{runs[0]} runs" if runs else "")
-        ahead = "" if force or not reason else training_ahead(step, run)
+        needs = [decisions[needed] for needed in step.needs]
+        for needed in (one.step for one in needs if one.action == "leave"):
+            if reason := validity(needed, run):
+                again = f"repeat the command with --from {needed.name}"
+                raise UsageError(f"{step.name} needs {needed.name}: {reason}; {again}")
+        runs = [f"{one.step.name} runs" for one in needs if one.action == "run"]
+        reason = "--force" if force else validity(step, run) or "".join(runs[:1])
+        ahead = training_ahead(step, run) if reason and not force else ""
         why = "; ".join(filter(None, [reason, ahead])) or "nothing has changed"
         decisions[step.name] = Decision(step, "run" if reason else "keep", why)
     return list(decisions.values())

@@ -378,12 +378,12 @@ def test_a_run_is_run_again_from_its_record(smoke_run, run_all, out):
     assert refused.returncode == 2 and "not the data of that run.json" in refused.stderr
 
 
-def test_another_backbone_is_a_model_of_its_own_name(smoke_run, run_all, out):
+def test_another_backbone_is_a_model_of_its_own_name(smoke_run, run_all, tmp_path):
     """Its files, its entry and its title; nothing of the backbone before passes for this run's."""
     _, run = smoke_run
-    other = paths.RunFolder(shutil.copytree(run.root, out / "other"))
+    other = paths.RunFolder(shutil.copytree(run.root, tmp_path / "smoke"))
     sets = ("--set", "resnet50v2.backbone=MobileNetV2")
-    done = run_all("smoke", "--data", "phantom", "--out", out, "--run", "other", *sets)
+    done = run_all("smoke", "--data", "phantom", "--out", tmp_path, *sets)
     assert done.returncode == 0 and "still valid: 01_eda, 02_baseline_cnn" in done.stdout, (
         done.stderr
     )

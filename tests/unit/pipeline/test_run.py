@@ -96,7 +96,10 @@ def test_the_bar_follows_the_epochs_that_training_counts(tmp_path):
         progress.parent.mkdir()
         progress.write_text(json.dumps({"epoch": 2, "epochs": 3}))
         watch.end()
-    assert (bar.n, bar.total) == (2 + 2 * execution.EPOCH, 5 + 3 * execution.EPOCH)
+        assert (bar.n, bar.total) == (2 + 2 * execution.EPOCH, 5 + 3 * execution.EPOCH)
+        progress.unlink()  # as a training does that has ended
+        watch.end()
+    assert (bar.n, bar.total) == (3 + 2 * execution.EPOCH, 5 + 3 * execution.EPOCH)
 
 
 def test_a_step_that_takes_too_long_is_stopped(done, notebooks, tmp_path, prepared):

@@ -31,7 +31,7 @@ def no_tensorflow(tmp_path):
         (["--data", "phantum"], "did you mean phantom"),
         (["--data", str(paths.NOTEBOOKS)], "train/NORMAL is missing"),
         (["--only", "02_baseline_cn_"], "did you mean 02_baseline_cnn"),
-        (["--only", "01_eda", "--from", "01_eda"], "exclude each other"),
+        (["--only", "01_eda", "--from", "01_eda"], "not allowed with argument --only"),
         (["--run", "../up"], "plain folder name"),
         (["--set", "seed=2020-13-45"], "not valid YAML"),
         (
