@@ -159,7 +159,7 @@ def _arguments(step: str) -> dict[str, str | None]:
 def flat(params: Params, step: str, names: Iterable[str], run_dir: str | Path) -> dict[str, Any]:
     """Return the values of a notebook's parameters, by name, as the runner passes them.
 
-    Raises UsageError where the notebook has a parameter that is none of the project or of this step.
+    Raises UsageError where the notebook has a parameter that is none of this step.
     """
     known, values = _arguments(step), {}
     for name in names:

@@ -155,7 +155,7 @@ def training_ahead(step: Step, run: Run) -> str:
 
 
 def decide(run: Run, asked: Iterable[str] | None = None, force: bool = False) -> list[Decision]:
-    """Decide for each step whether it runs: those that are asked for and not valid, or all by force.
+    """Decide for each step whether it runs: what is asked for and not valid, or all by force.
 
     Raises UsageError where one that is asked for needs another that is neither valid nor asked for.
     """
