@@ -42,7 +42,7 @@ def namespace_of(section, changes, seed, splits, run):
         "__name__": "notebook",
         "section": section,
         "name": section.name,
-        "settings": parameters.Params(augmentation=changes),
+        "settings": parameters.Params(augmentation=changes, seed=seed),
         "seed": seed,
         "run": run,
         "data": SimpleNamespace(splits=splits),

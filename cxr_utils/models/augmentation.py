@@ -26,8 +26,9 @@ DRAWS = (*GEOMETRY, "sharpness", "contrast", "brightness", "gamma", "noise")
 class Batches(keras.utils.PyDataset):
     """Full batches of training images for ``fit``, in another order and changed anew each epoch.
 
-    Both follow from the seed and the epoch alone, so that a training that was stopped goes on as it
-    would have. (Give ``shuffle=False`` to ``fit``, which would shuffle the batches once more.)
+    Both follow from the seed and the epoch alone, which `begin` is told, so that a training that
+    was stopped goes on as it would have. (Give ``shuffle=False`` to ``fit``, which would shuffle
+    the batches once more.)
 
     Parameters
     ----------
@@ -39,17 +40,14 @@ class Batches(keras.utils.PyDataset):
         The largest change of each kind.
     seed : int
         Decides order and changes.
-    epoch : int
-        The epoch to begin with, from 0.
     """
 
-    def __init__(
-        self, split: Split, batch_size: int, settings: Augmentation, seed: int, epoch: int = 0
-    ) -> None:
+    epoch = 0
+
+    def __init__(self, split: Split, batch_size: int, settings: Augmentation, seed: int) -> None:
         super().__init__()
         self.split, self.batch_size, self.seed = split, batch_size, seed
         self.augment = tf.function(partial(augment, settings=settings), autograph=False)
-        self.epoch = epoch - 1  # until it begins
 
     def __len__(self) -> int:
         return len(self.split) // self.batch_size
@@ -60,16 +58,15 @@ class Batches(keras.utils.PyDataset):
         share = float(np.mean(self.split.labels))
         return {0: 0.5 / (1 - share), 1: 0.5 / share}
 
-    def on_epoch_begin(self) -> None:
-        """Draw a new order."""
-        self.epoch += 1
+    def begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Begin an epoch, from 0; for a ``keras.callbacks.LambdaCallback``."""
+        self.epoch = epoch
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Return images in 0..1, shape (n, size, size, 1), and labels, shape (n,), as float32."""
-        epoch = max(self.epoch, 0)  # Keras looks at a batch before the first epoch begins
-        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.split))
+        order = np.random.default_rng([self.seed, 2, self.epoch]).permutation(len(self.split))
         rows = order[index * self.batch_size :][: self.batch_size]
-        seed = tf.constant([self.seed, epoch * len(self) + index], tf.int32)
+        seed = tf.constant([self.seed, self.epoch * len(self) + index], tf.int32)
         with tf.device("CPU"):
             images = self.augment(to_float(tf.constant(self.split.pixels[rows])), seed=seed)
         return images.numpy(), self.split.labels[rows].astype(np.float32)

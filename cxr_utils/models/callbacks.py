@@ -105,8 +105,9 @@ class Validation(keras.callbacks.Callback):
             stressed = robustness.mixed_logits(self.scored, chosen)
             logs["stress_loss"] = robustness.log_loss(stressed, chosen.labels)
         logs["validation_accuracy"] = float(np.mean((found >= 0) == chosen.labels))
-        if not math.isfinite(sum(logs.values())):
-            raise FloatingPointError(f"the loss is {logs['loss']} in epoch {epoch + 1}")
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                raise FloatingPointError(f"{name} is {value} in epoch {epoch + 1}")
 
 
 class Saved:

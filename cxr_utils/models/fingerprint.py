@@ -1,10 +1,10 @@
-"""What decides a model's weights: a digest that changes exactly when something of it does."""
+"""What decides a model's weights: a digest that changes when something of it does."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
-import inspect
 import json
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
@@ -13,8 +13,11 @@ from typing import Any
 
 from .. import paths
 from ..files import read_json, sha256_of, within
-from ..parameters import ModelSection, Params
+from ..parameters import ModelSection, Params, UsageError
 
+# What a run sets is in the key by value, whatever a notebook's cell says of it.
+SECTIONS = [value for value in Params().model_dump().values() if isinstance(value, dict)]
+PARAMETERS = {"run_dir", "seed"}.union(*SECTIONS)
 KEYED_BY_CONTENT = {"data/sources", "data/phantom"}  # the digest of the data stands for them
 TRAINING_LIBRARIES = ("tensorflow", "keras", "numpy", "pillow")
 LIBRARIES = (
@@ -69,43 +72,50 @@ SOURCES = {
 
 
 def recipe_of(train: Callable[..., Any]) -> str:
-    """Return the source of a function and of all functions of its notebook that it calls.
+    """Return the source of a notebook's function and of all that the notebook defines for it.
 
-    The network, the loss, the optimizer and the callbacks stand there: a change retrains the model,
-    a change of a comment or of another cell does not.
+    Functions, classes and constants that it uses, by way of others too: the network, the loss, the
+    optimizer and the callbacks. A change there retrains the model; one of a comment does not.
     """
-    functions = {
-        name: inspect.getsource(value)
-        for name, value in train.__globals__.items()
-        if inspect.isfunction(value) and value.__module__ == train.__module__
-    }
-    return _recipe(functions, train.__name__)
+    cells = train.__globals__.get("In")  # IPython's cells as they were executed
+    recipe = _recipe(cells or [Path(train.__code__.co_filename).read_text(encoding="utf-8")])
+    if not recipe:
+        raise UsageError("train: not in the notebook's cells; define it in a cell without magics")
+    return recipe
 
 
 def recipe_in(notebook: Path) -> str:
-    """Return the same of the function ``train`` in a notebook's file."""
+    """Return the same of a notebook's file; an empty text where it has no ``train``."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return _recipe("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def _recipe(cells: Iterable[str]) -> str:
     from IPython.core.inputtransformer2 import TransformerManager  # reads cells with magics
 
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    plain = TransformerManager().transform_cell
-    code = [plain("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
-    functions = {
-        node.name: ast.unparse(node)
-        for source in code
-        for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef)
-    }
-    return _recipe(functions, "train")
-
-
-def _recipe(functions: dict[str, str], first: str) -> str:
-    trees, asked = {}, [first]
+    defined: dict[str, ast.stmt] = {}
+    for cell in cells:
+        with contextlib.suppress(SyntaxError):  # a cell that did not run
+            for node in ast.parse(TransformerManager().transform_cell(cell)).body:
+                if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                    defined[node.name] = node
+                elif isinstance(node, ast.Assign) and _is_constant(node.value):
+                    names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+                    defined |= {name: node for name in names if name not in PARAMETERS}
+    used, asked = set(), ["train"]
     while asked:
         name = asked.pop()
-        if name in functions and name not in trees:
-            trees[name] = ast.parse(functions[name])
-            asked += [node.id for node in ast.walk(trees[name]) if isinstance(node, ast.Name)]
-    return "\n".join(ast.unparse(trees[name]) for name in sorted(trees))
+        if name in defined and name not in used:
+            used.add(name)
+            nodes = ast.walk(defined[name])
+            asked += [node.id for node in nodes if isinstance(node, ast.Name)]
+    return "\n".join(ast.unparse(defined[name]) for name in sorted(used))
+
+
+def _is_constant(value: ast.expr) -> bool:
+    live = (ast.Name, ast.Call, ast.Attribute)
+    constant = not any(isinstance(node, live) for node in ast.walk(value))
+    return constant or isinstance(value, ast.Lambda)
 
 
 def training_key(
@@ -132,7 +142,7 @@ def training_key(
             "validation": [params.data.validation, params.data.validation_fraction],
             "fit": params.data.fit,
             "augmentation": params.augmentation.model_dump(),
-            "model": section.model_dump(),
+            "model": section.model_dump(exclude={"weights", "weights_address"}),
             "weights": start,
             "manifest": manifest,
             "recipe": recipe,

@@ -94,6 +94,7 @@ def train_or_load(
     FloatingPointError
         The loss is not finite, in float32 or where another precision was asked for by name.
     """
+    tf.config.experimental.enable_op_determinism()  # scores of a loaded model are the same, too
     digest, recipe = data.manifest.digest, fingerprint.recipe_of(train)
     name, card_file, model_file = (
         section.name,
@@ -161,6 +162,8 @@ def _attempt(
     fell_back_from: str | None = None,
 ) -> Job:
     """Train in one precision; the job's model is the trained one."""
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(seed)  # of the head, which is trained in this model
     used = hardware.devices(section.strategy)
     strategy = hardware.strategy_for(used, section.batch_size)
     model = networks.build(section, weights=start.file)
@@ -175,7 +178,6 @@ def _attempt(
     notes = {"precision": precision, "fell_back_from": fell_back_from, "head": None}
     notes |= {name: kept[name] for name in notes if name in kept}
     job = Job(precision, strategy, start, epochs, rate, model, saved, epoch, notes)
-    tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(seed)
     try:
         model.set_weights(train(job).get_weights())
@@ -236,7 +238,7 @@ def train_head(
 
     Raises
     ------
-    FloatingPointError
+    UsageError
         Its loss is not finite.
     """
     started = time.perf_counter()
@@ -253,7 +255,8 @@ def train_head(
     seconds = time.perf_counter() - computed
     found = robustness.log_loss(networks.logits(model, chosen.pixels), chosen.labels)
     if not np.isfinite(found):
-        raise FloatingPointError(f"the loss of the head alone is {found}")
+        raise UsageError(f"learning_rate = {section.learning_rate}: the loss of the head alone is "
+                         f"{found}; take a smaller one")  # fmt: skip
     network.set_weights(model.get_weights())
     job.notes["head"] = {
         "epochs": section.head_epochs,

@@ -85,8 +85,8 @@ def test_an_epoch_shows_each_image_once_with_its_label(smoke):
     keys = [image.tobytes() for image in train.pixels[:]]
     label_of = dict(zip(keys, train.labels, strict=True))
 
-    def epoch(batches):
-        batches.on_epoch_begin()
+    def epoch(batches, number):
+        batches.begin(number)
         assert len(batches) == len(train) // 8
         shown = []
         for images, labels in batches:
@@ -96,8 +96,8 @@ def test_an_epoch_shows_each_image_once_with_its_label(smoke):
 
     off = Augmentation(**OFF)
     batches = augmentation.Batches(train, 8, off, seed=1)
-    first, second = epoch(batches), epoch(batches)
-    assert first != second == epoch(augmentation.Batches(train, 8, off, seed=1, epoch=1))
+    first, second = epoch(batches, 0), epoch(batches, 1)
+    assert first != second == epoch(augmentation.Batches(train, 8, off, seed=1), 1)
     assert all(label_of[image] == label for image, label in first + second)
     assert len({image for image, _ in first}) >= 0.95 * len(first)  # the phantom may repeat one
 

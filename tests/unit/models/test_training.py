@@ -1,5 +1,5 @@
-import importlib.util
 import json
+import random
 
 import keras
 import numpy as np
@@ -98,29 +98,44 @@ def test_training_key_follows_what_decides_the_weights(learner):
 
 
 def test_the_recipe_follows_the_code_that_trains_and_nothing_else(tmp_path):
-    """What ``train`` calls counts, in the file as in the running notebook; comments and other
-    cells do not."""
+    """What ``train`` uses counts, in the file as in the running notebook.
+
+    Comments, parameters and other cells do not.
+    """
 
     def recipe(*cells):
         file = tmp_path / "n.ipynb"
         parts = [{"cell_type": "code", "source": cell} for cell in cells]
         file.write_text(json.dumps({"cells": parts}))
+        live = {"In": ["", *cells, "epochs = 3", "broken("]}
+        exec(train, live)
+        assert fingerprint.recipe_of(live["train"]) == fingerprint.recipe_in(file)
         return fingerprint.recipe_in(file)
 
-    helper, train = "def rate():\n    return 0.1", "def train(job):\n    return rate()"
+    helper = (
+        "class Loss:\n    weight = 0.1\n\n@cached\ndef rate(loss=Loss):\n    return TOP * half(1)"
+    )
+    constants, train = (
+        "TOP = 0.1\nhalf = lambda x: x / 2",
+        "def train(job):\n    return rate() + epochs",
+    )
     plot, loud = "def plot():\n    pass", train.replace("return", "# why\n    return")
-    assert recipe(helper, train) == recipe(plot, helper, loud, "%matplotlib inline")
-    assert recipe(helper.replace("0.1", "0.2"), train) != recipe(helper, train)
-    (tmp_path / "live.py").write_text("\n\n".join([helper, plot, train]))
-    live = runpy_module(tmp_path / "live.py")
-    assert fingerprint.recipe_of(live.train) == recipe(helper, train)
-
-
-def runpy_module(file):
-    spec = importlib.util.spec_from_file_location("live", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    cells = [constants, helper, train]
+    assert recipe(*cells) == recipe(
+        plot, constants, helper, loud, "epochs = 1", "%matplotlib inline"
+    )
+    for number, old, changed in (
+        (0, "0.1", "0.2"),
+        (0, "/ 2", "/ 3"),
+        (1, "weight = 0.1", "weight = 2"),
+    ):
+        other = list(cells)
+        other[number] = cells[number].replace(old, changed)
+        assert recipe(*other) != recipe(*cells), changed
+    timed = {"In": ["%%time\n" + train]}
+    exec(train, timed)
+    with pytest.raises(UsageError, match="without magics"):
+        fingerprint.recipe_of(timed["train"])
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -168,6 +183,7 @@ def test_a_stopped_training_ends_with_the_same_weights(smoke, fit, tmp_path, mon
         backbone_of_it.save_weights(file)
         start = weights.Start("file", file)
     alone = fit(settings, smoke.augmentation, 3, data.splits, start)
+    random.seed()  # as another process would have it
     saved = callbacks.Saved(tmp_path / "kept", "key")
     with monkeypatch.context() as patch, pytest.raises(Killed):
         killed_after_its_first_epoch(saved, patch)
