@@ -132,6 +132,9 @@ def _without_paths(text: str, run: paths.RunFolder) -> str:
         str(paths.cache_folder()): "cache",
     }
     named |= {
+        word: "reports" for word in record["command"] if word == str(run.root.parent)
+    }  # as of --out
+    named |= {
         word: data.name
         for word in record["command"]
         if "/" in word and Path(word).name == data.name
