@@ -136,7 +136,7 @@ def _run_all(page):
         "[*]:" in (prompts := page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents())
         and time.monotonic() < deadline
     ):
-        seen.update(re.findall(r"epoch \d+/\d+", page.locator(".jp-Notebook").inner_text()))
+        seen.update(re.findall(r"Epoch \d+/\d+", page.locator(".jp-Notebook").inner_text()))
         time.sleep(0.2)
     assert "[*]:" not in prompts and all(re.fullmatch(r"\[\d+\]:", prompt) for prompt in prompts), (
         prompts
@@ -179,8 +179,8 @@ def test_a_changed_parameter_is_what_runs(browser, lab):
     page.keyboard.press("Backspace")
     page.keyboard.type("2")
     assert (
-        "epoch 2/2" in " ".join(_run_all(page))
-        or "epoch 2/2" in page.locator(".jp-Notebook").inner_text()
+        "Epoch 2/2" in " ".join(_run_all(page))
+        or "Epoch 2/2" in page.locator(".jp-Notebook").inner_text()
     )
     assert _errors(page) == []
     page.context.close()
