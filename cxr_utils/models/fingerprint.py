@@ -163,6 +163,8 @@ def is_trained(
     card = read_json(run.model_card(section.name))
     file, asked = getattr(section, "weights_file", None), getattr(section, "weights", "none")
     start = "random" if asked == "none" else str(within(card, "start").get("sha256"))
+    if asked == "imagenet" and start == "random":
+        return False
     if file:
         start = sha256_of(file)
     return (

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import tensorflow as tf
 
+from cxr_utils import paths
 from cxr_utils.models import hardware, networks
 from cxr_utils.parameters import UsageError
 
@@ -61,8 +62,9 @@ assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(*moved)), moved
 
 def run_on_two_devices(code, *arguments):
     """TensorFlow makes logical devices only before it has started: in a process of its own."""
+    benchmarks = f"import sys; sys.path.append({str(paths.ROOT / 'benchmarks')!r})\n"
     return subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES + code, *arguments],
+        [sys.executable, "-c", benchmarks + TWO_DEVICES + code, *arguments],
         capture_output=True,
         text=True,
         env=os.environ.copy(),
