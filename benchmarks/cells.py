@@ -49,3 +49,8 @@ def namespace_of(section, changes, seed, splits, run):
     }
     exec(compile(file.read_text(encoding="utf-8"), file, "exec"), names)
     return names
+
+
+def train_of(*arguments):
+    """Return a notebook's function ``train``; see `namespace_of`."""
+    return namespace_of(*arguments)["train"]

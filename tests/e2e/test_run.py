@@ -514,7 +514,7 @@ def test_the_original_protocol_runs(run_all, out):
     _check_scores(run, found)
     assert all(found["models"][model]["test"]["threshold"] == 0.5 for model in found["models"])
     assert "the same answer would be right for" in run.html("04_comparison").read_text()
-    assert "which choices are made on here" in run.html("01_eda").read_text()
+    assert "on which choices are made here" in run.html("01_eda").read_text()
     again = run_all(
         "seed",
         "--data",

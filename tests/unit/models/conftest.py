@@ -1,17 +1,12 @@
 """Trains as the notebooks do."""
 
 import pytest
-from cells import namespace_of
+from cells import train_of
 
 from cxr_utils import paths
 from cxr_utils.models import callbacks, training, weights
 
 RANDOM = weights.Start("random")
-
-
-def train_of(*arguments):
-    """Return a notebook's function ``train``."""
-    return namespace_of(*arguments)["train"]
 
 
 @pytest.fixture(scope="session")

@@ -22,10 +22,10 @@ import numpy as np
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from conftest import RANDOM, train_of
+from cells import train_of
 from cxr_utils import paths, profiles
 from cxr_utils.data import dataset
-from cxr_utils.models import callbacks, hardware, networks, training
+from cxr_utils.models import callbacks, hardware, networks, training, weights
 hardware.devices = lambda strategy: ["CPU:0", "CPU:1"]
 asked = ["data.source=phantom", "baseline_cnn.image_size=32", "baseline_cnn.average=0.5"]
 smoke = profiles.load("smoke", [*asked, f"baseline_cnn.precision={sys.argv[1]}"])
@@ -37,7 +37,7 @@ for _ in range(2):
     run = paths.RunFolder(Path(tempfile.mkdtemp())).make()
     train = train_of(section, smoke.augmentation, 3, data.splits, run)
     saved = callbacks.Saved(run.checkpoint("baseline_cnn"), "key")
-    runs.append(training.fit(train, section, 3, data.splits, RANDOM, saved))
+    runs.append(training.fit(train, section, 3, data.splits, weights.Start("random"), saved))
 weights = [run.model.get_weights() for run in runs]
 same = all((a == b).all() for a, b in zip(*weights, strict=True))
 finite = np.isfinite(networks.logits(runs[0].model, data.splits["test"].pixels)).all()

@@ -4,7 +4,7 @@ import random
 import keras
 import numpy as np
 import pytest
-from conftest import RANDOM, train_of
+from cells import train_of
 
 from cxr_utils import paths, profiles
 from cxr_utils.data import dataset
@@ -20,6 +20,7 @@ from cxr_utils.models import (
 )
 from cxr_utils.parameters import UsageError
 
+RANDOM = weights.Start("random")
 ASKED = [
     "data.source=phantom",
     "data.phantom_images=500",
@@ -31,13 +32,7 @@ ASKED = [
 
 @pytest.fixture(scope="module")
 def learner():
-    asked = [
-        "data.source=phantom",
-        "data.phantom_images=500",
-        "baseline_cnn.epochs=8",
-        "baseline_cnn.image_size=64",
-    ]
-    return profiles.load("smoke", [*asked, "baseline_cnn.precision=float32"])
+    return profiles.load("smoke", ASKED)
 
 
 @pytest.fixture(scope="module")
