@@ -136,7 +136,8 @@ def _run_all(page):
         "[*]:" in (prompts := page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents())
         and time.monotonic() < deadline
     ):
-        seen.update(re.findall(r"Epoch \d+/\d+", page.locator(".jp-Notebook").inner_text()))
+        shown = page.locator(".jp-Notebook").inner_text()
+        seen.update(re.findall(r"Epoch \d+/\d+|\d+/\d+ - \d+s", shown))
         time.sleep(0.2)
     assert "[*]:" not in prompts and all(re.fullmatch(r"\[\d+\]:", prompt) for prompt in prompts), (
         prompts
