@@ -130,7 +130,8 @@ def _notebook(chosen, section, data, asked) -> float:
     run = paths.RunFolder(Path(tempfile.mkdtemp()))
     names = namespace_of(section, chosen.augmentation, chosen.seed, data.splits, run)
     if asked.way == "keras":
-        names["optimizer"].AdamW = keras.optimizers.AdamW
+        plain = keras.optimizers.AdamW
+        names["optimizer"].AdamW = lambda rate, decay, shares=None: plain(rate, weight_decay=decay)
     clock = _clock(asked.steps)
     names["watching"] = lambda job: [callbacks.MovingAverage(section.average), clock]
     strategy = hardware.strategy_for(hardware.devices("single"), section.batch_size)
