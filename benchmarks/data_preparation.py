@@ -19,11 +19,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import joblib
 import keras
+from joblib.externals import loky
 from PIL import Image
 
 from cxr_utils import profiles
-from cxr_utils.data import dataset, sources
+from cxr_utils.data import dataset, decoding, sources
 from cxr_utils.data.decoding import Square
 from cxr_utils.data.manifest import read_manifest
 
@@ -46,6 +48,9 @@ def main() -> None:
     ways: dict[str, Callable[[], None]] = {
         "plain libjpeg decoding, one thread per core (the limit)": lambda: decode_plainly(files),
         OURS: lambda: prepare_cold(root, square),
+        "the same with joblib's workers (loky), started anew": lambda: prepare_with_joblib(
+            root, square
+        ),
         "keras.utils.image_dataset_from_directory": lambda: load_with_keras(root, asked.size),
     }
     seconds = measure(ways, asked.repeats)
@@ -91,6 +96,22 @@ def prepare_cold(root: Path, square: Square, keep: bool = False) -> None:
     shutil.rmtree(os.environ.pop("CXR_CACHE"))
     if before is not None:
         os.environ["CXR_CACHE"] = before
+
+
+def prepare_with_joblib(root: Path, square: Square) -> None:
+    """Prepare from nothing on joblib's workers, which a run would have to start as well."""
+    own = decoding.in_parallel
+
+    def in_parallel(function, items, title, progress=False):
+        workers = joblib.Parallel(os.cpu_count(), batch_size=CHUNK, return_as="generator")
+        return workers(joblib.delayed(function)(item) for item in items)
+
+    decoding.in_parallel = in_parallel
+    try:
+        prepare_cold(root, square)
+    finally:
+        decoding.in_parallel = own
+        loky.get_reusable_executor().shutdown(wait=True)
 
 
 def load_with_keras(root: Path, size: int) -> None:

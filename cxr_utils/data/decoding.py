@@ -138,7 +138,7 @@ def _workers() -> Executor:
 
     Pillow gives up Python's lock several times a file: with files of 224 px two threads are hardly
     faster than one, and two processes are. Forking is safe while no other thread may hold a lock.
-    joblib starts its workers from nothing (``benchmarks/decoding.py`` compares it).
+    joblib starts its workers from nothing (``benchmarks/data_preparation.py``).
     """
     if sys.platform == "linux" and threading.active_count() == 1:
         fork = multiprocessing.get_context("fork")

@@ -96,11 +96,8 @@ def train_or_load(
     """
     tf.config.experimental.enable_op_determinism()  # scores of a loaded model are the same, too
     digest, recipe = data.manifest.digest, fingerprint.recipe_of(train)
-    name, card_file, model_file = (
-        section.name,
-        run.model_card(section.name),
-        run.model(section.name),
-    )
+    name = section.name
+    card_file, model_file = run.model_card(name), run.model(name)
     if fingerprint.is_trained(section, params, digest, recipe, run):
         card = read_json(card_file)
         print(f"{name}: loaded, trained before with the same data, parameters and code")
