@@ -131,7 +131,7 @@ def _notebook(chosen, section, data, asked) -> float:
     names = namespace_of(section, chosen.augmentation, chosen.seed, data.splits, run)
     if asked.way == "keras":
         plain = keras.optimizers.AdamW
-        names["optimizer"].AdamW = lambda rate, decay, shares=None: plain(rate, weight_decay=decay)
+        names["training"].AdamW = lambda rate, decay, shares=None: plain(rate, weight_decay=decay)
     clock = _clock(asked.steps)
     names["watching"] = lambda job: [callbacks.MovingAverage(section.average), clock]
     strategy = hardware.strategy_for(hardware.devices("single"), section.batch_size)
@@ -147,13 +147,13 @@ def _limit(chosen, section, data, asked) -> float:
     import numpy as np
     import tensorflow as tf
 
-    from cxr_utils.models import optimizer
+    from cxr_utils.models import training
 
     side = section.image_size
     images = np.random.default_rng(0).uniform(size=(section.batch_size, side, side, 1))
     labels = tf.constant(np.arange(section.batch_size) % 2, tf.float32)
     feed = tf.data.Dataset.from_tensors((tf.constant(images, tf.float32), labels)).repeat()
-    return _fitted(section, feed, asked.steps, optimizer.AdamW(1e-3, section.weight_decay))
+    return _fitted(section, feed, asked.steps, training.AdamW(1e-3, section.weight_decay))
 
 
 def _dataset(chosen, section, data, asked) -> float:

@@ -18,9 +18,8 @@ from ..data.splits import chosen_on
 from ..files import replacing, write_atomically
 from . import networks, robustness
 
-AVERAGED_EVERY = (
-    4  # steps: often enough for a decay over hundreds of steps, at a quarter of the cost
-)
+# Steps: often enough for a decay over hundreds of steps, at a quarter of the cost.
+AVERAGED_EVERY = 4
 
 
 class MovingAverage(keras.callbacks.Callback):
@@ -29,12 +28,8 @@ class MovingAverage(keras.callbacks.Callback):
     The average stands in the network from the end of each epoch to the begin of the next, where the
     callbacks after this one see it. Keras' own (``use_ema``) leaves out the statistics of batch
     norm and has no ramp: this one looks back a tenth of the steps so far at first, or random
-    weights would stay in it for long.
-
-    Parameters
-    ----------
-    decay : float
-        In [0, 1), a step; .998 averages about 500 steps, 0 keeps the weights themselves.
+    weights would stay in it for long. The `decay` of a step is in [0, 1): .998 averages about 500
+    steps, 0 keeps the weights themselves.
     """
 
     def __init__(self, decay: float) -> None:
@@ -80,14 +75,8 @@ class Validation(keras.callbacks.Callback):
     """Add to an epoch's logs how the network does, in float32, where choices are made.
 
     ``validation_loss``, ``validation_accuracy`` and, where the validation is our own,
-    ``stress_loss`` on shifted copies of it. Raises FloatingPointError where a loss is not finite.
-
-    Parameters
-    ----------
-    model : keras.Model
-        The network in float32 on one device; is given the weights of the one in training.
-    splits : dict of Split
-        ``validation`` or, as in the original protocol, ``val``.
+    ``stress_loss`` on shifted copies of it. `model`, the network in float32 on one device, is given
+    the weights of the one in training. Raises FloatingPointError where a loss is not finite.
     """
 
     def __init__(self, model: keras.Model, splits: dict[str, Split]) -> None:
@@ -145,21 +134,9 @@ class Checkpoint(keras.callbacks.Callback):
     """Keep all that a training is after each epoch, so that one that was stopped ends the same.
 
     Keras' ``BackupAndRestore`` leaves out the seeds of dropout and the best epoch so far, is not
-    atomic and is tied to no parameters. Comes after `average` and `stopping` in the list of
-    callbacks.
-
-    Parameters
-    ----------
-    saved : Saved
-        The file.
-    average : MovingAverage
-        Its average and weights are kept.
-    stopping : keras.callbacks.EarlyStopping
-        The best epoch so far is kept.
-    notes : dict
-        What else to keep, as JSON can hold it.
-    progress : Path
-        Is told the epochs that are done and planned, for whoever waits.
+    atomic and is tied to no parameters. Comes after `average` and `stopping`, which hold a part of
+    what is kept, in the list of callbacks. `notes` are kept too; the file `progress` is told the
+    epochs that are done and planned.
     """
 
     def __init__(
@@ -191,10 +168,8 @@ class Checkpoint(keras.callbacks.Callback):
             arrays, count = self.saved.arrays(), len(self.model.weights)
             for variable, array in zip(self._variables(), arrays[2 * count :], strict=True):
                 variable.assign(array)
-            self.average.trained, self.stopping.best_weights = (
-                arrays[:count],
-                arrays[count:][:count],
-            )
+            self.average.trained, best = arrays[:count], arrays[count : 2 * count]
+            self.stopping.best_weights = best
             self.model.set_weights(self.average.trained)
             for name in ("best", "best_epoch", "wait"):
                 setattr(self.stopping, name, notes[name])

@@ -37,12 +37,9 @@ def versions(libraries: Iterable[str]) -> dict[str, str]:
 
 
 def modules_behind(module: str) -> list[str]:
-    """Return the modules in ``data`` and ``models`` that one of them is made of, by way of imports.
+    """Return the modules in ``data`` and ``models`` that one is made of, by way of imports.
 
-    Parameters
-    ----------
-    module : str
-        ``folder/name``, as in ``models/training``.
+    A module is ``folder/name``, as in ``models/training``.
     """
     found, asked = set(), [module]
     while asked:
@@ -54,21 +51,15 @@ def modules_behind(module: str) -> list[str]:
                 inside = (node.module or "").replace(".", "/")
                 base = "/".join(filter(None, [room if node.level == 1 else "", inside]))
                 named = [base, *(f"{base}/{alias.name}" for alias in node.names)]
-                asked += [
-                    other
-                    for other in named
-                    if other.startswith(("data/", "models/"))
-                    and other not in found | KEYED_BY_CONTENT
-                    and (paths.PACKAGE / f"{other}.py").is_file()
-                ]
+                rooms = [other for other in named if other.startswith(("data/", "models/"))]
+                there = [other for other in rooms if (paths.PACKAGE / f"{other}.py").is_file()]
+                asked += [other for other in there if other not in found | KEYED_BY_CONTENT]
     return sorted(found)
 
 
 # As they are when a process begins: what is edited while a notebook runs is not what it imported.
-SOURCES = {
-    module: sha256_of(paths.PACKAGE / f"{module}.py")
-    for module in modules_behind("models/training")
-}
+MODULES = modules_behind("models/training")
+SOURCES = {module: sha256_of(paths.PACKAGE / f"{module}.py") for module in MODULES}
 
 
 def recipe_of(train: Callable[..., Any]) -> str:
@@ -123,18 +114,8 @@ def training_key(
 ) -> str:
     """Return a digest of all that decides a model's weights: data, parameters, code and libraries.
 
-    Parameters
-    ----------
-    section : ModelSection
-        The model's section of the parameters.
-    params : Params
-        All parameters of the run.
-    manifest : str
-        The manifest's digest.
-    start : str
-        Digest of the weights that the training starts from, or ``random``.
-    recipe : str
-        Source of the notebook's ``train``.
+    `manifest` is the digest of the data, `start` that of the weights that the training starts from,
+    or ``random``, `recipe` the source of the notebook's ``train``.
     """
     return digest_of(
         {

@@ -24,18 +24,8 @@ DEALS = 100  # of maps to other cases
 def explain(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
     """Return what speaks for PNEUMONIA in a network's last stage that has 6 x 6 cells or more.
 
-    Parameters
-    ----------
-    model : keras.Model
-        As `networks.build` makes it: the backbone may be a model inside the model.
-    pixels : ndarray of uint8, shape (n, size, size)
-        Grey images.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, height, width)
-        0 where nothing speaks for PNEUMONIA; in units of the logit, shared among cells and
-        channels.
+    Of grey images, uint8 of shape (n, size, size): float32, shape (n, height, width), in units of
+    the logit, shared among cells and channels; 0 where nothing speaks for PNEUMONIA.
     """
     maps_and_logit, found = _maps_and_logit(model), []
     for start in range(0, len(pixels), BATCH):
@@ -101,41 +91,22 @@ def scaled(maps: np.ndarray, size: int) -> np.ndarray:
 
 
 class Checked(NamedTuple):
-    """How often Grad-CAM's peak lies in the finding, beside maps that know less.
+    """How often Grad-CAM's peak lies in the finding, beside maps that know less; shares in 0..1."""
 
-    Parameters
-    ----------
-    cases, inside : int
-        Findings that the model called PNEUMONIA; peaks in their masks, grown by one cell of the
-        map.
-    random : float
-        Mean area of the grown masks: the share that a peak at random would have inside.
-    swapped, swapped_most : float
-        The share with the maps dealt out to other cases, mean and maximum over many deals: what is
-        known of where findings usually are, but not of this one.
-    fixed : float
-        The share of the best single place for all cases, chosen with the truth in hand.
-    """
-
-    cases: int
-    inside: int
-    random: float
-    swapped: float
-    swapped_most: float
-    fixed: float
+    cases: int  # findings that the model called PNEUMONIA
+    inside: int  # peaks in their masks, grown by one cell of the map
+    random: float  # the share that a peak at random would have inside: mean area of grown masks
+    # With the maps dealt out to other cases, which know where findings usually are:
+    swapped: float  # mean over many deals
+    swapped_most: float  # maximum
+    fixed: float  # of the best single place for all cases, chosen with the truth in hand
 
 
 def check_on_phantom(model: keras.Model, data: Dataset, called: np.ndarray) -> Checked | None:
-    """Hold Grad-CAM against the masks of the phantom's bacterial test images called positive.
+    """Hold Grad-CAM against the masks of the phantom's bacterial test images called PNEUMONIA.
 
-    Parameters
-    ----------
-    model : keras.Model
-        The model.
-    data : Dataset
-        The phantom; of other data there are no masks, and None is returned.
-    called : ndarray of bool, shape (n,)
-        Which test images the model calls PNEUMONIA.
+    `called`, bool of shape (n,), tells which test images those are. None where there are no masks,
+    as of real X-rays.
     """
     test, root = data.splits["test"], data.source.root
     outlined = [phantom.mask_of(root, name).is_file() for name in test.files["path"]]
@@ -181,13 +152,8 @@ def places(maps: np.ndarray) -> np.ndarray:
     """Return how many maps peak in the middle third of the width, and how many near a side.
 
     In an upright chest X-ray the middle third holds the spine, the heart and the large vessels, and
-    the outer eighth hardly any lung. By chance each cell of the map is the peak as often as any
-    other.
-
-    Returns
-    -------
-    ndarray, shape (2, 2)
-        Rows: found, by chance; columns: middle, outer; shares in 0..1.
+    the outer eighth hardly any lung. Shares in 0..1, shape (2, 2); rows: found, and by chance,
+    where each cell of the map is the peak as often as any other; columns: middle, outer.
     """
     height, width = maps.shape[1:]
     return np.stack([_places(maps), _places(np.eye(height * width).reshape(-1, height, width))])

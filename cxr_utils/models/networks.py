@@ -30,24 +30,10 @@ def build(
 ) -> keras.Model:
     """Build the network of a model's section, by the function that it names as its builder.
 
-    Parameters
-    ----------
-    section : ModelSection
-        The model's section of the parameters.
-    precision : str
-        ``float32``, or ``bfloat16``, which computes in it and keeps float32 weights.
-    weights : Path, optional
-        A file of weights of its backbone; random weights where left out.
-
-    Returns
-    -------
-    keras.Model
-        Takes float32 in 0..1, shape (n, size, size, 1); gives logits, float32, shape (n, 1).
-
-    Raises
-    ------
-    UsageError
-        The image size is under the backbone's minimum, or the weights do not fit.
+    It takes float32 in 0..1, shape (n, size, size, 1), and gives logits, float32, shape (n, 1).
+    In the `precision` ``bfloat16`` it computes in that and keeps float32 weights. They are random
+    without a file of `weights` of its backbone. Raises UsageError where the image size is under the
+    backbone's minimum, or the weights do not fit.
     """
     before = keras.mixed_precision.dtype_policy()
     kind = precision if precision == "float32" else f"mixed_{precision}"
@@ -161,23 +147,11 @@ def logits(
     prepare: Callable[[tf.Tensor], tf.Tensor] = to_float,
     flips: bool = False,
 ) -> np.ndarray:
-    """Apply a float32 model to grey images.
+    """Return a float32 model's logits of PNEUMONIA, before calibration; float64, shape (n,).
 
-    Parameters
-    ----------
-    model : keras.Model
-        As it was trained or loaded.
-    pixels : ndarray or Pixels of uint8, shape (n, size, size)
-        Grey images.
-    prepare : callable
-        Turns a batch of them into float32 in 0..1, shape (n, size, size, 1).
-    flips : bool
-        Average the logits of each image and of its mirror image.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-        Logits of PNEUMONIA, before calibration.
+    `pixels` are grey images, uint8 of shape (n, size, size); `prepare` turns a batch of them into
+    float32 in 0..1, shape (n, size, size, 1). With `flips` the logits of each image and of its
+    mirror image are averaged.
     """
     found = apply(model, pixels, prepare)[:, 0].astype(np.float64)
     if not flips:

@@ -51,17 +51,7 @@ TABLE_IMAGES = 200
 def shifted(pixels: tf.Tensor, shift: str) -> tf.Tensor:
     """Return images changed by one of `SHIFTS`.
 
-    Parameters
-    ----------
-    pixels : tf.Tensor of uint8, shape (n, size, size)
-        Grey images.
-    shift : str
-        A key of `SHIFTS`.
-
-    Returns
-    -------
-    tf.Tensor of float32, shape (n, size, size, 1)
-        In 0..1.
+    From uint8, shape (n, size, size), to float32 in 0..1, shape (n, size, size, 1).
     """
     amounts = {"flip": 1.0, **SHIFTS[shift]}
     draws = np.array([[amounts.get(kind, 0.0)] * len(pixels) for kind in DRAWS], np.float32)
@@ -129,10 +119,7 @@ def table(
 ) -> pd.DataFrame:
     """Return how a model does under each shift, on images drawn at random from a split.
 
-    Returns
-    -------
-    DataFrame
-        shift, log loss, AUROC, accuracy, sensitivity, specificity, at a temperature and threshold.
+    Columns: shift, log loss, AUROC, accuracy, sensitivity, specificity.
     """
     chosen = np.sort(np.random.default_rng([seed, 4]).permutation(len(split))[:images])
     labels, rows = split.labels[chosen], []

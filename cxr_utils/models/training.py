@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from sklearn.utils.class_weight import compute_class_weight
 
 from .. import paths
 from ..data.dataset import Dataset, Split
@@ -22,29 +23,21 @@ from ..files import read_json, replacing, sha256_of, write_atomically
 from ..parameters import ModelSection, Params, Resnet50v2, UsageError
 from . import fingerprint, hardware, networks, robustness, weights
 from .callbacks import Saved
-from .optimizer import AdamW, cosine
 
 HEAD_BATCH = 32
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model.
+    """A trained model."""
 
-    Parameters
-    ----------
-    model : keras.Model
-        In float32, with the weights of its best epoch.
-    history : DataFrame
-        One row an epoch: epoch, loss, validation_loss, stress_loss (where the validation is our
-        own), validation_accuracy, learning_rate, seconds.
-    card : dict
-        What the model card says of the training.
-    """
+    model: keras.Model  # in float32, with the weights of its best epoch
+    card: dict[str, Any]  # what the model card says of the training
 
-    model: keras.Model
-    history: pd.DataFrame
-    card: dict[str, Any]
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an epoch: its number, its losses (nats), learning_rate and seconds."""
+        return pd.DataFrame(self.card["history"])
 
 
 @dataclass
@@ -71,20 +64,9 @@ def train_or_load(
 ) -> Trained:
     """Train a model, or load it where the same training was done before in this run folder.
 
-    Where ``precision: auto`` took bfloat16 and a loss was not finite, it is trained in float32.
-
-    Parameters
-    ----------
-    train : callable
-        The notebook's function that builds, compiles and fits the network, and returns it.
-    section : ModelSection
-        The model's section of the parameters.
-    params : Params
-        All parameters of the run.
-    data : Dataset
-        The data set, decoded at the model's size.
-    run : RunFolder
-        Where the model and its card are kept.
+    `train` is the notebook's function that builds, compiles and fits the network, and returns it;
+    `data` is decoded at the model's size. Where ``precision: auto`` took bfloat16 and a loss was
+    not finite, it is trained in float32.
 
     Raises
     ------
@@ -102,7 +84,7 @@ def train_or_load(
         card = read_json(card_file)
         print(f"{name}: loaded, trained before with the same data, parameters and code")
         model = keras.models.load_model(model_file, compile=False, safe_mode=True)
-        return Trained(model, pd.DataFrame(card["history"]), card)
+        return Trained(model, card)
     start = weights.find(section)
     key = fingerprint.training_key(section, params, digest, start.digest, recipe)
     card_file.unlink(missing_ok=True)
@@ -145,8 +127,7 @@ def fit(
         print(f"in {precision} {error}: the training starts again in float32", flush=True)
         saved.discard()
         job = _attempt(train, section, seed, start, saved, "float32", precision)
-    history = pd.DataFrame(saved.notes["rows"])
-    return Trained(job.model, history, _card(job, section, history))
+    return Trained(job.model, _card(job, section))
 
 
 def _attempt(
@@ -184,9 +165,10 @@ def _attempt(
     return job
 
 
-def _card(job: Job, section: ModelSection, history: pd.DataFrame) -> dict[str, Any]:
+def _card(job: Job, section: ModelSection) -> dict[str, Any]:
     """What the model card says of a training."""
-    best = job.saved.notes["best_epoch"] + 1
+    kept = job.saved.notes
+    rows, best = kept["rows"], kept["best_epoch"] + 1
     return {
         "model": section.name,
         "title": section.title,
@@ -199,12 +181,18 @@ def _card(job: Job, section: ModelSection, history: pd.DataFrame) -> dict[str, A
             "fell_back_from": job.notes["fell_back_from"],
             "devices": job.strategy.num_replicas_in_sync,
         },
-        "epochs": {"planned": job.epochs, "done": len(history), "best": best},
-        "chosen_by": "stress_loss" if "stress_loss" in history else "validation_loss",
+        "epochs": {"planned": job.epochs, "done": len(rows), "best": best},
+        "chosen_by": "stress_loss" if "stress_loss" in rows[0] else "validation_loss",
         "head": job.notes["head"],
-        "seconds": float(history["seconds"].sum()),
-        "history": history.to_dict("records"),
+        "seconds": sum(row["seconds"] for row in rows),
+        "history": rows,
     }
+
+
+def class_weight(split: Split) -> dict[int, float]:
+    """Return weights for ``fit`` by which both classes weigh alike, whatever their images."""
+    shares = compute_class_weight("balanced", classes=np.array([0, 1]), y=split.labels)
+    return dict(enumerate(shares.tolist()))
 
 
 def train_head(
@@ -216,27 +204,10 @@ def train_head(
 ) -> None:
     """Train the last layer alone, on pooled features of the images as they are.
 
-    The backbone does not change meanwhile, so that its features are computed once, in float32, and
-    an epoch takes a moment. Without this, random weights in the head would send noise through a
-    good backbone.
-
-    Parameters
-    ----------
-    network : keras.Model
-        The network in training, compiled; is given the trained head.
-    job : Job
-        Its notes tell what this came to.
-    section : ModelSection
-        The model's section of the parameters.
-    splits : dict of Split
-        ``train``, and what choices are made on, whose log loss is told.
-    class_weight : dict, optional
-        As in the training of all layers.
-
-    Raises
-    ------
-    UsageError
-        Its loss is not finite.
+    Without this, random weights in the head would send noise through a good backbone. The backbone
+    does not change meanwhile, so that its features are computed once, in float32. `network`, in
+    training and compiled, is given the trained head; the job's notes tell what this came to.
+    Raises UsageError where the loss is not finite.
     """
     started = time.perf_counter()
     model, train, chosen = job.model, splits["train"], splits[chosen_on(splits)]
@@ -263,12 +234,62 @@ def train_head(
     }
 
 
+class AdamW(keras.optimizers.AdamW):
+    """Keras' AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) by TensorFlow's fused kernel.
+
+    Keras makes a dozen passes over each weight where the kernel makes one; what that buys is told
+    by ``benchmarks/training_speed.py``. Biases and the scales of batch norm are not decayed.
+    `shares`, from `networks.rate_shares`, are those of the learning rate, and with it of the decay,
+    that each trainable weight gets.
+    """
+
+    def __init__(
+        self, learning_rate: Any, weight_decay: float, shares: Sequence[float] | None = None
+    ) -> None:
+        super().__init__(learning_rate, weight_decay=weight_decay)
+        self.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        self.shares = shares
+
+    def update_step(self, gradient, variable, learning_rate) -> None:
+        """Move one weight."""
+        index = self._get_variable_index(variable)
+        rate = tf.cast(learning_rate, tf.float32) * (self.shares[index] if self.shares else 1.0)
+        step = tf.cast(self.iterations.value + 1, tf.float32)
+        if self._use_weight_decay(variable):
+            variable.assign_sub(rate * self.weight_decay * variable)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=self.beta_1**step,
+            beta2_power=self.beta_2**step,
+            lr=rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+    def _apply_weight_decay(self, variables) -> None:
+        """Done in `update_step`: Keras evaluates the schedule anew for each weight, unshared."""
+
+
+def cosine(peak: float, epochs: int, steps: int, warmup_epochs: float) -> Any:
+    """Return a learning rate that rises linearly to `peak`, then falls along a cosine to zero.
+
+    `steps` are those of an epoch; it rises over half of all epochs at most. Loshchilov and Hutter
+    2017, arXiv:1608.03983.
+    """
+    total = epochs * steps
+    warmup = max(min(round(warmup_epochs * steps), total // 2), 1)
+    return keras.optimizers.schedules.CosineDecay(
+        peak / warmup, max(total - warmup, 1), warmup_target=peak, warmup_steps=warmup
+    )
+
+
 def score_splits(
     model: keras.Model, splits: dict[str, Split], flips: bool = False
 ) -> dict[str, np.ndarray]:
     """Return the logits of every split that is scored, with test-time flips or without."""
-    return {
-        name: networks.logits(model, splits[name].pixels, flips=flips)
-        for name in SCORED
-        if name in splits
-    }
+    scored = [name for name in SCORED if name in splits]
+    return {name: networks.logits(model, splits[name].pixels, flips=flips) for name in scored}

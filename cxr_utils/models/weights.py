@@ -55,21 +55,11 @@ def backbone_of(model: keras.Model) -> keras.Model:
 
 
 class Start(NamedTuple):
-    """What a training starts from.
+    """What a training starts from."""
 
-    Parameters
-    ----------
-    kind : str
-        ``random``, ``imagenet`` or ``file``.
-    file : Path or None
-        The weights; None for random ones.
-    reason : str
-        Why they are random where other weights would have been taken.
-    """
-
-    kind: str
-    file: Path | None = None
-    reason: str = ""
+    kind: str  # random, imagenet or file
+    file: Path | None = None  # the weights; None for random ones
+    reason: str = ""  # why they are random where other weights would have been taken
 
     @property
     def digest(self) -> str:
@@ -84,10 +74,7 @@ class Start(NamedTuple):
 def find(section: ModelSection) -> Start:
     """Return what a model's section asks a training to start from.
 
-    Raises
-    ------
-    UsageError
-        Weights that were named cannot be had.
+    Raises UsageError where weights that were named cannot be had.
     """
     if not isinstance(section, Resnet50v2) or section.weights == "none":
         return Start("random")
@@ -104,10 +91,7 @@ def find(section: ModelSection) -> Start:
 def fetch(backbone: str, address: str) -> Path:
     """Return the file of a backbone's ImageNet weights, downloaded where it is not in the cache.
 
-    Raises
-    ------
-    UsageError
-        No file with a checksum is published for it, or it cannot be downloaded.
+    Raises UsageError where none with a checksum is published, or it cannot be downloaded.
     """
     if backbone not in PUBLISHED:
         raise UsageError(

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from cxr_utils.data import dataset
-from cxr_utils.models import augmentation
+from cxr_utils.models import augmentation, training
 from cxr_utils.models.augmentation import augment, to_float
 from cxr_utils.parameters import Augmentation
 
@@ -85,27 +85,36 @@ def test_an_epoch_shows_each_image_once_with_its_label(smoke):
     keys = [image.tobytes() for image in train.pixels[:]]
     label_of = dict(zip(keys, train.labels, strict=True))
 
-    def epoch(batches, number):
-        batches.begin(number)
-        assert len(batches) == len(train) // 8
+    def epoch(seed, number):
         shown = []
-        for images, labels in batches:
+        off = Augmentation(**OFF)
+        for images, labels in augmentation.batches(train, 8, off, seed, range(number, number + 1)):
             grey = np.rint(images[..., 0] * 255).astype(np.uint8)
-            shown += [(image.tobytes(), label) for image, label in zip(grey, labels, strict=True)]
+            shown += [(image.tobytes(), int(n)) for image, n in zip(grey, labels, strict=True)]
+        assert len(shown) == len(train) // 8 * 8
         return shown
 
-    off = Augmentation(**OFF)
-    batches = augmentation.Batches(train, 8, off, seed=1)
-    first, second = epoch(batches, 0), epoch(batches, 1)
-    assert first != second == epoch(augmentation.Batches(train, 8, off, seed=1), 1)
+    first, second = epoch(1, 0), epoch(1, 1)
+    assert first != second == epoch(1, 1) != epoch(2, 1)
     assert all(label_of[image] == label for image, label in first + second)
     assert len({image for image, _ in first}) >= 0.95 * len(first)  # the phantom may repeat one
 
 
-def test_changes_differ_from_step_to_step_and_follow_the_seed(smoke):
+def test_changes_differ_from_epoch_to_epoch_and_follow_the_seed(smoke):
+    """An epoch is the same whether it comes first, after a stop, or after others."""
     train = dataset.open_data(smoke, 32).splits["train"]
-    seeds = [augmentation.Batches(train, 8, Augmentation(), seed)[0][0] for seed in (1, 1, 2)]
-    assert (seeds[0] == seeds[1]).all() and not (seeds[0] == seeds[2]).all()
-    weights = augmentation.Batches(train, 8, Augmentation(), 1).class_weight
-    positive = train.labels.mean()
+    steps = len(train) // 8
+
+    def shown(seed, *epochs):
+        found = augmentation.batches(train, 8, Augmentation(), seed, range(*epochs))
+        return np.stack([images for images, _ in found])
+
+    whole = shown(1, 0, 2)
+    assert len(whole) == 2 * steps and (whole[steps:] == shown(1, 1, 2)).all()
+    assert not (whole == shown(2, 0, 2)).all()
+
+
+def test_class_weights_let_both_classes_weigh_alike(smoke):
+    train = dataset.open_data(smoke, 32).splits["train"]
+    weights, positive = training.class_weight(train), train.labels.mean()
     assert weights[0] * (1 - positive) == pytest.approx(weights[1] * positive)
