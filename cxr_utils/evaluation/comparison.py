@@ -53,7 +53,7 @@ class Scored:
     def answers(self, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
         """Return labels (1 for PNEUMONIA) and scores of the images of a split."""
         part = self.part(split)
-        return results.labels_of(part), part["score"].to_numpy()
+        return metrics.labels_of(part), part["score"].to_numpy()
 
     def right(self) -> np.ndarray:
         """Tell which test images the model calls rightly at its threshold; bool, shape (n,)."""
@@ -77,10 +77,8 @@ def read_model(name: str, run: RunFolder) -> Scored:
 def compare(models: Sequence[Scored], resamples: int, seed: int) -> list[dict[str, Any]]:
     """Compare each two models on test, the second minus the first, on the same resamples.
 
-    Each pair has ``names`` and ``titles``; ``differences`` (score -> value, low, high; None where
-    undefined); ``mcnemar`` and ``delong``, two tests that share nothing with the bootstrap;
-    ``agreement`` (images of each class that both, one or none calls rightly); ``same_answer``,
-    ``kappa`` and ``spearman``. Raises ValueError where the models were scored on other images.
+    Returns the pairs of ``comparison.json`` as docs/outputs.md describes them; what is undefined is
+    None. Raises ValueError where the models were scored on other images.
     """
     if not models:
         return []
@@ -89,10 +87,7 @@ def compare(models: Sequence[Scored], resamples: int, seed: int) -> list[dict[st
         raise ValueError("the models were not scored on the same images; run all of them again")
     patients = test["patient"].to_numpy()
     weights = intervals.patient_weights(patients, resamples, seed)
-    drawn = [
-        intervals.weighted_scores(*model.answers(), model.test["threshold"], weights)
-        for model in models
-    ]
+    drawn = [intervals.weighted_scores(*m.answers(), m.test["threshold"], weights) for m in models]
     pairs = []
     for (one, first), (two, second) in combinations(zip(models, drawn, strict=True), 2):
         named = {"names": [one.name, two.name], "titles": [one.title, two.title]}

@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn import metrics as sk
+
+from ..data.manifest import LABELS
 
 CLIP = 1e-7  # scores are kept this far from 0 and 1 under the logarithm
 BINS = 15  # equal-width bins of the calibration error
 CUTS = np.arange(1, 100) / 100  # probabilities at which net benefit is shown
+
+
+def labels_of(table: pd.DataFrame) -> np.ndarray:
+    """Return the column ``label`` as int64: 1 for PNEUMONIA, 0 for NORMAL."""
+    return (table["label"] == LABELS[1]).to_numpy(np.int64)
 
 
 def cross_entropy(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
