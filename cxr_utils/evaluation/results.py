@@ -1,7 +1,5 @@
 """From logits to files: calibrated predictions, scores with intervals, and the model's card."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,8 @@ from ..files import read_json, within, write_atomically
 from ..parameters import ModelSection, Params
 from ..paths import RunFolder
 from . import calibration, intervals, metrics, shortcuts
-from .metrics import labels_of
 
 COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
-SCHEMA = 1
 # Where the bootstrap covers too little and Wilson's intervals are shown: a share of fewer than so
 # many images, or with fewer than so many that are right, or wrong. (At .975 of 195 images of 100
 # patients it covers 90 %, Wilson's 94 %.)
@@ -96,8 +92,9 @@ def score_references(data: Dataset, settings: Params, run: RunFolder) -> dict[st
             write_atomically(run.reference(name), table.to_csv(index=False))
             point, cut = "half", 0.0
             if name == "metadata":
-                chosen, point = table[table["split"] == data.chosen_on], "youden"
-                cut = calibration.thresholds(labels_of(chosen), chosen["score"].to_numpy())[point]
+                chosen = table[table["split"] == data.chosen_on]
+                known = metrics.labels_of(chosen), chosen["score"].to_numpy()
+                point, cut = "youden", calibration.thresholds(*known)["youden"]
             card = {"thresholds": {point: cut}, "operating_point": point, "temperature": 1.0}
             found[name] = _entries(table, card, data, settings)
     _put("floors", found, data, settings, run)
@@ -123,7 +120,7 @@ def _put(key: str, scored: dict[str, Any], data: Dataset, settings: Params, run:
     asked = {"resamples": settings.evaluation.resamples, "seed": settings.seed, "unit": data.unit}
     size = [int(data.files[side].median()) for side in ("width", "height")]
     described = _about(data) | {"counts": data.manifest.counts(), "median_size": size}
-    about = {"schema": SCHEMA, "run": run.name, "data": described, "bootstrap": asked}
+    about = {"schema": 1, "run": run.name, "data": described, "bootstrap": asked}
     known = read_metrics(run)
     same = known | about == known  # else what is there comes from other data or resamples
     kept = {name: within(known, name) if same else {} for name in ("models", "floors")}
@@ -144,7 +141,7 @@ def evaluate(
     `frame` holds patient, label (NORMAL or PNEUMONIA), subtype and score of each image. The rates
     at `operating_point` stand on top; ``uncalibrated`` is from before division by `temperature`.
     """
-    labels, scores = labels_of(frame), frame["score"].to_numpy(np.float64)
+    labels, scores = metrics.labels_of(frame), frame["score"].to_numpy(np.float64)
     patients, subtypes = frame["patient"].to_numpy(), frame["subtype"].to_numpy()
     weights = intervals.patient_weights(patients, resamples, seed)
     points = {}
@@ -236,9 +233,6 @@ def read_metrics(run: RunFolder) -> dict[str, Any]:
 
 
 def read_csv(file: Path) -> pd.DataFrame:
-    """Return predictions with their texts as they are and their scores to the last digit.
-
-    Raises FileNotFoundError where there are none.
-    """
+    """Return predictions, scores to the last digit; raises FileNotFoundError where none are."""
     text = dict.fromkeys(COLUMNS[:-1], str)
     return pd.read_csv(file, dtype=text, keep_default_na=False, float_precision="round_trip")

@@ -1,7 +1,5 @@
 """What besides the lungs tells the classes apart: traits of the files, the border, the aspect."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,13 +18,11 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from .. import paths
-from ..data import decoding
 from ..data.dataset import OVERVIEW_SIZE, Dataset, Pixels, Split, load_pixels, squares
-from ..data.decoding import Square, standardised
+from ..data.decoding import Square, cached_at, standardised
 from ..data.manifest import LABELS
 from ..files import replacing, sha256_of
-from . import intervals
-from .metrics import labels_of
+from . import intervals, metrics
 
 BLOCK = 512  # images looked at together
 METADATA = ["width", "height", "aspect", "bytes a pixel", "sharpness"]  # and the colour mode
@@ -69,11 +65,8 @@ class Reach:
 
 
 def metadata_scores(data: Dataset) -> np.ndarray | None:
-    """Return what `classify` says, cached by what decides it: pixels, code and libraries.
-
-    Our own split does not, as what is set aside for validation counts as training here.
-    """
-    pixels = decoding.cached_at(data.manifest.digest, Square(OVERVIEW_SIZE, data.fit)).name
+    """Return what `classify` says, cached by what decides it: not our own split, see `TRAINING`."""
+    pixels = cached_at(data.manifest.digest, Square(OVERVIEW_SIZE, data.fit)).name
     decides = f"{pixels} {sha256_of(Path(__file__))} {sklearn.__version__} {np.__version__}"
     key = hashlib.sha256(decides.encode()).hexdigest()[:32]
     cached = paths.cache_folder() / "metadata" / f"{key}.npy"
@@ -88,7 +81,7 @@ def metadata_scores(data: Dataset) -> np.ndarray | None:
 
 
 def classify(looks: pd.DataFrame, files: pd.DataFrame) -> np.ndarray | None:
-    """Return P(PNEUMONIA) by gradient boosting on metadata; see `_guesses`."""
+    """Return P(PNEUMONIA) by boosting on metadata of other patients; None where these are few."""
     features = looks[METADATA].join(pd.get_dummies(looks["mode"]).astype(float))
     leaf = int(np.clip(len(files) // 40, 2, 20))
     model = HistGradientBoostingClassifier(max_iter=50, min_samples_leaf=leaf, random_state=0)
@@ -111,7 +104,7 @@ def reach(scores: np.ndarray | None, files: pd.DataFrame) -> Reach:
     """Return how far scores get that know nothing of an image's patient."""
     if scores is None:
         return Reach(np.nan, np.nan, np.nan, np.nan)
-    labels, patients = labels_of(files), files["patient"].to_numpy()
+    labels, patients = metrics.labels_of(files), files["patient"].to_numpy()
     train, test = files["folder"].isin(TRAINING), files["folder"] == "test"
     found = intervals.delong(labels[test], scores[test], patients[test])
     interval = (found.interval_of_share if found else None) or (np.nan, np.nan)
@@ -122,7 +115,7 @@ def reach(scores: np.ndarray | None, files: pd.DataFrame) -> Reach:
 @threadpool_limits.wrap(limits=1)
 def _guesses(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> np.ndarray | None:
     """Scores by cross-validation over training patients, and of the others by all of these."""
-    labels, train = labels_of(files), files["folder"].isin(TRAINING).to_numpy()
+    labels, train = metrics.labels_of(files), files["folder"].isin(TRAINING).to_numpy()
     unseen = _unseen(model, features[train], labels[train], files["patient"].to_numpy()[train])
     if unseen is None:
         return None
@@ -156,7 +149,7 @@ def _linear(strength: float) -> BaseEstimator:
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
 
 
-# On a busy machine more threads wait for each other, twenty times as long as one would take.
+# On a busy machine more threads wait for each other, twenty times.
 @threadpool_limits.wrap(limits=1)
 def _unseen(
     model: BaseEstimator, features: np.ndarray, labels: np.ndarray, patients: np.ndarray
