@@ -67,8 +67,7 @@ def weighted_areas(
         area = under / (hits[:, -1] * alarms[:, -1])
         precision = np.where(hits + alarms > 0, hits / (hits + alarms), 0)
         average_precision = (more_hits * precision).sum(axis=1) / hits[:, -1]
-    one_class = (hits[:, -1] == 0) | (alarms[:, -1] == 0)
-    area[one_class] = average_precision[one_class] = np.nan
+    average_precision[np.isnan(area)] = np.nan  # of one class alone neither is defined
     return {"auroc": area, "auprc": average_precision}
 
 
