@@ -1,9 +1,4 @@
-"""What may be wrong with a data set: duplicates, patients, shortcuts; each with a verdict.
-
-What is said of a finding, and what to do about it, stands in ``templates/audit.md.j2``.
-"""
-
-from __future__ import annotations
+"""What may be wrong with a data set: duplicates, patients, shortcuts; each with a verdict."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +10,15 @@ import pandas as pd
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import radius_neighbors_graph
 
 from .. import paths
 from ..data.dataset import Dataset
-from ..data.manifest import LABELS, NO_IMAGE, Manifest
+from ..data.manifest import NO_IMAGE, Manifest
 from ..data.splits import patients_known, reused_numbers
-from . import intervals, shortcuts
-from .shortcuts import BLOCK
+from . import intervals, metrics, shortcuts
+from .shortcuts import TRAINING, TRAITS
 
 HASH_SIDE = 16  # a perceptual hash has its square of bits
 # Of 256 bits; a film saved again in JPEG differs in fewer, and two of the real set in 34 or more.
@@ -32,7 +29,7 @@ SHIFT = 0.05  # difference in the share of PNEUMONIA from which on it is a note
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked for."""
+    """One thing that was looked for; its words stand in ``templates/audit.md.j2``."""
 
     check: str
     verdict: str  # fine, note (know it) or warning (scores may mislead)
@@ -52,26 +49,24 @@ class Finding:
     def _filled(self, part: str) -> str:
         loader = jinja2.FileSystemLoader(paths.TEMPLATES)
         sentences = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined)
-        said = sentences.get_template("audit.md.j2").module
-        macro = getattr(said, self.check.replace(" ", "_") + part)
+        name = self.check.replace(" ", "_") + part
+        macro = getattr(sentences.get_template("audit.md.j2").module, name)
         return " ".join(macro(self.facts | {"verdict": self.verdict}).split())
 
 
 def audit(data: Dataset) -> list[Finding]:
-    """Look for what would make scores mislead, in the order of a reader's questions.
-
-    The data is to be opened at ``OVERVIEW_SIZE``.
-    """
+    """Look for what makes scores mislead in data that was opened at ``OVERVIEW_SIZE`` px."""
     files, border = data.files, shortcuts.border(data)
     metadata = shortcuts.reach(shortcuts.metadata_scores(data), files)
     exact = files.groupby("sha256", sort=False).ngroup().to_numpy()
-    pairs = near_pairs(data.stored, exact)
-    same = _linked(exact.max() + 1, exact[pairs])[exact]
+    alike = alike_pictures(data.stored)
+    differ = exact[alike.row] != exact[alike.col]  # the others are identical to the byte
+    near = coo_array((alike.data[differ], (alike.row[differ], alike.col[differ])), alike.shape)
     return [
         _left_out(data.manifest),
         _duplicates("exact duplicates", _groups(exact), files),
-        _duplicates("near duplicates", _groups(_linked(len(files), pairs)), files),
-        _twins(_groups(same), files),
+        _duplicates("near duplicates", _groups(connected_components(near)[1]), files),
+        _twins(_groups(connected_components(alike)[1]), files),
         _patients(files),
         _numbers(files, data.source.synthetic),
         _judged("metadata alone", np.fmax(metadata.seen, metadata.low), vars(metadata)),
@@ -89,29 +84,16 @@ def _left_out(manifest: Manifest) -> Finding:
     return Finding("usable files", verdict, facts, tuple(left["path"] + ": " + left["problem"]))
 
 
-def near_pairs(stored: np.ndarray, content: np.ndarray) -> np.ndarray:
-    """Return pairs of rows whose files differ and whose pictures hardly do.
+def alike_pictures(stored: np.ndarray) -> coo_array:
+    """Return which pictures hardly differ from which, as a sparse matrix, (n, n).
 
-    Pictures are compared by a perceptual hash of 256 bits: the signs of the low frequencies of
-    their cosine transform (Zauner 2010, *Implementation and benchmarking of perceptual image hash
-    functions*). `content` is equal for files that are identical to the byte.
+    By a perceptual hash of 256 bits: the signs of the low frequencies of their cosine transform
+    (Zauner 2010, *Implementation and benchmarking of perceptual image hash functions*).
     """
     hashes = [imagehash.phash(Image.fromarray(picture), HASH_SIDE).hash for picture in stored]
-    signs = np.array(hashes).reshape(len(stored), -1).astype(np.float32) * 2 - 1
-    pairs = [np.empty((0, 2), np.int64)]
-    for start in range(0, len(signs), BLOCK):
-        distance = (signs.shape[1] - signs[start : start + BLOCK] @ signs.T) / 2
-        first, second = np.nonzero(distance <= NEAR_BITS)
-        first += start
-        later = (second > first) & (content[first] != content[second])
-        pairs.append(np.stack([first[later], second[later]], axis=1))
-    return np.concatenate(pairs)
-
-
-def _linked(count: int, pairs: np.ndarray) -> np.ndarray:
-    """Number the groups that hang together by pairs, in the order of their first."""
-    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    return connected_components(graph, directed=False)[1]
+    bits = np.array(hashes, np.float32).reshape(len(stored), -1)
+    # The squared distance of two hashes is the number of bits in which they differ.
+    return coo_array(radius_neighbors_graph(bits, np.sqrt(NEAR_BITS + 0.5)))
 
 
 def _groups(numbers: np.ndarray) -> list[np.ndarray]:
@@ -123,7 +105,7 @@ def _duplicates(check: str, groups: list[np.ndarray], files: pd.DataFrame) -> Fi
     parts = [files.iloc[rows] for rows in groups]
     parts.sort(key=lambda part: part["split"].nunique() == 1)  # the worst first
     across = [set(part["split"]) for part in parts if part["split"].nunique() > 1]
-    tested = sum("test" in found and not found.isdisjoint(shortcuts.TRAINING) for found in across)
+    tested = sum("test" in found and not found.isdisjoint(TRAINING) for found in across)
     facts = {"groups": len(groups), "across": len(across), "tested": tested}
     verdict = "warning" if across else "note" if groups else "fine"
     return Finding(check, verdict, facts, tuple(" = ".join(part["path"]) for part in parts))
@@ -138,8 +120,7 @@ def _twins(groups: list[np.ndarray], files: pd.DataFrame) -> Finding:
 def _patients(files: pd.DataFrame) -> Finding:
     splits = files.groupby("patient")["split"].agg(set)
     across = splits[splits.str.len() > 1]
-    ours = sum(found >= shortcuts.TRAINING for found in across)
-    known = patients_known(files)
+    ours, known = sum(found >= TRAINING for found in across), patients_known(files)
     facts = {"across": len(across), "all": len(splits), "ours": ours, "known": known}
     verdict = "warning" if len(across) else "fine" if known else "note"
     shared = files[files["patient"].isin(across.index)]
@@ -150,38 +131,33 @@ def _patients(files: pd.DataFrame) -> Finding:
 def _numbers(files: pd.DataFrame, synthetic: bool) -> Finding:
     """Person numbers in several splits under different kinds: perhaps one child, perhaps two."""
     several = files.assign(number=reused_numbers(files)).dropna(subset="number")
-    test, tested = files[files["folder"] == "test"], several[several["folder"] == "test"]
-    facts = {
-        "numbers": several["number"].nunique(),
-        "tested": tested["number"].nunique(),
-        "images": len(tested),
-        "sick": int((test["label"] == LABELS[1]).sum()),
-        "synthetic": synthetic,
-    }
+    tested = several[several["folder"] == "test"]
+    sick = int(metrics.labels_of(files[files["folder"] == "test"]).sum())
+    facts = {"numbers": several["number"].nunique(), "tested": tested["number"].nunique()}
+    facts |= {"images": len(tested), "sick": sick, "synthetic": synthetic}
     verdict = "fine" if several.empty or synthetic else "note"
     return Finding("reused patient numbers", verdict, facts)
 
 
 def _single_traits(looks: pd.DataFrame, files: pd.DataFrame) -> Finding:
-    areas = shortcuts.trait_aurocs(looks, files)
-    best, area = next(iter(areas.items()))
-    train = files[shortcuts.of_training_patients(files)]
-    labels = (train["label"] == LABELS[1]).to_numpy().astype(int)
-    scores = looks.loc[train.index, best].to_numpy(np.float64)
-    found = intervals.delong(labels, scores, train["patient"].to_numpy())
+    train = files[files["folder"].isin(TRAINING)]
+    labels, looks = metrics.labels_of(train), looks.loc[train.index]
+    areas = [(name, float(roc_auc_score(labels, looks[name]))) for name in TRAITS]
+    areas.sort(key=lambda named: -abs(named[1] - 0.5))
+    best, area = areas[0]
+    found = intervals.delong(labels, looks[best].to_numpy(float), train["patient"].to_numpy())
     surely = max(area, 1 - area) - 1.96 * found.error if found else np.nan
-    return _judged("single traits", surely, {"best": list(areas.items())[:3]})
+    return _judged("single traits", surely, {"best": areas[:3]})
 
 
 def _judged(check: str, area: float, facts: dict[str, Any]) -> Finding:
     """Judge a shortcut by the AUROC that it surely has; NaN where there are too few patients."""
     facts = facts | {"known": not np.isnan(area), "least": shortcuts.LEAST_PATIENTS}
-    noted = area >= NOTED or np.isnan(area)
-    return Finding(check, "warning" if area >= WARNED else "note" if noted else "fine", facts)
+    verdict = "warning" if area >= WARNED else "fine" if area < NOTED else "note"
+    return Finding(check, verdict, facts)
 
 
 def _prior(files: pd.DataFrame) -> Finding:
-    shares = (files["label"] == LABELS[1]).groupby(files["folder"]).mean()
-    facts = {"train": float(shares["train"]), "test": float(shares["test"])}
-    apart = abs(facts["train"] - facts["test"]) >= SHIFT
-    return Finding("prior shift", "note" if apart else "fine", facts)
+    shares = files.assign(sick=metrics.labels_of(files)).groupby("folder")["sick"].mean()
+    apart = abs(shares["train"] - shares["test"]) >= SHIFT
+    return Finding("prior shift", "note" if apart else "fine", shares.to_dict())

@@ -1,7 +1,5 @@
 """What is fitted on validation data after training: the temperature and the thresholds."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit

@@ -1,7 +1,5 @@
 """Scored models side by side, any number of them: paired differences, agreement, net benefit."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from ..paths import RunFolder
 from . import intervals, metrics, results
 
 GAIN_AT = 0.2  # the probability at which the gain of a decision curve is told
+AGREEMENT = ("both right", "first alone", "second alone", "both wrong")
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Scored:
     def answers(self, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
         """Return labels (1 for PNEUMONIA) and scores of the images of a split."""
         part = self.part(split)
-        return results.labels_of(part), part["score"].to_numpy()
+        return metrics.labels_of(part), part["score"].to_numpy()
 
     def right(self) -> np.ndarray:
         """Tell which test images the model calls rightly at its threshold; bool, shape (n,)."""
@@ -77,10 +76,8 @@ def read_model(name: str, run: RunFolder) -> Scored:
 def compare(models: Sequence[Scored], resamples: int, seed: int) -> list[dict[str, Any]]:
     """Compare each two models on test, the second minus the first, on the same resamples.
 
-    Each pair has ``names`` and ``titles``; ``differences`` (score -> value, low, high; None where
-    undefined); ``mcnemar`` and ``delong``, two tests that share nothing with the bootstrap;
-    ``agreement`` (images of each class that both, one or none calls rightly); ``same_answer``,
-    ``kappa`` and ``spearman``. Raises ValueError where the models were scored on other images.
+    Returns the pairs of ``comparison.json`` as docs/outputs.md describes them; what is undefined is
+    None. Raises ValueError where the models were scored on other images.
     """
     if not models:
         return []
@@ -89,10 +86,7 @@ def compare(models: Sequence[Scored], resamples: int, seed: int) -> list[dict[st
         raise ValueError("the models were not scored on the same images; run all of them again")
     patients = test["patient"].to_numpy()
     weights = intervals.patient_weights(patients, resamples, seed)
-    drawn = [
-        intervals.weighted_scores(*model.answers(), model.test["threshold"], weights)
-        for model in models
-    ]
+    drawn = [intervals.weighted_scores(*m.answers(), m.test["threshold"], weights) for m in models]
     pairs = []
     for (one, first), (two, second) in combinations(zip(models, drawn, strict=True), 2):
         named = {"names": [one.name, two.name], "titles": [one.title, two.title]}
@@ -117,21 +111,15 @@ def _agreement(one: Scored, two: Scored, patients: np.ndarray) -> dict[str, Any]
     first, second = one.right(), two.right()
     *alone, p = intervals.mcnemar(first, second)
     gap = intervals.delong(labels, others, patients, less=scores)
-    low, high = gap.interval if gap else (None, None)
-    kinds = {
-        "both right": first & second,
-        "first alone": first & ~second,
-        "second alone": second & ~first,
-        "both wrong": ~(first | second),
-    }
+    kinds = np.select([first & second, first, second], AGREEMENT[:3], AGREEMENT[3])
     answers = first == (labels == 1), second == (labels == 1)
     ranks = spearmanr(scores, others).statistic
     return {
         "mcnemar": {"alone": alone, "p": p},
-        "delong": gap and {"value": gap.value, "low": low, "high": high, "p": gap.p},
+        "delong": gap.as_difference() if gap else None,
         "agreement": {
-            kind: {name: int(sum(rows & (labels == n))) for n, name in enumerate(LABELS)}
-            for kind, rows in kinds.items()
+            kind: {name: int(sum(labels[kinds == kind] == n)) for n, name in enumerate(LABELS)}
+            for kind in AGREEMENT
         },
         "same_answer": float(np.mean(first == second)),
         "kappa": float(cohen_kappa_score(*answers)) if len(np.unique(answers)) > 1 else None,
@@ -155,10 +143,7 @@ def read(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def beyond(model: Scored, reference: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:
-    """Return how far a model's test AUROC exceeds a reference classifier's, on the same resamples.
-
-    ``own`` and ``reference`` are the two, ``value`` is their difference, with ``low`` and ``high``.
-    """
+    """Return the AUROC on test, ``own`` and a ``reference``'s, and value, low, high of the gap."""
     part = model.part()
     labels, own = model.answers()
     other = reference.set_index("path").loc[part["path"], "score"].to_numpy()
@@ -178,8 +163,8 @@ def best_accuracy(model: Scored) -> float:
 def decision_curve(model: Scored) -> dict[str, Any]:
     """Return where acting on a model's scores beats calling all or none, and its gain at 20 %.
 
-    ``low`` and ``high`` are the probabilities between which it does (None: nowhere), ``gaps`` tells
-    whether it does not in some between, and ``gain`` counts true positives an image.
+    That is from ``low`` to ``high`` (None: nowhere), but not everywhere between if there are
+    ``gaps``; ``gain`` counts true positives an image.
     """
     labels, scores = model.answers()
     all_called = metrics.net_benefit(labels, np.ones(len(labels)), metrics.CUTS)

@@ -1,15 +1,19 @@
 """Scores of predictions: every function here maps labels and scores to numbers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn import metrics as sk
 
 CLIP = 1e-7  # scores are kept this far from 0 and 1 under the logarithm
 BINS = 15  # equal-width bins of the calibration error
 CUTS = np.arange(1, 100) / 100  # probabilities at which net benefit is shown
+
+
+def labels_of(table: pd.DataFrame) -> np.ndarray:
+    """Return the column ``label`` as int64: 1 for PNEUMONIA, 0 for NORMAL."""
+    return (table["label"] == "PNEUMONIA").to_numpy(np.int64)
 
 
 def cross_entropy(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -50,10 +54,7 @@ def reliability(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def rates(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, Any]:
-    """Return the rates at a threshold and the matrix [[tn, fp], [fn, tp]]; None where undefined.
-
-    PNEUMONIA, score >= threshold, is the positive class.
-    """
+    """Return the rates of PNEUMONIA from a threshold on (None: undefined), [[tn, fp], [fn, tp]]."""
     matrix = sk.confusion_matrix(labels, scores >= threshold, labels=[0, 1]).tolist()
     parts = ratios(matrix)
     found = {name: part / whole if whole else None for name, (part, whole) in parts.items()}
@@ -81,10 +82,8 @@ def shares(matrix: list[list[Any]]) -> dict[str, tuple[Any, Any]]:
 def net_benefit(labels: np.ndarray, scores: np.ndarray, cuts: np.ndarray) -> np.ndarray:
     """Return the net benefit of acting on scores of at least each cut.
 
-    True positives an image, less false positives an image times the odds of the cut: who acts from
-    a probability of 0.2 on holds one missed case to be as bad as four false alarms (Vickers and
-    Elkin 2006, doi:10.1177/0272989X06295361).
+    True positives an image, less false positives an image times the odds of the cut: from 0.2 on,
+    one missed case weighs four false alarms (Vickers and Elkin 2006, doi:10.1177/0272989X06295361).
     """
-    called = scores[None, :] >= cuts[:, None]
-    odds = cuts / (1 - cuts)
+    called, odds = scores >= cuts[:, None], cuts / (1 - cuts)
     return (called & (labels == 1)).mean(axis=1) - odds * (called & (labels == 0)).mean(axis=1)

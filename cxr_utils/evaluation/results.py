@@ -1,7 +1,5 @@
 """From logits to files: calibrated predictions, scores with intervals, and the model's card."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -10,20 +8,20 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from .. import paths
 from ..data.dataset import Dataset
 from ..files import read_json, within, write_atomically
 from ..parameters import ModelSection, Params
+from ..paths import RunFolder
 from . import calibration, intervals, metrics, shortcuts
 
 COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
-SCHEMA = 1
 # Where the bootstrap covers too little and Wilson's intervals are shown: a share of fewer than so
 # many images, or with fewer than so many that are right, or wrong. (At .975 of 195 images of 100
 # patients it covers 90 %, Wilson's 94 %.)
 FEW, FEW_EITHER_WAY = 50, 10
 
-Entry = dict[str, Any]
+Entry = dict[str, Any]  # the scores of one split
+Entries = dict[str, Entry]  # split -> scores
 
 
 def score_model(
@@ -33,12 +31,11 @@ def score_model(
     stressed: np.ndarray,
     data: Dataset,
     settings: Params,
-    run: paths.RunFolder,
+    run: RunFolder,
 ) -> pd.DataFrame:
     """Calibrate a model; write ``predictions/<name>.csv``, which is returned, and its card.
 
-    To what training says on the `card` is added what scoring needs. `logits` are those of each
-    split, before calibration. Temperature and thresholds are fitted on `stressed`, the logits of
+    `logits` are those of each split. Temperature and thresholds are fitted on `stressed`, those of
     ``robustness.for_choices``, as new films differ more than validation does from training.
     """
     asked, size = settings.evaluation, section.image_size
@@ -71,42 +68,33 @@ def score_model(
     return predictions
 
 
-def update_metrics(
-    name: str, data: Dataset, settings: Params, run: paths.RunFolder
-) -> dict[str, Entry]:
-    """Score a model's saved predictions into ``metrics.json``; return split -> scores.
-
-    What else is there is kept where it comes from the same data and the same bootstrap.
-    """
+def update_metrics(name: str, data: Dataset, settings: Params, run: RunFolder) -> Entries:
+    """Score a model's saved predictions into ``metrics.json``; other models' scores stay there."""
     card, answers = read_json(run.model_card(name)), read_csv(run.predictions(name))
-    card |= {"operating_point": settings.evaluation.operating_point}
-    entry = _entries(answers, card, data, settings)
-    _put("models", {name: entry}, data, settings, run)
-    return entry
+    entries = _entries(answers, card, data, settings)
+    _put("models", {name: entries}, data, settings, run)
+    return entries
 
 
-def score_references(
-    data: Dataset, settings: Params, run: paths.RunFolder
-) -> dict[str, dict[str, Entry]]:
+def score_references(data: Dataset, settings: Params, run: RunFolder) -> dict[str, Entries]:
     """Score what needs no look at the lungs, into ``floors/*.csv`` and ``metrics.json``.
 
     ``always_pneumonia``: the share of PNEUMONIA in training as the score of every image, at a
     threshold of 0. ``metadata``: a classifier on metadata alone, at the Youden point of the images
-    that choices are made on; there is none where patients are too few. Returns name -> split ->
-    scores.
+    that choices are made on; there is none where patients are too few.
     """
-    rows, found = (data.files["split"] != "train").to_numpy(), {}
-    always = np.full(len(rows), data.splits["train"].labels.mean())
+    always, found = data.splits["train"].labels.mean(), {}
     answers = {"always_pneumonia": always, "metadata": shortcuts.metadata_scores(data)}
     for name, scores in answers.items():
         run.reference(name).unlink(missing_ok=True)
         if scores is not None:
-            table = data.files[rows].assign(score=scores[rows])[COLUMNS]
+            table = data.files.assign(score=scores).query("split != 'train'")[COLUMNS]
             write_atomically(run.reference(name), table.to_csv(index=False))
-            table, point, cut = read_csv(run.reference(name)), "half", 0.0
+            point, cut = "half", 0.0
             if name == "metadata":
-                chosen, point = table[table["split"] == data.chosen_on], "youden"
-                cut = calibration.thresholds(labels_of(chosen), chosen["score"].to_numpy())[point]
+                chosen = table[table["split"] == data.chosen_on]
+                known = metrics.labels_of(chosen), chosen["score"].to_numpy()
+                point, cut = "youden", calibration.thresholds(*known)["youden"]
             card = {"thresholds": {point: cut}, "operating_point": point, "temperature": 1.0}
             found[name] = _entries(table, card, data, settings)
     _put("floors", found, data, settings, run)
@@ -118,9 +106,7 @@ def _about(data: Dataset) -> dict[str, Any]:
     return {"source": source.kind, "synthetic": source.synthetic, "manifest": digest}
 
 
-def _entries(
-    answers: pd.DataFrame, card: dict[str, Any], data: Dataset, settings: Params
-) -> dict[str, Entry]:
+def _entries(answers: pd.DataFrame, card: Entry, data: Dataset, settings: Params) -> Entries:
     """Scores of each split; the number of patients is None where they are not known."""
     more = {} if data.unit == "patient" else {"patients": None}
     how = settings.evaluation.resamples, settings.seed, card["temperature"]
@@ -130,21 +116,15 @@ def _entries(
     }
 
 
-def _put(
-    key: str, entries: dict[str, Any], data: Dataset, settings: Params, run: paths.RunFolder
-) -> None:
+def _put(key: str, scored: dict[str, Any], data: Dataset, settings: Params, run: RunFolder) -> None:
     asked = {"resamples": settings.evaluation.resamples, "seed": settings.seed, "unit": data.unit}
     size = [int(data.files[side].median()) for side in ("width", "height")]
-    about = {
-        "schema": SCHEMA,
-        "run": run.name,
-        "data": _about(data) | {"counts": data.manifest.counts(), "median_size": size},
-        "bootstrap": asked,
-    }
+    described = _about(data) | {"counts": data.manifest.counts(), "median_size": size}
+    about = {"schema": 1, "run": run.name, "data": described, "bootstrap": asked}
     known = read_metrics(run)
-    same = {name: known.get(name) for name in about} == about
+    same = known | about == known  # else what is there comes from other data or resamples
     kept = {name: within(known, name) if same else {} for name in ("models", "floors")}
-    kept[key] = dict(sorted((kept[key] | entries).items()))
+    kept[key] = dict(sorted((kept[key] | scored).items()))
     write_atomically(run.metrics, json.dumps({**about, **kept}, indent=1))
 
 
@@ -158,11 +138,10 @@ def evaluate(
 ) -> Entry:
     """Return the entry of one split in ``metrics.json``; what is undefined is None.
 
-    `frame` holds patient, label (NORMAL or PNEUMONIA), subtype and score of each image, in the
-    CSV's order. The rates at the threshold of `operating_point` stand on top. Logits were divided
-    by `temperature`; what scores were before stands under ``uncalibrated``.
+    `frame` holds patient, label (NORMAL or PNEUMONIA), subtype and score of each image. The rates
+    at `operating_point` stand on top; ``uncalibrated`` is from before division by `temperature`.
     """
-    labels, scores = labels_of(frame), frame["score"].to_numpy(np.float64)
+    labels, scores = metrics.labels_of(frame), frame["score"].to_numpy(np.float64)
     patients, subtypes = frame["patient"].to_numpy(), frame["subtype"].to_numpy()
     weights = intervals.patient_weights(patients, resamples, seed)
     points = {}
@@ -219,11 +198,6 @@ def _subtype(
     return entry | {"wilson95": {"rate": intervals.wilson(correct, n)}}
 
 
-def labels_of(predictions: pd.DataFrame) -> np.ndarray:
-    """Return labels as 1 for PNEUMONIA and 0 for NORMAL."""
-    return (predictions["label"] == "PNEUMONIA").to_numpy(np.int64)
-
-
 def uncalibrated(scores: np.ndarray, temperature: float) -> np.ndarray:
     """Return the scores as they were before their logits were divided by a temperature."""
     with np.errstate(divide="ignore"):
@@ -245,7 +219,7 @@ def best_interval(entry: Entry, score: str) -> list[float] | None:
     return other if whole < FEW or min(right, whole - right) < FEW_EITHER_WAY else found
 
 
-def forget(name: str, run: paths.RunFolder) -> None:
+def forget(name: str, run: RunFolder) -> None:
     """Remove a model's predictions and scores, for those of an earlier run not to pass for it."""
     run.predictions(name).unlink(missing_ok=True)
     known = read_metrics(run)
@@ -253,15 +227,12 @@ def forget(name: str, run: paths.RunFolder) -> None:
         write_atomically(run.metrics, json.dumps(known, indent=1))
 
 
-def read_metrics(run: paths.RunFolder) -> dict[str, Any]:
+def read_metrics(run: RunFolder) -> dict[str, Any]:
     """Return ``metrics.json``; an empty dict where there is none that can be read."""
     return read_json(run.metrics)
 
 
 def read_csv(file: Path) -> pd.DataFrame:
-    """Return predictions with their texts as they are and their scores to the last digit.
-
-    Raises FileNotFoundError where there are none.
-    """
+    """Return predictions, scores to the last digit; raises FileNotFoundError where none are."""
     text = dict.fromkeys(COLUMNS[:-1], str)
     return pd.read_csv(file, dtype=text, keep_default_na=False, float_precision="round_trip")

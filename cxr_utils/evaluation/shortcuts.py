@@ -1,7 +1,5 @@
 """What besides the lungs tells the classes apart: traits of the files, the border, the aspect."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,12 +18,11 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from .. import paths
-from ..data import decoding
 from ..data.dataset import OVERVIEW_SIZE, Dataset, Pixels, Split, load_pixels, squares
-from ..data.decoding import Square, standardised
+from ..data.decoding import Square, cached_at, standardised
 from ..data.manifest import LABELS
 from ..files import replacing, sha256_of
-from . import intervals
+from . import intervals, metrics
 
 BLOCK = 512  # images looked at together
 METADATA = ["width", "height", "aspect", "bytes a pixel", "sharpness"]  # and the colour mode
@@ -38,17 +35,11 @@ LEAST_SPREAD = 0.02  # of the aspect
 TRAINING = {"train", "validation"}  # folders of training patients, those set aside among them
 
 
-def of_training_patients(files: pd.DataFrame) -> pd.Series:
-    """Tell which files are of training patients, set aside for validation or not; bool."""
-    return files["folder"].isin(TRAINING)
-
-
 def traits(data: Dataset) -> pd.DataFrame:
-    """Return what can be told of each image without looking at the lungs.
+    """Return `TRAITS` and colour mode of each image: what is told without looking at the lungs.
 
-    Width, height (px), aspect, bytes a pixel, mode; of its square of ``OVERVIEW_SIZE`` brightness
-    and contrast (mean and spread of the grey values, 0..255), black (share of black pixels) and
-    sharpness (log of the spread of the Laplacian).
+    Width and height are in px; brightness and contrast, mean and spread of grey values in 0..255;
+    black, the share of black pixels; sharpness, the log of the spread of the Laplacian.
     """
     files, looks = data.files, []
     for block in _blocks(load_pixels(data.manifest, Square(OVERVIEW_SIZE, data.fit))):
@@ -74,12 +65,8 @@ class Reach:
 
 
 def metadata_scores(data: Dataset) -> np.ndarray | None:
-    """Return what `classify` says, kept in the cache by what decides it.
-
-    That is the files, how they are made square, code and libraries; not our own split, as what is
-    set aside for validation counts as training here.
-    """
-    pixels = decoding.cached_at(data.manifest.digest, Square(OVERVIEW_SIZE, data.fit)).name
+    """Return what `classify` says, cached by what decides it: not our own split, see `TRAINING`."""
+    pixels = cached_at(data.manifest.digest, Square(OVERVIEW_SIZE, data.fit)).name
     decides = f"{pixels} {sha256_of(Path(__file__))} {sklearn.__version__} {np.__version__}"
     key = hashlib.sha256(decides.encode()).hexdigest()[:32]
     cached = paths.cache_folder() / "metadata" / f"{key}.npy"
@@ -94,14 +81,11 @@ def metadata_scores(data: Dataset) -> np.ndarray | None:
 
 
 def classify(looks: pd.DataFrame, files: pd.DataFrame) -> np.ndarray | None:
-    """Return P(PNEUMONIA) by gradient boosting on metadata; None where patients are too few.
-
-    That of a training image comes from a classifier that has not seen its patient.
-    """
+    """Return P(PNEUMONIA) by boosting on metadata of other patients; None where these are few."""
     features = looks[METADATA].join(pd.get_dummies(looks["mode"]).astype(float))
     leaf = int(np.clip(len(files) // 40, 2, 20))
     model = HistGradientBoostingClassifier(max_iter=50, min_samples_leaf=leaf, random_state=0)
-    return _all_unseen(model, features.to_numpy(np.float64), files)
+    return _guesses(model, features.to_numpy(np.float64), files)
 
 
 def border(data: Dataset) -> Reach:
@@ -113,43 +97,31 @@ def border(data: Dataset) -> Reach:
     for block in _blocks(data.stored[:, : side * COARSE, : side * COARSE]):
         cells = block.astype(np.float32).reshape(-1, COARSE, side, COARSE, side)
         rows.append(standardised(cells.mean((2, 4)))[:, outer])
-    return reach(_all_unseen(_linear(0.001), np.concatenate(rows), data.files), data.files)
+    return reach(_guesses(_linear(0.001), np.concatenate(rows), data.files), data.files)
 
 
 def reach(scores: np.ndarray | None, files: pd.DataFrame) -> Reach:
     """Return how far scores get that know nothing of an image's patient."""
     if scores is None:
         return Reach(np.nan, np.nan, np.nan, np.nan)
-    labels = (files["label"] == LABELS[1]).to_numpy().astype(int)
-    train, test = of_training_patients(files).to_numpy(), (files["folder"] == "test").to_numpy()
-    found = intervals.delong(labels[test], scores[test], files["patient"].to_numpy()[test])
+    labels, patients = metrics.labels_of(files), files["patient"].to_numpy()
+    train, test = files["folder"].isin(TRAINING), files["folder"] == "test"
+    found = intervals.delong(labels[test], scores[test], patients[test])
     interval = (found.interval_of_share if found else None) or (np.nan, np.nan)
     areas = (float(roc_auc_score(labels[rows], scores[rows])) for rows in (train, test))
     return Reach(*areas, *interval)
 
 
-def _all_unseen(
-    model: BaseEstimator, features: np.ndarray, files: pd.DataFrame
-) -> np.ndarray | None:
+@threadpool_limits.wrap(limits=1)
+def _guesses(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> np.ndarray | None:
     """Scores by cross-validation over training patients, and of the others by all of these."""
-    labels, patients = (files["label"] == LABELS[1]).to_numpy(), files["patient"].to_numpy()
-    train, scores = of_training_patients(files).to_numpy(), np.empty(len(files))
-    unseen = _unseen(model, features[train], labels[train], patients[train])
+    labels, train = metrics.labels_of(files), files["folder"].isin(TRAINING).to_numpy()
+    unseen = _unseen(model, features[train], labels[train], files["patient"].to_numpy()[train])
     if unseen is None:
         return None
-    scores[train] = unseen
-    with threadpool_limits(1):
-        fitted = model.fit(features[train], labels[train])
-        scores[~train] = fitted.predict_proba(features[~train])[:, 1]
+    scores, fitted = np.empty(len(files)), model.fit(features[train], labels[train])
+    scores[train], scores[~train] = unseen, fitted.predict_proba(features[~train])[:, 1]
     return scores
-
-
-def trait_aurocs(looks: pd.DataFrame, files: pd.DataFrame) -> dict[str, float]:
-    """Return each trait's AUROC on training patients, best first; PNEUMONIA has less under 0.5."""
-    train = of_training_patients(files)
-    sick = files.loc[train, "label"] == LABELS[1]
-    areas = {name: float(roc_auc_score(sick, looks.loc[train, name])) for name in TRAITS}
-    return dict(sorted(areas.items(), key=lambda entry: -abs(entry[1] - 0.5)))
 
 
 def fit_leaks(data: Dataset, seed: int) -> pd.DataFrame:
@@ -157,8 +129,7 @@ def fit_leaks(data: Dataset, seed: int) -> pd.DataFrame:
 
     A row a way: fit, and the AUROC of "wider than midway between the narrowest and the widest" by a
     logistic regression on 16 x 16 pixels of up to 600 training images, on patients it has not seen.
-    Where the classes differ in aspect, a network can use what it reads; where all files have one
-    aspect, or there are too few, nothing can be measured and the table is empty.
+    No row where all files have one aspect or are too few.
     """
     train = data.files[data.files["folder"] == "train"]
     chosen = train.sample(min(len(train), LEAK_IMAGES), random_state=seed)
@@ -178,16 +149,16 @@ def _linear(strength: float) -> BaseEstimator:
     return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
 
 
+# On a busy machine more threads wait for each other, twenty times.
+@threadpool_limits.wrap(limits=1)
 def _unseen(
     model: BaseEstimator, features: np.ndarray, labels: np.ndarray, patients: np.ndarray
 ) -> np.ndarray | None:
     """Scores of each row by a model that has not seen its patient; None where these are too few."""
     if min(len(set(patients[labels == label])) for label in (False, True)) < LEAST_PATIENTS:
         return None
-    folds = StratifiedGroupKFold(PATIENT_FOLDS)
-    with threadpool_limits(1):  # on a busy machine more threads wait for each other, twenty times
-        asked = {"groups": patients, "cv": folds, "method": "predict_proba"}
-        return cross_val_predict(model, features, labels, **asked)[:, 1]
+    asked = {"groups": patients, "cv": StratifiedGroupKFold(PATIENT_FOLDS)}
+    return cross_val_predict(model, features, labels, method="predict_proba", **asked)[:, 1]
 
 
 def class_means(split: Split) -> dict[str, np.ndarray]:
