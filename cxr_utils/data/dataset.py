@@ -15,7 +15,6 @@ from ..parameters import Params
 from . import decoding, sources
 from .decoding import Square
 from .manifest import SPLITS, Manifest, read_manifest
-from .sources import Source
 from .splits import assign_splits, chosen_on, patients_known
 
 OVERVIEW_SIZE = 128  # side of the squares that are shown and audited, in pixels
@@ -23,10 +22,7 @@ OVERVIEW_SIZE = 128  # side of the squares that are shown and audited, in pixels
 
 @dataclass(frozen=True)
 class Pixels:
-    """Grey images of a split, read from the cache as they are asked for.
-
-    Index it as an array of uint8, shape (n, size, size), along its first axis; white is dense.
-    """
+    """A split's images: uint8, (n, size, size), white is dense; read where they are indexed."""
 
     stored: np.ndarray  # memmap of all images of the data set
     rows: np.ndarray  # which of them are the split's
@@ -59,7 +55,7 @@ class Split:
 class Dataset:
     """A data set as a notebook uses it."""
 
-    source: Source  # where it comes from, and whether it is synthetic
+    source: sources.Source  # where it comes from, and whether it is synthetic
     manifest: Manifest
     files: pd.DataFrame  # those of the manifest, with the column ``split``
     stored: np.ndarray  # memmap of uint8, shape (n, size, size): all images, in their order
@@ -78,10 +74,9 @@ class Dataset:
 
 
 def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
-    """Return the data set that `params` names, its images as squares of `size` px a side.
+    """Fetch, list, split by patient and decode the data set that `params` names, to `size` px.
 
-    It is fetched, listed, split by patient and decoded. Raises UsageError where it cannot be had
-    or cannot be used.
+    Raises UsageError where it cannot be had or cannot be used.
     """
     source = sources.fetch(params.data, progress)
     square = Square(size, params.data.fit)
@@ -99,10 +94,7 @@ def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
 
 
 def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> np.ndarray:
-    """Return all images of a manifest as squares, decoding them only the first time.
-
-    A memmap of uint8, shape (n, size, size): pages are read from disk as they are used.
-    """
+    """Return a manifest's squares, decoded the first time: a memmap of uint8, (n, size, size)."""
     cached = decoding.cached_at(manifest.digest, square)
     shape = (len(manifest.files), square.size, square.size)
     with exclusive("pixels"):
