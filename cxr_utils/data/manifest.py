@@ -130,10 +130,8 @@ def _checked(root: Path, table: pd.DataFrame) -> Manifest:
     damaged = left_out[~left_out["problem"].isin(NO_IMAGE)]
     if len(damaged) > max(MOST_UNUSABLE * len(table), 2):
         path, problem = damaged.iloc[0]
-        raise UsageError(
-            f"data {root}: {len(damaged)} of {len(table)} files are unusable, the first is "
-            f"{path!r} ({problem}); fetch the data again"
-        )
+        said = f"{len(damaged)} of {len(table)} files are unusable, the first is {path!r}"
+        raise UsageError(f"data {root}: {said} ({problem}); fetch the data again")
     filled = set(files["folder"] + "/" + files["label"])
     for folder in _class_folders(root):
         if folder not in filled:

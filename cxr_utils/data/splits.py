@@ -26,10 +26,8 @@ def assign_splits(files: pd.DataFrame, data: Data, seed: int) -> pd.DataFrame:
     if data.validation == "patients":
         return carve_validation(files, data.validation_fraction, seed)
     if set(files["folder"]) & {"val", "validation"} != {"val"}:
-        raise UsageError(
-            "data.validation = val: this data set has no val folder, or a validation of its own; "
-            "take data.validation=patients"
-        )
+        said = "data.validation = val: this data set has no val folder, or a validation of its own"
+        raise UsageError(f"{said}; take data.validation=patients")
     return files.assign(split=files["folder"])
 
 
@@ -66,12 +64,9 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
         chosen += list(stratum.index[take])
     files.loc[train.index[train["number"].isin(chosen)], "split"] = "validation"
     for split in ("train", "validation"):
-        missing = set(LABELS) - set(files.loc[files["split"] == split, "label"])
-        if missing:
-            raise UsageError(
-                f"data: no {min(missing)} is left for {split}; more training patients or another "
-                "data.validation_fraction are needed"
-            )
+        if missing := set(LABELS) - set(files.loc[files["split"] == split, "label"]):
+            needed = "more training patients or another data.validation_fraction are needed"
+            raise UsageError(f"data: no {min(missing)} is left for {split}; {needed}")
     return files
 
 
@@ -82,11 +77,8 @@ def patients_known(files: pd.DataFrame) -> bool:
 
 
 def reused_numbers(files: pd.DataFrame) -> pd.Series:
-    """Return the person number of images where several splits have it under different kinds.
-
-    ``person1_bacteria`` and ``person1_virus`` are not known to be one child, nor known to be two.
-    Missing elsewhere.
-    """
+    """Return the number of persons that several splits have under different kinds; else missing."""
+    # person1_bacteria and person1_virus are not known to be one child, nor known to be two.
     number = files["patient"].str.extract(r"^(person\d+)_", expand=False)
     kinds = files.groupby(number)[["patient", "split"]].nunique()
     return number.where(number.isin(kinds.index[(kinds > 1).all(axis=1)]))
