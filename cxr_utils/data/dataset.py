@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from ..files import exclusive
-from ..parameters import Params
+from ..parameters import Params, UsageError
 from . import decoding, sources
 from .decoding import Square
 from .manifest import SPLITS, Manifest, read_manifest
@@ -74,10 +77,7 @@ class Dataset:
 
 
 def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
-    """Fetch, list, split by patient and decode the data set that `params` names, to `size` px.
-
-    Raises UsageError where it cannot be had or cannot be used.
-    """
+    """Fetch, list, split by patient and decode a data set, to `size` px; raises UsageError."""
     source = sources.fetch(params.data, progress)
     square = Square(size, params.data.fit)
     manifest = read_manifest(source.root, [square], progress)
@@ -99,9 +99,20 @@ def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> n
     shape = (len(manifest.files), square.size, square.size)
     with exclusive("pixels"):
         if not cached.is_file() or cached.stat().st_size != math.prod(shape):
-            files = [(manifest.root / row.path, row.sha256) for row in manifest.files.itertuples()]
-            decoding.store(manifest.digest, square, files, progress)
+            rows = list(manifest.files[["path", "sha256"]].itertuples(name=None))
+            with decoding.stores([square], len(rows)) as (store,):
+                decode = partial(_decode_file, manifest.root, store)
+                list(decoding.in_parallel(decode, rows, "decoding", progress))
+                store.keep(manifest.digest, range(len(rows)))
     return np.memmap(cached, np.uint8, "r", shape=shape)
+
+
+def _decode_file(root: Path, store: decoding.Store, row: tuple[int, str, str]) -> None:
+    index, name, sha256 = row
+    content = (root / name).read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UsageError(f"data {root / name}: changed while the data was read; run again")
+    store.put(index, decoding.decode(content, store.square))
 
 
 def as_filed(manifest: Manifest, names: Sequence[str]) -> list[np.ndarray]:

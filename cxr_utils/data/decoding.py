@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import PIL
@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from .. import paths
 from ..files import put_in_place, sha256_of
-from ..parameters import UsageError
 
 CHUNK = 32  # files that a worker takes at a time; handing one over costs as much as decoding it
 MOST_PIXELS = 40_000_000  # five times the largest image of the real set
@@ -52,10 +51,7 @@ class Picture(NamedTuple):
 
 
 def read(content: bytes, squares: Sequence[Square]) -> Picture:
-    """Decode an image to grey squares, as `decode` does to one.
-
-    Raises ValueError where it is too large, and what Pillow's decoders raise where it is damaged.
-    """
+    """Decode an image to grey squares; ValueError where it is too large, Pillow's where damaged."""
     made = []
     for size, fit in squares:
         with Image.open(io.BytesIO(content)) as image:
@@ -74,12 +70,10 @@ def decode(content: bytes, square: Square) -> np.ndarray:
 
 
 def upright(image: Image.Image, size: int) -> Image.Image:
-    """Return an opened image as 8-bit grey, turned as EXIF says, at no less than `size`.
-
-    A larger JPEG is scaled down by its own decoder (DCT scaling, by 2, 4 or 8). It is a fifth
-    faster, and sharpness then depends a little on the file's size: of one film saved at 300 to
-    1,300 px, the spread of its log at 96 px is 0.025, where it is 0.24 between films.
-    """
+    """Return an opened image as 8-bit grey, turned as EXIF says, at no less than `size`."""
+    # A larger JPEG is scaled down by its own decoder (DCT scaling, by 2, 4 or 8), a fifth faster.
+    # Sharpness then depends a little on the file's size: of one film saved at 300 to 1,300 px, the
+    # spread of its log at 96 px is 0.025, where it is 0.24 between films.
     image.draft("L", (size, size))
     ImageOps.exif_transpose(image, in_place=True)
     return _grey(image)
@@ -104,16 +98,11 @@ def standardised(pictures: np.ndarray) -> np.ndarray:
     return (grey - grey.mean((1, 2), keepdims=True)) / spread
 
 
-def in_parallel(
-    function: Callable[[Any], Any], items: Sequence[Any], title: str, progress: bool = False
-) -> Iterator[Any]:
-    """Apply a function to each item, a worker for each core, and yield the results in order.
-
-    Workers are processes where they can be forked safely: while no other thread may hold a lock.
-    Pillow gives up Python's lock several times a file: with files of 224 px two threads are hardly
-    faster than one, and two processes are. joblib starts its workers from nothing
-    (``benchmarks/data_preparation.py``).
-    """
+def in_parallel(work: Callable, items: Sequence, title: str, progress: bool = False) -> Iterator:
+    """Do `work` on each item, with a worker for each core, and yield the results in order."""
+    # Forking is safe while no other thread may hold a lock. Pillow gives up Python's lock several
+    # times a file: with files of 224 px two threads are hardly faster than one, and two processes
+    # are. joblib starts its workers from nothing (benchmarks/data_preparation.py).
     if sys.platform == "linux" and threading.active_count() == 1:
         fork = multiprocessing.get_context("fork")
         pool: Executor = ProcessPoolExecutor(os.cpu_count(), fork, _start_worker)
@@ -124,7 +113,7 @@ def in_parallel(
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         try:
-            results = pool.map(function, items, chunksize=CHUNK)
+            results = pool.map(work, items, chunksize=CHUNK)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         hidden = None if progress else True  # None shows it on a terminal alone
@@ -179,27 +168,6 @@ def stores(squares: Sequence[Square], count: int) -> Iterator[list[Store]]:
     finally:  # what was not kept, and what killed processes have left
         for left in _folder().glob("*.part"):
             left.unlink()
-
-
-def store(
-    digest: str, square: Square, files: Sequence[tuple[Path, str]], progress: bool = False
-) -> None:
-    """Decode files, given with their SHA-256, into the cache of the data with this digest.
-
-    Raises UsageError where a file is not what it was when the data was listed.
-    """
-    with stores([square], len(files)) as (squares,):
-        decode_file = partial(_decode_file, squares)
-        list(in_parallel(decode_file, list(enumerate(files)), "decoding", progress))
-        squares.keep(digest, range(len(files)))
-
-
-def _decode_file(squares: Store, item: tuple[int, tuple[Path, str]]) -> None:
-    index, (file, sha256) = item
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise UsageError(f"data {file}: changed while the data was read; run again")
-    squares.put(index, decode(content, squares.square))
 
 
 def _folder() -> Path:

@@ -31,10 +31,11 @@ LAYOUT = "train|val|test / NORMAL|PNEUMONIA / *.jpeg"
 MOST_BYTES = 200_000_000  # of a file
 MOST_UNUSABLE = 0.05  # of the files; up to two are always passed over
 NO_IMAGE = ("hidden file", "folder", f"not one of {', '.join(IMAGE_SUFFIXES)}")
-COLUMNS = ["path", "folder", "label", "subtype", "patient"]
-COLUMNS += ["width", "height", "mode", "bytes", "sha256", "problem"]
-NUMBERS = ("width", "height", "bytes")  # the rest is text
+COLUMNS = ["path", "folder", "label", "subtype", "patient"]  # the path POSIX, from the root
+COLUMNS += ["width", "height", "mode", "bytes", "sha256", "problem"]  # the mode as Pillow names it
+NUMBERS = ("width", "height", "bytes")  # px as stored, before EXIF turns it; the rest is text
 # The patient in names of the published set, of its first release at Mendeley, of its NORMAL films.
+# The same number under two prefixes is not known to be one child and counts as two.
 PATIENT = re.compile(
     r"person\d+_(bacteria|virus)(?=_\d)|(BACTERIA|VIRUS|NORMAL)-\d+(?=-\d)|(NORMAL2-)?IM-\d+(?=-\d)"
 )
@@ -42,14 +43,10 @@ PATIENT = re.compile(
 
 @dataclass(frozen=True)
 class Manifest:
-    """The files of a data set.
-
-    A row of `files`: path (POSIX, relative to `root`), folder, label, subtype, patient, width and
-    height in pixels (as stored, before EXIF turns it), mode (as Pillow names it), bytes, sha256.
-    """
+    """The files of a data set."""
 
     root: Path
-    files: pd.DataFrame  # those that are usable
+    files: pd.DataFrame  # those that are usable, with all COLUMNS but the last
     left_out: pd.DataFrame  # path and problem of every other
     digest: str  # SHA-256 over paths and contents; identifies the data
 
@@ -60,11 +57,7 @@ class Manifest:
 
 
 def parse_name(stem: str, label: str) -> tuple[str, str]:
-    """Return patient and subtype from a file name of the published set.
-
-    A name of another form is its own patient, of subtype ``normal`` or ``unknown``. The same number
-    under two prefixes is not known to be one child and counts as two.
-    """
+    """Return patient and subtype; a name of another form is its own patient (``unknown``)."""
     found = PATIENT.match(stem)
     patient = found[0] if found else stem
     if label == "NORMAL":
@@ -151,10 +144,8 @@ def check_layout(root: Path) -> None:
 
 
 def find_root(folder: Path) -> Path:
-    """Return the folder in the Kaggle layout at `folder` or at most two levels below it.
-
-    The published zip holds the set twice, one copy nested in the other, and ``__MACOSX`` beside it.
-    """
+    """Return the folder in the Kaggle layout at `folder` or at most two levels below it."""
+    # The published zip holds the set twice, one copy nested in the other, and __MACOSX beside it.
     for place in ("train", "*/train", "*/*/train"):
         for train in sorted(folder.glob(place)):
             apart = "__MACOSX" in train.relative_to(folder).parts
@@ -186,8 +177,7 @@ def _inspect(root: Path, stores: Sequence[decoding.Store], item: tuple[int, str]
     path = root / relative
     patient, subtype = parse_name(Path(file).stem, label)
     row, unusable = [name, folder, label, subtype, patient], [0, 0, "", 0, ""]
-    problem = _no_image(path) or ("its name is not UTF-8" if name != relative else "")
-    if problem:
+    if problem := _no_image(path) or ("its name is not UTF-8" if name != relative else ""):
         return [*row, *unusable, problem]
     try:
         content = path.read_bytes()
@@ -204,8 +194,7 @@ def _inspect(root: Path, stores: Sequence[decoding.Store], item: tuple[int, str]
         return [*row, *unusable, f"not a readable image ({said or type(error).__name__})"]
     for store, decoded in zip(stores, picture.squares, strict=False):
         store.put(index, decoded)
-    about = [*picture[:3], len(content), hashlib.sha256(content).hexdigest()]
-    return [*row, *about, ""]
+    return [*row, *picture[:3], len(content), hashlib.sha256(content).hexdigest(), ""]
 
 
 def _no_image(path: Path) -> str:

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.random import Generator, default_rng
 from PIL import Image
 
-from ..files import write_atomically
 from .decoding import Square, decode, in_parallel
 
 MARKER = "phantom.json"
@@ -78,7 +77,7 @@ def draw_set(root: Path, images: int, size: int, seed: int, progress: bool = Fal
     save = partial(_save, root, size, seed)
     list(in_parallel(save, plan, "drawing the SYNTHETIC phantom", progress))
     about = {"synthetic": True, "images": images, "size": size, "seed": seed}
-    write_atomically(root / MARKER, json.dumps(about))
+    (root / MARKER).write_text(json.dumps(about))
 
 
 def _save(root: Path, size: int, seed: int, radiograph: Radiograph) -> None:
@@ -103,22 +102,18 @@ def plan_set(images: int, seed: int) -> list[Radiograph]:
             while done < wanted:
                 patients[kind] += 1
                 number, patient = patients[kind], patients.total()
-                series = "NORMAL2-IM" if number % 2 else "IM"
                 several = min(int(rng.geometric(1 - MORE_IMAGES[kind])), MOST_IMAGES, wanted - done)
                 for image in range(several):
                     name = f"person{number}_{kind}_{done + image + 1}"
                     if kind == "normal":
-                        name = f"{series}-{number:04d}-{image + 1:04d}"
+                        name = f"{'NORMAL2-' * (number % 2)}IM-{number:04d}-{image + 1:04d}"
                     plan.append(Radiograph(f"{folder}/{name}.jpeg", kind, patient, image))
                 done += several
     return plan
 
 
 def draw(radiograph: Radiograph, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Draw one SYNTHETIC radiograph, (height, width); `size` is the mean height in pixels.
-
-    The image (uint8, white is dense), where its pneumonia is (bool), the JPEG quality to save by.
-    """
+    """Draw a SYNTHETIC image about `size` px high (uint8), its mask (bool) and its JPEG quality."""
     body = default_rng([seed, 1, radiograph.patient])
     view = default_rng([seed, 2, radiograph.patient, radiograph.image])
     height = round(size * view.uniform(0.9, 1.1))

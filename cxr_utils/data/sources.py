@@ -14,7 +14,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from .. import files, paths, profiles
-from ..files import exclusive
 from ..parameters import Data, UsageError
 from . import phantom
 from .manifest import IMAGE_SUFFIXES, LABELS, SPLITS, check_layout, find_root
@@ -107,7 +106,7 @@ class Download(Source):
     def fetch(self, data: Data, progress: bool = False) -> None:
         """Download it where it is not in the cache, and say in one line what stands against it."""
         folder = self.root.parent / "download"
-        with exclusive("downloads"):
+        with files.exclusive("downloads"):
             if self.ready:
                 return
             folder.mkdir(parents=True, exist_ok=True)
@@ -135,9 +134,8 @@ class Download(Source):
                     raise ValueError(f"{split}/{label} holds {found} images instead of {expected}")
         shutil.rmtree(self.root, ignore_errors=True)
         self.root.mkdir()
-        for split in SPLITS:
-            if (came / split).is_dir():
-                shutil.move(came / split, self.root / split)
+        for folder in filter(Path.is_dir, map(came.joinpath, SPLITS)):
+            shutil.move(folder, self.root)
         (self.root / "verified").touch()
 
 
@@ -247,7 +245,7 @@ class Phantom(Source):
 
     def fetch(self, data: Data, progress: bool = False) -> None:
         """Draw it, unless that is done or these are someone's copies."""
-        with exclusive("phantom"):
+        with files.exclusive("phantom"):
             if not self.root.is_dir():
                 part, images = self.root.with_name(".part"), data.phantom_images
                 shutil.rmtree(part, ignore_errors=True)
@@ -261,7 +259,6 @@ NAMES = ("auto", *(kind for kind in SOURCES if kind != Folder.kind))
 def plan(data: Data) -> Source:
     """Return what `data.source` stands for, without network, drawing or download.
 
-    ``auto`` takes the first of ``$CXR_DATA``, a verified Kaggle copy in the cache, and the phantom.
     A source that is named never falls back to another; what is none raises UsageError.
     """
     if data.source != "auto":

@@ -12,17 +12,13 @@ import pandas as pd
 from ..parameters import Data, UsageError
 from .manifest import LABELS, SPLITS
 
-# What may be one child under several names: person1 of _bacteria and of _virus, IM-0429 with and
-# without NORMAL2.
+# Maybe one child by several names: person1 of _bacteria and _virus, IM-0429 also after NORMAL2.
 ONE_CHILD = re.compile(r"^(person\d+)_.*|^NORMAL2-(?=IM)", re.DOTALL)
 MOST_UNNAMED = 0.9  # share of files whose names tell no patient; beyond it patients are unknown
 
 
 def assign_splits(files: pd.DataFrame, data: Data, seed: int) -> pd.DataFrame:
-    """Add the column ``split``: with a validation of our own, or with ``val`` in its place.
-
-    Raises UsageError where a class has too few patients, or ``val`` cannot take that place.
-    """
+    """Add the column ``split``, with our own validation or ``val``; UsageError if it cannot be."""
     if data.validation == "patients":
         return carve_validation(files, data.validation_fraction, seed)
     if set(files["folder"]) & {"val", "validation"} != {"val"}:
@@ -48,18 +44,17 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
         return files
     train = files[files["folder"] == "train"]
     train = train.assign(number=[ONE_CHILD.sub(r"\1", name) for name in train["patient"]])
-    strata = train.groupby("number").agg(
-        stratum=("subtype", lambda kinds: "+".join(sorted(set(kinds)))), images=("path", "size")
-    )
+    kinds = ("subtype", lambda found: "+".join(sorted(set(found))))
+    strata = train.groupby("number").agg(stratum=kinds, images=("path", "size"))
     rng = np.random.default_rng([seed, 1])
     chosen: list[str] = []
     for _, stratum in strata.groupby("stratum"):
         stratum = stratum.iloc[rng.permutation(len(stratum))]
-        wanted = fraction * stratum["images"].sum()
+        images = stratum["images"]
         # Taken where that comes nearer to the share than leaving; one at least stays on each side.
-        take = stratum["images"].cumsum() - stratum["images"] / 2 <= wanted
+        take = images.cumsum() - images / 2 <= fraction * images.sum()
         if len(stratum) > 1 and not take.any():
-            take[stratum["images"].idxmin()] = True
+            take[images.idxmin()] = True
         take.iloc[-1] &= len(stratum) > 1 and not take.all()
         chosen += list(stratum.index[take])
     files.loc[train.index[train["number"].isin(chosen)], "split"] = "validation"
