@@ -72,7 +72,7 @@ def patients_known(files: pd.DataFrame) -> bool:
 
 
 def reused_numbers(files: pd.DataFrame) -> pd.Series:
-    """Return the number of persons that several splits have under different kinds; else missing."""
+    """Return person numbers that several splits have as different kinds, by image; else missing."""
     # person1_bacteria and person1_virus are not known to be one child, nor known to be two.
     number = files["patient"].str.extract(r"^(person\d+)_", expand=False)
     kinds = files.groupby(number)[["patient", "split"]].nunique()
