@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from ..files import exclusive
-from ..parameters import Params
+from ..parameters import Params, UsageError
 from . import decoding, sources
 from .decoding import Square
 from .manifest import SPLITS, Manifest, read_manifest
-from .sources import Source
 from .splits import assign_splits, chosen_on, patients_known
 
 OVERVIEW_SIZE = 128  # side of the squares that are shown and audited, in pixels
@@ -23,10 +25,7 @@ OVERVIEW_SIZE = 128  # side of the squares that are shown and audited, in pixels
 
 @dataclass(frozen=True)
 class Pixels:
-    """Grey images of a split, read from the cache as they are asked for.
-
-    Index it as an array of uint8, shape (n, size, size), along its first axis; white is dense.
-    """
+    """A split's images: uint8, (n, size, size), white is dense; read where they are indexed."""
 
     stored: np.ndarray  # memmap of all images of the data set
     rows: np.ndarray  # which of them are the split's
@@ -59,7 +58,7 @@ class Split:
 class Dataset:
     """A data set as a notebook uses it."""
 
-    source: Source  # where it comes from, and whether it is synthetic
+    source: sources.Source  # where it comes from, and whether it is synthetic
     manifest: Manifest
     files: pd.DataFrame  # those of the manifest, with the column ``split``
     stored: np.ndarray  # memmap of uint8, shape (n, size, size): all images, in their order
@@ -78,11 +77,7 @@ class Dataset:
 
 
 def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
-    """Return the data set that `params` names, its images as squares of `size` px a side.
-
-    It is fetched, listed, split by patient and decoded. Raises UsageError where it cannot be had
-    or cannot be used.
-    """
+    """Fetch, list, split by patient and decode a data set, to `size` px; raises UsageError."""
     source = sources.fetch(params.data, progress)
     square = Square(size, params.data.fit)
     manifest = read_manifest(source.root, [square], progress)
@@ -99,17 +94,25 @@ def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
 
 
 def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> np.ndarray:
-    """Return all images of a manifest as squares, decoding them only the first time.
-
-    A memmap of uint8, shape (n, size, size): pages are read from disk as they are used.
-    """
+    """Return a manifest's squares, decoded the first time: a memmap of uint8, (n, size, size)."""
     cached = decoding.cached_at(manifest.digest, square)
     shape = (len(manifest.files), square.size, square.size)
     with exclusive("pixels"):
         if not cached.is_file() or cached.stat().st_size != math.prod(shape):
-            files = [(manifest.root / row.path, row.sha256) for row in manifest.files.itertuples()]
-            decoding.store(manifest.digest, square, files, progress)
+            rows = list(manifest.files[["path", "sha256"]].itertuples(name=None))
+            with decoding.stores([square], len(rows)) as (store,):
+                decode = partial(_decode_file, manifest.root, store)
+                list(decoding.in_parallel(decode, rows, "decoding", progress))
+                store.keep(manifest.digest, range(len(rows)))
     return np.memmap(cached, np.uint8, "r", shape=shape)
+
+
+def _decode_file(root: Path, store: decoding.Store, row: tuple[int, str, str]) -> None:
+    index, name, sha256 = row
+    content = (root / name).read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UsageError(f"data {root / name}: changed while the data was read; run again")
+    store.put(index, decoding.decode(content, store.square))
 
 
 def as_filed(manifest: Manifest, names: Sequence[str]) -> list[np.ndarray]:

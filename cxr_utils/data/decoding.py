@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import PIL
@@ -22,22 +23,22 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from .. import paths
-from ..files import sha256_of
-from ..parameters import UsageError
+from ..files import put_in_place, sha256_of
 
 CHUNK = 32  # files that a worker takes at a time; handing one over costs as much as decoding it
 MOST_PIXELS = 40_000_000  # five times the largest image of the real set
+FITS: dict[str, Callable[..., Image.Image]] = {
+    "squash": Image.Image.resize,  # the whole image, its aspect lost
+    "crop": ImageOps.fit,  # the largest square in its centre
+    "pad": partial(ImageOps.pad, color=0),  # the whole image, with black bars
+}
 
 
 class Square(NamedTuple):
-    """What an image is made into: `size` px a side, by one way to `fit` it.
+    """What an image is made into."""
 
-    ``squash`` (the whole image, its aspect lost), ``crop`` (the largest square in its centre) or
-    ``pad`` (the whole image, with black bars).
-    """
-
-    size: int
-    fit: str = "squash"
+    size: int  # px a side
+    fit: str = "squash"  # one of FITS
 
 
 class Picture(NamedTuple):
@@ -50,35 +51,29 @@ class Picture(NamedTuple):
 
 
 def read(content: bytes, squares: Sequence[Square]) -> Picture:
-    """Decode an image to grey squares, as `decode` does to one.
-
-    Raises ValueError where it is too large, and what Pillow's decoders raise where it is damaged.
-    """
-    with Image.open(io.BytesIO(content)) as image:
-        (width, height), mode = image.size, image.mode
-        if width * height > MOST_PIXELS:
-            raise ValueError(f"too large: {width} x {height} px")
-        first = np.asarray(_fitted(upright(image, squares[0].size), squares[0]))
-    others = (decode(content, square) for square in squares[1:])
-    return Picture(width, height, mode, [first, *others])
+    """Decode an image to grey squares; ValueError where it is too large, Pillow's where damaged."""
+    made = []
+    for size, fit in squares:
+        with Image.open(io.BytesIO(content)) as image:
+            (width, height), mode = image.size, image.mode
+            if width * height > MOST_PIXELS:
+                raise ValueError(f"too large: {width} x {height} px")
+            # Bilinear, over all the pixels that it shrinks.
+            fitted = FITS[fit](upright(image, size), (size, size), Image.Resampling.BILINEAR)
+            made.append(np.asarray(fitted))
+    return Picture(width, height, mode, made)
 
 
 def decode(content: bytes, square: Square) -> np.ndarray:
-    """Decode a JPEG or PNG of any size and colour mode to a grey square; uint8.
-
-    A JPEG larger than the square is scaled down by its own decoder first (DCT scaling, by 2, 4 or
-    8), to no less than the side. What EXIF says of rotation is done; of an animation the first
-    picture counts.
-    """
+    """Decode a JPEG or PNG of any size and mode, the first picture of an animation, to uint8."""
     return read(content, [square]).squares[0]
 
 
 def upright(image: Image.Image, size: int) -> Image.Image:
-    """Return an opened image as 8-bit grey, turned as EXIF says, at no less than `size`.
-
-    It is a fifth faster, and sharpness then depends a little on the file's size: of one film saved
-    at 300 to 1,300 px, the spread of its log at 96 px is 0.025, where it is 0.24 between films.
-    """
+    """Return an opened image as 8-bit grey, turned as EXIF says, at no less than `size`."""
+    # A larger JPEG is scaled down by its own decoder (DCT scaling, by 2, 4 or 8), a fifth faster.
+    # Sharpness then depends a little on the file's size: of one film saved at 300 to 1,300 px, the
+    # spread of its log at 96 px is 0.025, where it is 0.24 between films.
     image.draft("L", (size, size))
     ImageOps.exif_transpose(image, in_place=True)
     return _grey(image)
@@ -86,8 +81,6 @@ def upright(image: Image.Image, size: int) -> Image.Image:
 
 def _grey(image: Image.Image) -> Image.Image:
     """Of deeper greys the 8 uppermost bits in use are kept; transparent pixels turn black."""
-    if image.mode == "L" and "transparency" not in image.info:
-        return image
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.clip(np.asarray(image), 0, 2**31 - 1).astype(np.int32)
         unused = max(int(values.max()).bit_length() - 8, 0)
@@ -98,16 +91,6 @@ def _grey(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
-def _fitted(image: Image.Image, square: Square) -> Image.Image:
-    """A square, by bilinear interpolation over all the pixels that it shrinks."""
-    sides = (square.size, square.size)
-    if square.fit == "crop":
-        return ImageOps.fit(image, sides, Image.Resampling.BILINEAR)
-    if square.fit == "pad":
-        return ImageOps.pad(image, sides, Image.Resampling.BILINEAR, color=0)
-    return image.resize(sides, Image.Resampling.BILINEAR)
-
-
 def standardised(pictures: np.ndarray) -> np.ndarray:
     """Return images, (n, height, width), less their mean and over their spread; float32."""
     grey = np.asarray(pictures, np.float32)
@@ -115,35 +98,28 @@ def standardised(pictures: np.ndarray) -> np.ndarray:
     return (grey - grey.mean((1, 2), keepdims=True)) / spread
 
 
-def in_parallel(
-    function: Callable[[Any], Any], items: Sequence[Any], title: str, progress: bool = False
-) -> Iterator[Any]:
-    """Apply a function to each item, a worker for each core, and yield the results in order."""
-    pool, shown = _workers(), progress and sys.stderr.isatty()
+def in_parallel(work: Callable, items: Sequence, title: str, progress: bool = False) -> Iterator:
+    """Do `work` on each item, with a worker for each core, and yield the results in order."""
+    # Forking is safe while no other thread may hold a lock. Pillow gives up Python's lock several
+    # times a file: with files of 224 px two threads are hardly faster than one, and two processes
+    # are. joblib starts its workers from nothing (benchmarks/data_preparation.py).
+    if sys.platform == "linux" and threading.active_count() == 1:
+        fork = multiprocessing.get_context("fork")
+        pool: Executor = ProcessPoolExecutor(os.cpu_count(), fork, _start_worker)
+    else:
+        pool = ThreadPoolExecutor(os.cpu_count())
     # Processes that are forked meanwhile leave Ctrl-C and SIGTERM to the parent for good: one that
     # died while it sends a result would leave the parent waiting for the rest.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         try:
-            results = pool.map(function, items, chunksize=CHUNK)
+            results = pool.map(work, items, chunksize=CHUNK)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        yield from tqdm(results, title, len(items), unit=" files", disable=not shown)
+        hidden = None if progress else True  # None shows it on a terminal alone
+        yield from tqdm(results, title, len(items), unit=" files", disable=hidden)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _workers() -> Executor:
-    """Processes where they can be forked safely, else threads.
-
-    Pillow gives up Python's lock several times a file: with files of 224 px two threads are hardly
-    faster than one, and two processes are. Forking is safe while no other thread may hold a lock.
-    joblib starts its workers from nothing (``benchmarks/data_preparation.py``).
-    """
-    if sys.platform == "linux" and threading.active_count() == 1:
-        fork = multiprocessing.get_context("fork")
-        return ProcessPoolExecutor(os.cpu_count(), fork, _start_worker)
-    return ThreadPoolExecutor(os.cpu_count())
 
 
 def _start_worker() -> None:
@@ -176,45 +152,22 @@ class Store:
     def keep(self, digest: str, used: Sequence[int]) -> None:
         """Make the squares of the files that were used the cache of the data with this digest."""
         with self.part.open("r+b") as file:
-            number = file.fileno()
             for place, index in enumerate(used):
                 if place != index:
-                    moved = os.pread(number, self.bytes, index * self.bytes)
-                    os.pwrite(number, moved, place * self.bytes)
+                    moved = os.pread(file.fileno(), self.bytes, index * self.bytes)
+                    os.pwrite(file.fileno(), moved, place * self.bytes)
             file.truncate(len(used) * self.bytes)
-            os.fsync(number)
-        self.part.replace(cached_at(digest, self.square))
+        put_in_place(self.part, cached_at(digest, self.square))
 
 
-def sweep() -> None:
-    """Remove what was stored and not kept; the caller holds the pixels' lock."""
-    for left in _folder().glob("*.part"):
-        left.unlink()
-
-
-def store(
-    digest: str, square: Square, files: Sequence[tuple[Path, str]], progress: bool = False
-) -> None:
-    """Decode files, given with their SHA-256, into the cache of the data with this digest.
-
-    Raises UsageError where a file is not what it was when the data was listed.
-    """
-    sweep()  # what killed processes have left
-    squares = Store(square, len(files))
+@contextlib.contextmanager
+def stores(squares: Sequence[Square], count: int) -> Iterator[list[Store]]:
+    """Yield a store for each kind of square; the caller holds the pixels' lock."""
     try:
-        decode_file = partial(_decode_file, squares)
-        list(in_parallel(decode_file, list(enumerate(files)), "decoding", progress))
-        squares.keep(digest, range(len(files)))
-    finally:
-        sweep()
-
-
-def _decode_file(squares: Store, item: tuple[int, tuple[Path, str]]) -> None:
-    index, (file, sha256) = item
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise UsageError(f"data {file}: changed while the data was read; run again")
-    squares.put(index, decode(content, squares.square))
+        yield [Store(square, count) for square in squares]
+    finally:  # what was not kept, and what killed processes have left
+        for left in _folder().glob("*.part"):
+            left.unlink()
 
 
 def _folder() -> Path:

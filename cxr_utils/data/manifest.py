@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import os
@@ -26,13 +27,15 @@ LABELS = ("NORMAL", "PNEUMONIA")
 SPLITS = ("train", "validation", "val", "test")  # validation is ours, carved from train
 SCORED = SPLITS[1:]
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
+LAYOUT = "train|val|test / NORMAL|PNEUMONIA / *.jpeg"
 MOST_BYTES = 200_000_000  # of a file
 MOST_UNUSABLE = 0.05  # of the files; up to two are always passed over
 NO_IMAGE = ("hidden file", "folder", f"not one of {', '.join(IMAGE_SUFFIXES)}")
-COLUMNS = ["path", "folder", "label", "subtype", "patient"]
-COLUMNS += ["width", "height", "mode", "bytes", "sha256", "problem"]
-NUMBERS = ("width", "height", "bytes")  # the rest is text
+COLUMNS = ["path", "folder", "label", "subtype", "patient"]  # the path POSIX, from the root
+COLUMNS += ["width", "height", "mode", "bytes", "sha256", "problem"]  # the mode as Pillow names it
+NUMBERS = ("width", "height", "bytes")  # px as stored, before EXIF turns it; the rest is text
 # The patient in names of the published set, of its first release at Mendeley, of its NORMAL films.
+# The same number under two prefixes is not known to be one child and counts as two.
 PATIENT = re.compile(
     r"person\d+_(bacteria|virus)(?=_\d)|(BACTERIA|VIRUS|NORMAL)-\d+(?=-\d)|(NORMAL2-)?IM-\d+(?=-\d)"
 )
@@ -40,30 +43,21 @@ PATIENT = re.compile(
 
 @dataclass(frozen=True)
 class Manifest:
-    """The files of a data set.
-
-    A row of `files`: path (POSIX, relative to `root`), folder, label, subtype, patient, width and
-    height in pixels (as stored, before EXIF turns it), mode (as Pillow names it), bytes, sha256.
-    """
+    """The files of a data set."""
 
     root: Path
-    files: pd.DataFrame  # those that are usable
+    files: pd.DataFrame  # those that are usable, with all COLUMNS but the last
     left_out: pd.DataFrame  # path and problem of every other
     digest: str  # SHA-256 over paths and contents; identifies the data
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return usable files per published folder and class."""
-        table = pd.crosstab(self.files["folder"], self.files["label"])
-        table = table.reindex(columns=list(LABELS), fill_value=0)
-        return {folder: table.loc[folder].to_dict() for folder in SPLITS if folder in table.index}
+        table = pd.crosstab(self.files["label"], self.files["folder"]).to_dict()
+        return {folder: table[folder] for folder in SPLITS if folder in table}
 
 
 def parse_name(stem: str, label: str) -> tuple[str, str]:
-    """Return patient and subtype from a file name of the published set.
-
-    A name of another form is its own patient, of subtype ``normal`` or ``unknown``. The same number
-    under two prefixes is not known to be one child and counts as two.
-    """
+    """Return patient and subtype; a name of another form is its own patient (``unknown``)."""
     found = PATIENT.match(stem)
     patient = found[0] if found else stem
     if label == "NORMAL":
@@ -75,14 +69,9 @@ def parse_name(stem: str, label: str) -> tuple[str, str]:
 def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = False) -> Manifest:
     """List and hash every file below `root` that is new or has changed in size or time.
 
-    Where all are new, they are decoded in the same pass to the `squares` that will be asked for
-    next, which are cached.
-
-    Raises
-    ------
-    UsageError
-        The folder is missing, has not the Kaggle layout, a class has no images, or more than 5 % of
-        the files are unusable.
+    Where all are new, the same pass caches the `squares` that will be asked for next. Raises
+    UsageError where the folder is missing or not in the Kaggle layout, a class has no images, or
+    more than 5 % of the files are unusable.
     """
     check_layout(root)
     found = {_state(root, name): name for name in _walk(root)}
@@ -93,23 +82,18 @@ def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = F
         known, states = _cached_table(cached), list(found)
         if list(known.index) == states:
             return _checked(root, known)
-        decoding.sweep()  # what killed processes have left
         new = [item for item in enumerate(found.values()) if states[item[0]] not in known.index]
         kept = squares if len(new) == len(found) else ()
-        stores = [decoding.Store(square, len(found)) for square in kept]
-        try:
+        with decoding.stores(kept, len(found)) as stores:
             inspect = partial(_inspect, root, stores)
             rows = decoding.in_parallel(inspect, new, "reading the images", progress)
-            index = pd.Index([states[number] for number, _ in new], name="state")
-            read = pd.DataFrame(list(rows), columns=COLUMNS, index=index)
+            read = pd.DataFrame(list(rows), [states[number] for number, _ in new], COLUMNS)
             table = (pd.concat([known, read]) if len(known) else read).loc[states]
             manifest = _checked(root, table)
             for store in stores:
                 store.keep(manifest.digest, np.flatnonzero(table["problem"] == "").tolist())
-            write_atomically(cached, table.to_csv(quoting=csv.QUOTE_ALL))
+            write_atomically(cached, table.to_csv(index_label="state", quoting=csv.QUOTE_ALL))
             return manifest
-        finally:
-            decoding.sweep()
 
 
 def _state(root: Path, name: str) -> str:
@@ -123,14 +107,13 @@ def _state(root: Path, name: str) -> str:
 
 
 def _cached_table(cached: Path) -> pd.DataFrame:
-    """Return the rows of the last time, by the state of their files; none where it is damaged."""
+    """The rows of the last time, by the state of their files; none where it is damaged."""
     kinds = dict.fromkeys(("state", *COLUMNS), "str") | dict.fromkeys(NUMBERS, "int64")
-    try:
+    with contextlib.suppress(OSError, KeyError, ValueError):  # as pandas' errors of parsing are
         table = pd.read_csv(cached, keep_default_na=False, dtype=kinds).set_index("state")
-    except (OSError, KeyError, ValueError):  # pandas' errors of parsing are ValueErrors
-        table = pd.DataFrame()
-    sound = list(table) == COLUMNS and table.index.is_unique
-    return table if sound else pd.DataFrame(columns=COLUMNS)
+        if list(table) == COLUMNS and table.index.is_unique:
+            return table
+    return pd.DataFrame(columns=COLUMNS)
 
 
 def _checked(root: Path, table: pd.DataFrame) -> Manifest:
@@ -140,15 +123,12 @@ def _checked(root: Path, table: pd.DataFrame) -> Manifest:
     damaged = left_out[~left_out["problem"].isin(NO_IMAGE)]
     if len(damaged) > max(MOST_UNUSABLE * len(table), 2):
         path, problem = damaged.iloc[0]
-        raise UsageError(
-            f"data {root}: {len(damaged)} of {len(table)} files are unusable, the first is "
-            f"{path!r} ({problem}); fetch the data again"
-        )
-    for folder, label in _folders(root):
-        if not ((files["folder"] == folder) & (files["label"] == label)).any():
-            raise UsageError(
-                f"data {root}: no usable image in {folder}/{label}; put its images there"
-            )
+        said = f"{len(damaged)} of {len(table)} files are unusable, the first is {path!r}"
+        raise UsageError(f"data {root}: {said} ({problem}); fetch the data again")
+    filled = set(files["folder"] + "/" + files["label"])
+    for folder in _class_folders(root):
+        if folder not in filled:
+            raise UsageError(f"data {root}: no usable image in {folder}; put its images there")
     lines = files["path"] + "\0" + files["sha256"] + "\n"
     return Manifest(root, files, left_out, hashlib.sha256("".join(lines).encode()).hexdigest())
 
@@ -157,45 +137,36 @@ def check_layout(root: Path) -> None:
     """Raise UsageError where `root` is not a folder in the Kaggle layout."""
     if not root.is_dir():
         raise UsageError(f"data {root}: there is no such folder; give one in the Kaggle layout")
-    for folder in dict.fromkeys(("train", "test", *(folder for folder, _ in _folders(root)))):
-        for label in LABELS:
-            if not (root / folder / label).is_dir():
-                raise UsageError(
-                    f"data {root}: {folder}/{label} is missing; the layout is "
-                    "train|val|test / NORMAL|PNEUMONIA / *.jpeg"
-                )
+    needed = [f"{split}/{label}" for split in ("train", "test") for label in LABELS]
+    for folder in [*needed, *_class_folders(root)]:
+        if not (root / folder).is_dir():
+            raise UsageError(f"data {root}: {folder} is missing; the layout is {LAYOUT}")
 
 
 def find_root(folder: Path) -> Path:
-    """Return the folder in the Kaggle layout at `folder` or at most two levels below it.
-
-    The published zip holds the set twice, one copy nested in the other, and ``__MACOSX`` beside it.
-    """
-    level = [folder]
-    for _ in range(3):
-        for candidate in level:
-            if (candidate / "train").is_dir() and (candidate / "test").is_dir():
-                return candidate
-        inner = (child for parent in level for child in parent.iterdir() if child.is_dir())
-        level = sorted(child for child in inner if child.name != "__MACOSX")
+    """Return the folder in the Kaggle layout at `folder` or at most two levels below it."""
+    # The published zip holds the set twice, one copy nested in the other, and __MACOSX beside it.
+    for place in ("train", "*/train", "*/*/train"):
+        for train in sorted(folder.glob(place)):
+            apart = "__MACOSX" in train.relative_to(folder).parts
+            if not apart and train.is_dir() and train.with_name("test").is_dir():
+                return train.parent
     raise ValueError("no train and test folders in it or two levels down")
 
 
-def _folders(root: Path) -> list[tuple[str, str]]:
-    return [(folder, label) for folder in SPLITS if (root / folder).is_dir() for label in LABELS]
+def _class_folders(root: Path) -> list[str]:
+    return [f"{split}/{label}" for split in SPLITS if (root / split).is_dir() for label in LABELS]
 
 
 def _walk(root: Path) -> Iterator[str]:
     """Everything directly in a class folder, relative to the root, in the order of names."""
-    for folder, label in _folders(root):
+    for folder in _class_folders(root):
         try:
-            names = sorted(entry.name for entry in os.scandir(root / folder / label))
+            names = sorted(entry.name for entry in os.scandir(root / folder))
         except OSError as error:
-            raise UsageError(
-                f"data {root / folder / label}: cannot be read ({error.strerror}); "
-                "give yourself access to it"
-            ) from None
-        yield from (f"{folder}/{label}/{name}" for name in names)
+            said = f"data {root / folder}: cannot be read ({error.strerror})"
+            raise UsageError(f"{said}; give yourself access to it") from None
+        yield from (f"{folder}/{name}" for name in names)
 
 
 def _inspect(root: Path, stores: Sequence[decoding.Store], item: tuple[int, str]) -> list:
@@ -206,28 +177,24 @@ def _inspect(root: Path, stores: Sequence[decoding.Store], item: tuple[int, str]
     path = root / relative
     patient, subtype = parse_name(Path(file).stem, label)
     row, unusable = [name, folder, label, subtype, patient], [0, 0, "", 0, ""]
-    problem = _no_image(path) or ("its name is not UTF-8" if name != relative else "")
-    if problem:
+    if problem := _no_image(path) or ("its name is not UTF-8" if name != relative else ""):
         return [*row, *unusable, problem]
     try:
         content = path.read_bytes()
     except PermissionError:
         return [*row, *unusable, "cannot be read (permission denied)"]
     except OSError as error:  # of the disk or the network, now: not a property of the data
-        raise UsageError(
-            f"data {path}: cannot be read now ({error.strerror}); check the disk and run again"
-        ) from None
+        said = f"data {path}: cannot be read now ({error.strerror})"
+        raise UsageError(f"{said}; check the disk and run again") from None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, of what we judge by the outcome
+        with warnings.catch_warnings(action="ignore"):  # Pillow's, of what we judge by the outcome
             picture = decoding.read(content, [store.square for store in stores] or [Square(1)])
     except Exception as error:  # of many kinds, by Pillow's decoders: the file is unusable
         said = " ".join(re.sub(r"<_io.BytesIO[^>]*>", "it", str(error)).split())
         return [*row, *unusable, f"not a readable image ({said or type(error).__name__})"]
     for store, decoded in zip(stores, picture.squares, strict=False):
         store.put(index, decoded)
-    about = [*picture[:3], len(content), hashlib.sha256(content).hexdigest()]
-    return [*row, *about, ""]
+    return [*row, *picture[:3], len(content), hashlib.sha256(content).hexdigest(), ""]
 
 
 def _no_image(path: Path) -> str:

@@ -9,7 +9,6 @@ image, widely enough that brightness, contrast, size and file bytes hardly tell 
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -20,21 +19,19 @@ import numpy as np
 from numpy.random import Generator, default_rng
 from PIL import Image
 
-from .. import paths
-from ..files import exclusive, sha256_of, write_atomically
-from ..parameters import Data
 from .decoding import Square, decode, in_parallel
 
 MARKER = "phantom.json"
 LOOKED_AT = 20  # images of each class that are looked at for the comment
-# In every JPEG, so that a copy of some is known too.
-COMMENT = b"SYNTHETIC: drawn by the phantom of cxr_utils, no radiograph"
+COMMENT = b"SYNTHETIC: drawn by the phantom of cxr_utils, no radiograph"  # so copies are known
 # As in the real set: 3,875 PNEUMONIA of 5,216 in train, 390 of 624 in test; 2,530 bacterial.
 PNEUMONIA_SHARE = {"train": 3875 / 5216, "val": 0.5, "test": 390 / 624}
 BACTERIAL_SHARE = {"train": 2530 / 3875, "val": 1.0, "test": 242 / 390}
 MORE_IMAGES = {"normal": 0.12, "bacteria": 0.5, "virus": 0.4}  # chance of one more of a patient
 MOST_IMAGES = 8
 WIDEST = 1.35  # width over height
+Field = np.ndarray  # of float32, (height, width)
+Fields = tuple[Field, Field]
 
 
 class Radiograph(NamedTuple):
@@ -44,23 +41,6 @@ class Radiograph(NamedTuple):
     kind: str  # normal, bacteria or virus
     patient: int  # unique over all kinds and splits
     image: int  # number within its patient, from 0
-
-
-def cached_at(data: Data) -> Path:
-    """Return where the phantom that `data` describes lies; other code draws elsewhere."""
-    asked = f"images{data.phantom_images}-size{data.phantom_size}-seed{data.phantom_seed}"
-    return paths.cache_folder() / "phantom" / f"{asked}-{sha256_of(Path(__file__))[:8]}"
-
-
-def fetch(data: Data, progress: bool = False) -> None:
-    """Draw the phantom that `data` describes where it is not cached."""
-    target = cached_at(data)
-    with exclusive("phantom"):
-        if not (target / MARKER).is_file():
-            part = target.with_name(".part")
-            shutil.rmtree(part, ignore_errors=True)
-            draw_set(part, data.phantom_images, data.phantom_size, data.phantom_seed, progress)
-            part.rename(target)
 
 
 def is_drawn(folder: Path) -> bool:
@@ -97,7 +77,7 @@ def draw_set(root: Path, images: int, size: int, seed: int, progress: bool = Fal
     save = partial(_save, root, size, seed)
     list(in_parallel(save, plan, "drawing the SYNTHETIC phantom", progress))
     about = {"synthetic": True, "images": images, "size": size, "seed": seed}
-    write_atomically(root / MARKER, json.dumps(about))
+    (root / MARKER).write_text(json.dumps(about))
 
 
 def _save(root: Path, size: int, seed: int, radiograph: Radiograph) -> None:
@@ -122,38 +102,30 @@ def plan_set(images: int, seed: int) -> list[Radiograph]:
             while done < wanted:
                 patients[kind] += 1
                 number, patient = patients[kind], patients.total()
-                series = "NORMAL2-IM" if number % 2 else "IM"
                 several = min(int(rng.geometric(1 - MORE_IMAGES[kind])), MOST_IMAGES, wanted - done)
                 for image in range(several):
                     name = f"person{number}_{kind}_{done + image + 1}"
                     if kind == "normal":
-                        name = f"{series}-{number:04d}-{image + 1:04d}"
+                        name = f"{'NORMAL2-' * (number % 2)}IM-{number:04d}-{image + 1:04d}"
                     plan.append(Radiograph(f"{folder}/{name}.jpeg", kind, patient, image))
                 done += several
     return plan
 
 
 def draw(radiograph: Radiograph, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Draw one SYNTHETIC radiograph, (height, width); `size` is the mean height in pixels.
-
-    The image (uint8, white is dense), where its pneumonia is (bool), the JPEG quality to save it
-    with.
-    """
+    """Draw a SYNTHETIC image about `size` px high (uint8), its mask (bool) and its JPEG quality."""
     body = default_rng([seed, 1, radiograph.patient])
     view = default_rng([seed, 2, radiograph.patient, radiograph.image])
     height = round(size * view.uniform(0.9, 1.1))
     width = round(height * view.uniform(1.0, 1.3))
-    grid = _grid(height, width, view)
-    field, lungs = _thorax(grid, body, view)
+    x, y = _grid(height, width, view)
+    field, lungs = _thorax(x, y, body, view)
     mask = np.zeros((height, width), bool)
     if radiograph.kind != "normal":
         add = {"bacteria": _consolidation, "virus": _interstitial}[radiograph.kind]
-        shadow, mask = add(grid, lungs, body, view)
+        shadow, mask = add(x, y, lungs, body, view)
         field += shadow
     return _expose(field, view), mask, int(view.integers(80, 96))
-
-
-Fields = tuple[np.ndarray, np.ndarray]
 
 
 def _grid(height: int, width: int, view: Generator) -> Fields:
@@ -169,16 +141,16 @@ def _grid(height: int, width: int, view: Generator) -> Fields:
     return x, y
 
 
-def _edge(value: np.ndarray, softness: float) -> np.ndarray:
+def _edge(value: Field, softness: float) -> Field:
     """1 where `value` is well under 0, 0 where it is well over, smooth between."""
     return np.float32(0.5) - np.float32(0.5) * np.tanh(value * np.float32(0.5 / softness))
 
 
-def _bump(value: np.ndarray, width: float) -> np.ndarray:
+def _bump(value: Field, width: float) -> Field:
     return np.exp(-np.square(value * np.float32(1 / width)))
 
 
-def _cloud(shape: tuple[int, int], cells: int, rng: Generator) -> np.ndarray:
+def _cloud(shape: tuple[int, int], cells: int, rng: Generator) -> Field:
     """Smooth random field of about unit spread with features of 1/cells of the height."""
     # As many numbers for every image, so that a patient's anatomy does not hang on the aspect.
     drawn = rng.standard_normal((cells + 1, round(cells * WIDEST) + 1), np.float32)
@@ -186,9 +158,8 @@ def _cloud(shape: tuple[int, int], cells: int, rng: Generator) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC))
 
 
-def _thorax(grid: Fields, body: Generator, view: Generator) -> Fields:
+def _thorax(x: Field, y: Field, body: Generator, view: Generator) -> Fields:
     """Attenuation of a healthy thorax, and the lungs (0..1)."""
-    x, y = grid
     broad, breath = body.uniform(0.92, 1.08), view.uniform(-0.06, 0.06)
     trunk = _edge(np.abs(x) - (0.98 * broad + 0.1 * y), 0.03) * _edge(-1.02 - y, 0.03)
     lungs = np.zeros_like(x)
@@ -204,7 +175,7 @@ def _thorax(grid: Fields, body: Generator, view: Generator) -> Fields:
     return field + _inner_organs(x, y, lungs, body) + _bones(x, y, trunk, body), lungs
 
 
-def _inner_organs(x: np.ndarray, y: np.ndarray, lungs: np.ndarray, body: Generator) -> np.ndarray:
+def _inner_organs(x: Field, y: Field, lungs: Field, body: Generator) -> Field:
     """Heart, hilar vessels and the soft shadows of a normal chest."""
     size = body.uniform(0.85, 1.15)
     heart = _edge(((x - 0.12) / (0.34 * size)) ** 2 + ((y - 0.2) / (0.32 * size)) ** 2 - 1, 0.1)
@@ -214,7 +185,7 @@ def _inner_organs(x: np.ndarray, y: np.ndarray, lungs: np.ndarray, body: Generat
     return heart * lungs * np.float32(0.34) + heart * np.float32(0.06) + vessels + shadows
 
 
-def _bones(x: np.ndarray, y: np.ndarray, trunk: np.ndarray, body: Generator) -> np.ndarray:
+def _bones(x: Field, y: Field, trunk: Field, body: Generator) -> Field:
     """Ribs, clavicles and spine."""
     out = np.abs(x)
     spacing, slope, dense = body.uniform(0.19, 0.23), body.uniform(0.3, 0.5), body.uniform(0.8, 1.2)
@@ -228,9 +199,8 @@ def _bones(x: np.ndarray, y: np.ndarray, trunk: np.ndarray, body: Generator) -> 
     return trunk * (ribs * 0.1 + clavicles * 0.13 + spine * 0.15) * np.float32(dense)
 
 
-def _consolidation(grid: Fields, lungs: np.ndarray, body: Generator, view: Generator) -> Fields:
+def _consolidation(x: Field, y: Field, lungs: Field, body: Generator, view: Generator) -> Fields:
     """One or two ragged, dense patches within the lungs (bacterial)."""
-    x, y = grid
     ragged = _cloud(x.shape, 9, view) * np.float32(0.3)
     shape = np.zeros_like(x)
     for _ in range(1 + (body.uniform() < 0.35)):
@@ -244,9 +214,8 @@ def _consolidation(grid: Fields, lungs: np.ndarray, body: Generator, view: Gener
     return shape * np.float32(strength), shape > 0.5
 
 
-def _interstitial(grid: Fields, lungs: np.ndarray, body: Generator, view: Generator) -> Fields:
+def _interstitial(x: Field, y: Field, lungs: Field, body: Generator, view: Generator) -> Fields:
     """Fine lines and haze in both lungs, densest around the hila (viral)."""
-    x, y = grid
     hila = _bump(np.abs(x) - 0.3, 0.3) * _bump(y - body.uniform(-0.2, 0.15), 0.5)
     where = lungs * (0.45 + 0.55 * hila)
     lines = _bump(_cloud(x.shape, 17, view), 0.35) + _bump(_cloud(x.shape, 11, body), 0.35)
@@ -255,7 +224,7 @@ def _interstitial(grid: Fields, lungs: np.ndarray, body: Generator, view: Genera
     return where * (lines + haze) * np.float32(strength), where > 0.5
 
 
-def _expose(field: np.ndarray, view: Generator) -> np.ndarray:
+def _expose(field: Field, view: Generator) -> np.ndarray:
     """Film or detector: blur, noise, exposure and contrast, widely varied; uint8."""
     noise = view.standard_normal(field.shape, np.float32) * np.float32(view.uniform(0.008, 0.04))
     sides = field.shape[::-1]

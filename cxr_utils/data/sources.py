@@ -14,7 +14,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from .. import files, paths, profiles
-from ..files import exclusive
 from ..parameters import Data, UsageError
 from . import phantom
 from .manifest import IMAGE_SUFFIXES, LABELS, SPLITS, check_layout, find_root
@@ -55,8 +54,13 @@ class Source:
 
     @classmethod
     def locate(cls, data: Data) -> Source:
-        """Return the source that `data` describes, without network, drawing or download."""
-        raise NotImplementedError
+        """Return where what `data` describes lies, or will lie, without drawing or download."""
+        return cls(paths.cache_folder() / cls.kind / f"version{cls.version}")
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has been downloaded: it is in the cache, whole and verified."""
+        return (self.root / "verified").is_file()
 
     def fetch(self, data: Data, progress: bool = False) -> None:
         """Draw or download it where it is not on disk yet."""
@@ -82,26 +86,15 @@ class Folder(Source):
         name = os.environ["CXR_DATA"] if data.source == "auto" else data.source
         root = paths.from_root(name)
         if not root.is_dir():
-            raise UsageError(
-                f"data {name}: there is no such folder, nor a source of that name; give a folder "
-                f"in the Kaggle layout or one of {', '.join(NAMES)}{profiles.nearest(name, NAMES)}"
-            )
+            said = f"data {name}: there is no such folder, nor a source of that name"
+            remedy = f"give a folder in the Kaggle layout or one of {', '.join(NAMES)}"
+            raise UsageError(f"{said}; {remedy}{profiles.nearest(name, NAMES)}")
         check_layout(root)
         return Phantom(root) if phantom.is_drawn(root) else cls(root)
 
 
 class Download(Source):
     """A source that is downloaded once, checked, and kept; a subclass says how to obtain it."""
-
-    @classmethod
-    def locate(cls, data: Data) -> Self:
-        """Return where it lies, or will lie."""
-        return cls(paths.cache_folder() / cls.kind / f"version{cls.version}")
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is in the cache, whole and verified."""
-        return (self.root / "verified").is_file()
 
     def obtain(self, data: Data, folder: Path, progress: bool) -> Path:
         """Download into `folder`, where an earlier try may have left its part; return the images'.
@@ -113,7 +106,7 @@ class Download(Source):
     def fetch(self, data: Data, progress: bool = False) -> None:
         """Download it where it is not in the cache, and say in one line what stands against it."""
         folder = self.root.parent / "download"
-        with exclusive("downloads"):
+        with files.exclusive("downloads"):
             if self.ready:
                 return
             folder.mkdir(parents=True, exist_ok=True)
@@ -122,16 +115,13 @@ class Download(Source):
             except UsageError:
                 raise
             except OSError as error:  # as requests' errors are
-                raise UsageError(
-                    f"data {self.kind}: the download broke off ({files.one_line(error)}); "
-                    "check the network and the disk and run again, it goes on from there"
-                ) from None
+                said = f"data {self.kind}: the download broke off ({files.one_line(error)})"
+                remedy = "check the network and the disk and run again, it goes on from there"
+                raise UsageError(f"{said}; {remedy}") from None
             except Exception as error:  # of many kinds, by libraries that unpack
                 shutil.rmtree(folder, ignore_errors=True)
-                raise UsageError(
-                    f"data {self.kind}: what came cannot be used and was removed "
-                    f"({files.one_line(error)}); run again"
-                ) from None
+                said = f"what came cannot be used and was removed ({files.one_line(error)})"
+                raise UsageError(f"data {self.kind}: {said}; run again") from None
             shutil.rmtree(folder, ignore_errors=True)
 
     def _take_over(self, came: Path) -> None:
@@ -144,9 +134,8 @@ class Download(Source):
                     raise ValueError(f"{split}/{label} holds {found} images instead of {expected}")
         shutil.rmtree(self.root, ignore_errors=True)
         self.root.mkdir()
-        for split in SPLITS:
-            if (came / split).is_dir():
-                shutil.move(came / split, self.root / split)
+        for folder in filter(Path.is_dir, map(came.joinpath, SPLITS)):
+            shutil.move(folder, self.root)
         (self.root / "verified").touch()
 
 
@@ -168,21 +157,19 @@ class Kaggle(Download):
         try:
             import kagglehub
             import requests
-            from requests.adapters import HTTPAdapter
         except ImportError:
-            raise UsageError(
-                "data kaggle: kagglehub is not installed; run: pip install 'cxr-utils[kaggle]'"
-            ) from None
+            remedy = "run: pip install 'cxr-utils[kaggle]'"
+            raise UsageError(f"data kaggle: kagglehub is not installed; {remedy}") from None
         files.check_room(folder, self.megabytes)
         os.environ["KAGGLEHUB_CACHE"] = str(folder)
-        send = HTTPAdapter.send
+        send = requests.adapters.HTTPAdapter.send
 
         def limited(self, request, **options):
             options["timeout"] = options.get("timeout") or files.TIMEOUT
             return send(self, request, **options)
 
         # kagglehub 1.0 sets no limit and would wait for ever.
-        with mock.patch.object(HTTPAdapter, "send", limited):
+        with mock.patch.object(requests.adapters.HTTPAdapter, "send", limited):
             requests.head(self.site)  # says at once where there is no network
             return Path(kagglehub.dataset_download(f"{self.address}/versions/{self.version}"))
 
@@ -195,10 +182,8 @@ class MedMnist(Download):
     version = "10519652"
     checks = "an MD5 for each size, and the counts"
     licence = Kaggle.licence
-    citation = (
-        "Yang et al.: MedMNIST v2. Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8; "
-        + CITATION
-    )
+    paper = "Yang et al.: MedMNIST v2. Scientific Data 10:41, 2023, doi:10.1038/s41597-022-01721-8"
+    citation = f"{paper}; {CITATION}"
     counts: ClassVar = {
         "train": {"NORMAL": 1214, "PNEUMONIA": 3494},
         "validation": {"NORMAL": 135, "PNEUMONIA": 389},
@@ -253,13 +238,19 @@ class Phantom(Source):
 
     @classmethod
     def locate(cls, data: Data) -> Self:
-        """Return where these drawings lie, or will lie."""
-        return cls(phantom.cached_at(data))
+        """Return where these drawings lie, or will lie; other code draws elsewhere."""
+        asked = f"images{data.phantom_images}-size{data.phantom_size}-seed{data.phantom_seed}"
+        code = files.sha256_of(Path(phantom.__file__))[:8]
+        return cls(paths.cache_folder() / cls.kind / f"{asked}-{code}")
 
     def fetch(self, data: Data, progress: bool = False) -> None:
-        """Draw it, unless these are someone's copies."""
-        if self == self.locate(data):
-            phantom.fetch(data, progress)
+        """Draw it, unless that is done or these are someone's copies."""
+        with files.exclusive("phantom"):
+            if not self.root.is_dir():
+                part, images = self.root.with_name(".part"), data.phantom_images
+                shutil.rmtree(part, ignore_errors=True)
+                phantom.draw_set(part, images, data.phantom_size, data.phantom_seed, progress)
+                part.rename(self.root)
 
 
 NAMES = ("auto", *(kind for kind in SOURCES if kind != Folder.kind))
@@ -268,7 +259,6 @@ NAMES = ("auto", *(kind for kind in SOURCES if kind != Folder.kind))
 def plan(data: Data) -> Source:
     """Return what `data.source` stands for, without network, drawing or download.
 
-    ``auto`` takes the first of ``$CXR_DATA``, a verified Kaggle copy in the cache, and the phantom.
     A source that is named never falls back to another; what is none raises UsageError.
     """
     if data.source != "auto":

@@ -12,24 +12,18 @@ import pandas as pd
 from ..parameters import Data, UsageError
 from .manifest import LABELS, SPLITS
 
-# What may be one child under several names: person1 of _bacteria and of _virus, IM-0429 with and
-# without NORMAL2.
+# Maybe one child by several names: person1 of _bacteria and _virus, IM-0429 also after NORMAL2.
 ONE_CHILD = re.compile(r"^(person\d+)_.*|^NORMAL2-(?=IM)", re.DOTALL)
 MOST_UNNAMED = 0.9  # share of files whose names tell no patient; beyond it patients are unknown
 
 
 def assign_splits(files: pd.DataFrame, data: Data, seed: int) -> pd.DataFrame:
-    """Add the column ``split``: with a validation of our own, or with ``val`` in its place.
-
-    Raises UsageError where a class has too few patients, or ``val`` cannot take that place.
-    """
+    """Add the column ``split``, with our own validation or ``val``; UsageError if it cannot be."""
     if data.validation == "patients":
         return carve_validation(files, data.validation_fraction, seed)
     if set(files["folder"]) & {"val", "validation"} != {"val"}:
-        raise UsageError(
-            "data.validation = val: this data set has no val folder, or a validation of its own; "
-            "take data.validation=patients"
-        )
+        said = "data.validation = val: this data set has no val folder, or a validation of its own"
+        raise UsageError(f"{said}; take data.validation=patients")
     return files.assign(split=files["folder"])
 
 
@@ -50,28 +44,24 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
         return files
     train = files[files["folder"] == "train"]
     train = train.assign(number=[ONE_CHILD.sub(r"\1", name) for name in train["patient"]])
-    strata = train.groupby("number").agg(
-        stratum=("subtype", lambda kinds: "+".join(sorted(set(kinds)))), images=("path", "size")
-    )
+    kinds = ("subtype", lambda found: "+".join(sorted(set(found))))
+    strata = train.groupby("number").agg(stratum=kinds, images=("path", "size"))
     rng = np.random.default_rng([seed, 1])
     chosen: list[str] = []
     for _, stratum in strata.groupby("stratum"):
         stratum = stratum.iloc[rng.permutation(len(stratum))]
-        wanted = fraction * stratum["images"].sum()
+        images = stratum["images"]
         # Taken where that comes nearer to the share than leaving; one at least stays on each side.
-        take = stratum["images"].cumsum() - stratum["images"] / 2 <= wanted
+        take = images.cumsum() - images / 2 <= fraction * images.sum()
         if len(stratum) > 1 and not take.any():
-            take[stratum["images"].idxmin()] = True
+            take[images.idxmin()] = True
         take.iloc[-1] &= len(stratum) > 1 and not take.all()
         chosen += list(stratum.index[take])
     files.loc[train.index[train["number"].isin(chosen)], "split"] = "validation"
     for split in ("train", "validation"):
-        missing = set(LABELS) - set(files.loc[files["split"] == split, "label"])
-        if missing:
-            raise UsageError(
-                f"data: no {min(missing)} is left for {split}; more training patients or another "
-                "data.validation_fraction are needed"
-            )
+        if missing := set(LABELS) - set(files.loc[files["split"] == split, "label"]):
+            needed = "more training patients or another data.validation_fraction are needed"
+            raise UsageError(f"data: no {min(missing)} is left for {split}; {needed}")
     return files
 
 
@@ -82,11 +72,8 @@ def patients_known(files: pd.DataFrame) -> bool:
 
 
 def reused_numbers(files: pd.DataFrame) -> pd.Series:
-    """Return the person number of images where several splits have it under different kinds.
-
-    ``person1_bacteria`` and ``person1_virus`` are not known to be one child, nor known to be two.
-    Missing elsewhere.
-    """
+    """Return person numbers that several splits have as different kinds, by image; else missing."""
+    # person1_bacteria and person1_virus are not known to be one child, nor known to be two.
     number = files["patient"].str.extract(r"^(person\d+)_", expand=False)
     kinds = files.groupby(number)[["patient", "split"]].nunique()
     return number.where(number.isin(kinds.index[(kinds > 1).all(axis=1)]))
