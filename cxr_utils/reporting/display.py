@@ -25,16 +25,13 @@ DPI = 110
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing with the name of its file, its title and its alt text.
-
-    A `photo`, a grid of X-rays, is displayed as JPEG, which is a tenth of the size.
-    """
+    """A drawing with the name of its file, its title and its alt text."""
 
     drawn: matplotlib.figure.Figure
     name: str
     title: str
     alt: str
-    photo: bool = False
+    photo: bool = False  # a grid of X-rays: displayed as JPEG, which is a tenth of the size
 
 
 @dataclass(frozen=True)

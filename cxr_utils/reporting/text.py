@@ -31,10 +31,7 @@ SURE = 0.05  # P(true class) under which a model counts as sure of its error
 
 
 def render(template: str, **numbers: Any) -> str:
-    """Return the Markdown of ``templates/<template>.md.j2`` filled with numbers.
-
-    Text that is put in is escaped: what looks like markup in the name of a file is shown as text.
-    """
+    """Return the Markdown of ``templates/<template>.md.j2`` filled in; markup in text is escaped."""
     return _environment().get_template(f"{template}.md.j2").render(numbers).strip()
 
 
@@ -51,19 +48,14 @@ def render_lines(template: str, **numbers: Any) -> list[str]:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(paths.TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_escaped,
-    )
+    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "autoescape": True}
+    options |= {"undefined": jinja2.StrictUndefined, "finalize": _escaped}
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(paths.TEMPLATES), **options)
     environment.filters.update(
         score=lambda entry, name: Markup(tables.with_interval(entry, name)),
-        number=tables.number,
+        number=lambda entry, name: tables.three(entry[name]),
         best_interval=results.best_interval,
-        three=lambda value: "undefined" if value is None else f"{value:.3f}",
+        three=tables.three,
         signed=lambda value, digits=3: f"{value:+.{digits}f}",
         percent=lambda value, digits=0: f"{value:.{digits}%}",
         p=lambda value: Markup("p < 0.001") if value < 0.001 else f"p = {value:.3f}",
@@ -96,20 +88,10 @@ def counts(manifest: Manifest, standing: str) -> dict[str, Any]:
 
 def data(data: Dataset, standing: str, audited: list[Finding]) -> dict[str, Any]:
     """Return the numbers of ``data``: what the counts, the split and the audit tell."""
-    files = data.files
-    train, chosen = (files[files["split"] == split] for split in ("train", data.chosen_on))
-    return {
-        "standing": standing,
-        "images": len(files),
-        "counts": data.manifest.counts(),
-        **counts(data.manifest, standing),
-        "chosen_on": data.chosen_on,
-        "chosen": len(chosen),
-        "patients": chosen["patient"].nunique(),
-        "shared": len(set(train["patient"]) & set(chosen["patient"])),
-        "training": len(train),
-        "findings": [finding for finding in audited if finding.verdict != "fine"],
-    }
+    patients = [set(data.splits[name].files["patient"]) for name in ("train", data.chosen_on)]
+    told = {"data": data, "standing": standing, "audited": audited}
+    told |= {"patients": len(patients[1]), "shared": len(set.intersection(*patients))}
+    return told | counts(data.manifest, standing)
 
 
 def children(files: pd.DataFrame) -> dict[str, Any]:
@@ -138,17 +120,13 @@ def errors(model: Scored) -> dict[str, Any]:
 
 def telling_cases(model: Scored, most: int) -> dict[str, np.ndarray]:
     """Return the rows of the surest false alarms, misses and hits on test; int, (<= most,) each."""
-    labels, scores = model.answers()
-    sick, right = labels == 1, model.right()
-    kinds = {
-        "NORMAL called PNEUMONIA": (~sick & ~right, -scores),
-        "PNEUMONIA missed": (sick & ~right, scores),
-        "PNEUMONIA found": (sick & right, -scores),
+    sick, right, scores = model.answers()[0] == 1, model.right(), model.part()["score"]
+    cases = {
+        "NORMAL called PNEUMONIA": scores[~sick & ~right].nlargest(most),
+        "PNEUMONIA missed": scores[sick & ~right].nsmallest(most),
+        "PNEUMONIA found": scores[sick & right].nlargest(most),
     }
-    return {
-        kind: np.flatnonzero(among)[np.argsort(order[among], kind="stable")][:most]
-        for kind, (among, order) in kinds.items()
-    }
+    return {kind: found.index.to_numpy() for kind, found in cases.items()}
 
 
 def calibration(model: Scored) -> dict[str, Any]:
@@ -160,12 +138,8 @@ def calibration(model: Scored) -> dict[str, Any]:
     labels, scores = model.answers()
     scores = np.clip(scores, metrics.CLIP, 1 - metrics.CLIP)
     fit = LogisticRegression(C=np.inf, max_iter=1000).fit(logit(scores)[:, None], labels)
-    return {
-        "test": model.test,
-        "mean": float(scores.mean()),
-        "share": float(labels.mean()),
-        "slope": float(fit.coef_[0, 0]),
-    }
+    slope = fit.coef_[0, 0]
+    return {"test": model.test, "mean": scores.mean(), "share": labels.mean(), "slope": slope}
 
 
 def doubtful(model: Scored, files: pd.DataFrame) -> dict[str, Any]:
@@ -196,21 +170,18 @@ def recommendations(
     """Return the numbers of ``recommendations``: what a run can say of each usual one."""
     rates = ("specificity", "sensitivity")
     fallen = {rate: [model.title for model in models if _fell(model, rate)] for rate in rates}
-    return {
-        "models": models,
-        "standing": standing,
-        "networks": [_networks(pair, models) for pair in pairs],
-        "hindsight": {model.title: comparison.best_accuracy(model) for model in models},
-        "fallen": {rate: titles for rate, titles in fallen.items() if titles},
-    }
+    hindsight = {model.title: comparison.best_accuracy(model) for model in models}
+    networks = [_networks(pair, models) for pair in pairs]
+    told = {"models": models, "standing": standing, "hindsight": hindsight, "networks": networks}
+    return told | {"fallen": {rate: titles for rate, titles in fallen.items() if titles}}
 
 
 def _networks(pair: dict[str, Any], models: Sequence[Scored]) -> dict[str, Any]:
     """The smaller and the larger network of a pair, and the AUROC that the larger one gained."""
-    one, two = (next(m for m in models if m.name == name) for name in pair["names"])
-    small, large = sorted((one, two), key=lambda model: model.card["parameters"])
+    two = [model for model in models if model.name in pair["names"]]
+    small, large = sorted(two, key=lambda model: model.card["parameters"])
     gap = pair["differences"]["auroc"]
-    if small is two and gap["low"] is not None:
+    if small is two[1] and gap["low"] is not None:
         gap = {"value": -gap["value"], "low": -gap["high"], "high": -gap["low"]}
     return {"small": small, "large": large, "gap": gap}
 
