@@ -34,7 +34,7 @@ def with_interval(entry: dict[str, Any], score: str) -> str:
 
 
 def three(value: float | None) -> str:
-    """Return a number with three decimals."""
+    """Return a number with three decimals; None is undefined."""
     return "undefined" if value is None else f"{value:.3f}"
 
 
@@ -53,8 +53,8 @@ def counts(manifest: Manifest, standing: str) -> pd.DataFrame:
 
 def sizes(files: pd.DataFrame) -> pd.DataFrame:
     """Return the smallest, mean and largest width and height by folder and class."""
-    sides = files.groupby(["folder", "label"], sort=False)[["width", "height"]]
-    return sides.agg(["min", "mean", "max"])
+    grouped = files.groupby(["folder", "label"], sort=False)[["width", "height"]]
+    return grouped.agg(["min", "mean", "max"])
 
 
 def splits(data: Dataset) -> pd.DataFrame:
@@ -68,8 +68,8 @@ def origin(data: Dataset, standing: str) -> pd.DataFrame:
     manifest = {"source": data.source.kind, "manifest digest": data.manifest.digest}
     known = data.source.origin() | manifest
     if standing == "published" and not data.source.counts:
-        known["licence"] = f"{Kaggle.licence}, if this is a copy of it"
-        known["citation"] = Kaggle.citation
+        licence = f"{Kaggle.licence}, if this is a copy of it"
+        known |= {"licence": licence, "citation": Kaggle.citation}
     names = ("source", "address", "version", "manifest digest", "checks", "licence", "citation")
     return pd.DataFrame([{"": name, "this data": known[name]} for name in names])
 

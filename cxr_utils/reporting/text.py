@@ -31,7 +31,7 @@ SURE = 0.05  # P(true class) under which a model counts as sure of its error
 
 
 def render(template: str, **numbers: Any) -> str:
-    """Return the Markdown of ``templates/<template>.md.j2`` filled in; markup in text is escaped."""
+    """Return ``templates/<template>.md.j2``, filled in, as Markdown; text put in is escaped."""
     return _environment().get_template(f"{template}.md.j2").render(numbers).strip()
 
 
