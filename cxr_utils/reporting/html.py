@@ -25,6 +25,7 @@ THUMBNAIL = 560  # pixels of the longer side, shown at half of it
 SUMMARY = re.compile(r'<pre style="white-space:pre;[^"]*">(.*?)</pre>', re.DOTALL)
 CONTENTS = "<!-- contents -->"
 GENERATED = '<meta name="generator" content="cxr_utils">'
+PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True)
 BANNER = {"command": REAL_RUN, "cost": REAL_RUN_COST}
 Page = tuple[str, str, str]  # a step, the title of its report, and the figure that stands for it
 
@@ -32,10 +33,7 @@ Page = tuple[str, str, str]  # a step, the title of its report, and the figure t
 def render(
     step: str, title: str, pages: Sequence[Page], folder: RunFolder, synthetic: bool, failed: bool
 ) -> None:
-    """Write the HTML report of a step from ``executed/<step>.ipynb``, with links to all `pages`.
-
-    Banners say so where its data is `synthetic` or the step `failed`.
-    """
+    """Write a step's report, with links to all `pages`; it says if it is `synthetic` or `failed`."""
     title = f"{'SYNTHETIC: ' if synthetic else ''}{title}, run {folder.name}"
     about = {"title": title, "pages": pages, "here": step, "contents": CONTENTS, **BANNER}
     about |= {"failed": failed, "synthetic": synthetic}
@@ -43,7 +41,7 @@ def render(
     exporter = HTMLExporter(template_name=TEMPLATES.name, extra_template_basedirs=places)
     body, _ = exporter.from_filename(str(folder.executed(step)), resources={"report": about})
     sections = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body)
-    contents = _template("frame.html.j2").module.contents(sections)  # type: ignore[attr-defined]
+    contents = PAGES.get_template("frame.html.j2").module.contents(sections)  # type: ignore[attr-defined]
     body = SUMMARY.sub(_plain, body.replace(CONTENTS, contents, 1))
     write_atomically(folder.html(step), body)
 
@@ -59,8 +57,7 @@ def write_index(
 ) -> None:
     """Write ``index.html``: verdict, scores, the threshold to move, links, provenance.
 
-    `record` is the content of ``run.json``; of each of the `pages` ``figures/<cover>.png`` is shown
-    small where its step is done; `problems` say what failed.
+    `record` is the content of ``run.json``; the covers of those `pages` that are done are shown.
     """
     known, models = results.read_metrics(folder), comparison.read_models(folder)
     synthetic, about = record["data"]["synthetic"], within(known, "data")
@@ -69,7 +66,7 @@ def write_index(
         references, pairs = within(known, "floors"), comparison.read(folder)
         standing = published.standing(about.get("source", ""), about.get("counts", {}))
         judged = {"models": models, "references": references, "standing": standing}
-        scored = tables.scores(models, references, ["test"], brief=True)
+        scored = tables.scores(models, references, ["test"]).loc[tables.BRIEF]
         told["verdict"] = text.render_html("verdict", **judged, pairs=pairs)
         told["scores"] = display.table_html(scored, index=True)
         told["splits"] = text.render_html("splits", known=known)
@@ -77,15 +74,8 @@ def write_index(
     written = [page for page in pages if folder.html(page[0]).is_file()]
     thumbnails = [found for page in written if (found := _thumbnail(folder, record, page))]
     told |= {"run": folder.name, "record": record, "synthetic": synthetic, "problems": problems}
-    page = _template("overview.html.j2").render(
-        told, pages=written, thumbnails=thumbnails, **BANNER
-    )
-    write_atomically(folder.index, page)
-
-
-def _template(name: str) -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    return jinja2.Environment(loader=loader, trim_blocks=True).get_template(name)
+    told |= {"pages": written, "thumbnails": thumbnails, **BANNER}
+    write_atomically(folder.index, PAGES.get_template("overview.html.j2").render(told))
 
 
 def _thumbnail(folder: RunFolder, record: dict[str, Any], page: Page) -> dict[str, Any]:
@@ -106,15 +96,15 @@ def _thumbnail(folder: RunFolder, record: dict[str, Any], page: Page) -> dict[st
 def slider(models: Sequence[Scored], synthetic: bool) -> str:
     """Return HTML in which the reader moves threshold and prevalence and sees each model's rates.
 
-    It starts with each model at its own threshold and needs no network. Counts are of
-    ``score >= threshold``, in the same double precision as everywhere else.
+    Counts are of ``score >= threshold``, in double precision as everywhere; no network is needed.
     """
     data = {}
     for model in models:
         labels, scores = model.answers()
         sick, well = (scores[labels == label].tolist() for label in (1, 0))
         data[model.name] = {"sick": sick, "well": well, "own": model.test["threshold"]}
-    return _template("slider.html.j2").render(models=models, data=data, synthetic=synthetic)
+    about = {"models": models, "data": data, "synthetic": synthetic}
+    return PAGES.get_template("slider.html.j2").render(about)
 
 
 def write_runs(folder: Path) -> None:
@@ -124,7 +114,7 @@ def write_runs(folder: Path) -> None:
         return
     runs = [run for run in sorted(folder.iterdir()) if (run / "run.json").is_file()]
     rows = [row for run in runs for row in _run_rows(RunFolder(run))]
-    write_atomically(page, _template("runs.html.j2").render(rows=rows))
+    write_atomically(page, PAGES.get_template("runs.html.j2").render(rows=rows))
 
 
 def _run_rows(run: RunFolder) -> list[dict[str, Any]]:

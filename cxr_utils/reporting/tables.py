@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -24,6 +24,7 @@ SCORES = {"accuracy": "accuracy", "auroc": "AUROC", "auprc": "AUPRC"}
 SCORES |= {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
 SCORES |= {"f1": "F1", "loss": "log loss", "brier": "Brier score", "ece": "calibration error"}
 SHOWN = ("accuracy", "auroc", "sensitivity", "specificity")  # where there is room for four
+BRIEF = ["images", "patients", *(SCORES[score] for score in (*SHOWN, "ppv", "npv"))]
 STARTS = {"random": "random weights", "imagenet": "ImageNet weights", "file": "a file's weights"}
 
 
@@ -87,15 +88,11 @@ def audit_files(audited: list[Finding]) -> pd.DataFrame:
 
 
 def scores(
-    models: Sequence[Scored],
-    references: dict[str, Any] | None = None,
-    splits: Sequence[str] = ("validation", "val", "test"),
-    brief: bool = False,
+    models: list[Scored], references: dict[str, Any] | None = None, splits: Iterable[str] = SPLITS
 ) -> pd.DataFrame:
     """Return all scores of models and reference classifiers, a column for each and split.
 
-    `references` are as under ``floors`` in ``metrics.json``; `splits` that are not there are left
-    out; `brief` leaves out what only a statistician misses.
+    `references` are as under ``floors`` in ``metrics.json``; `splits` not there are left out.
     """
     known = {model.title: model.scores for model in models}
     known |= {f"reference: {REFERENCES[name]}": one for name, one in (references or {}).items()}
@@ -106,10 +103,8 @@ def scores(
         if split in entries
     }
     table = pd.DataFrame(columns)
-    if table.columns.get_level_values(1).nunique() == 1:
-        table = table.droplevel(1, axis=1)
-    rows = ["images", "patients", *(SCORES[score] for score in (*SHOWN, "ppv", "npv"))]
-    return table.loc[rows] if brief else table
+    one_split = table.columns.get_level_values(1).nunique() == 1
+    return table.droplevel(1, axis=1) if one_split else table
 
 
 def _scores(entry: dict[str, Any]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from ..evaluation.comparison import Scored
 from . import published, tables
 
 MARKUP = str.maketrans({character: "\\" + character for character in "\\`*_[]$"})
+Numbers = dict[str, Any]  # what a template is filled with
 SURE = 0.05  # P(true class) under which a model counts as sure of its error
 
 
@@ -53,7 +54,6 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(paths.TEMPLATES), **options)
     environment.filters.update(
         score=lambda entry, name: Markup(tables.with_interval(entry, name)),
-        number=lambda entry, name: tables.three(entry[name]),
         best_interval=results.best_interval,
         three=tables.three,
         signed=lambda value, digits=3: f"{value:+.{digits}f}",
@@ -80,13 +80,13 @@ def _markdown(table: pd.DataFrame, index: bool = False) -> Markup:
     return Markup("\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines))
 
 
-def counts(manifest: Manifest, standing: str) -> dict[str, Any]:
+def counts(manifest: Manifest, standing: str) -> Numbers:
     """Return the numbers of ``counts``: those of each published folder, here and published."""
     found = manifest.counts() if standing == "published" else {}
     return {"folders": [(name, found[name], COUNTS[name]) for name in COUNTS if name in found]}
 
 
-def data(data: Dataset, standing: str, audited: list[Finding]) -> dict[str, Any]:
+def data(data: Dataset, standing: str, audited: list[Finding]) -> Numbers:
     """Return the numbers of ``data``: what the counts, the split and the audit tell."""
     patients = [set(data.splits[name].files["patient"]) for name in ("train", data.chosen_on)]
     told = {"data": data, "standing": standing, "audited": audited}
@@ -94,14 +94,14 @@ def data(data: Dataset, standing: str, audited: list[Finding]) -> dict[str, Any]
     return told | counts(data.manifest, standing)
 
 
-def children(files: pd.DataFrame) -> dict[str, Any]:
+def children(files: pd.DataFrame) -> Numbers:
     """Return the numbers of ``children``: how many patients stand behind the test images."""
     test = files[files["folder"] == "test"]
     kinds = test.groupby("subtype")["patient"].nunique().to_dict()
     return {"images": len(test), "patients": test["patient"].nunique(), "kinds": kinds}
 
 
-def sizes(files: pd.DataFrame) -> dict[str, Any]:
+def sizes(files: pd.DataFrame) -> Numbers:
     """Return the numbers of ``sizes``: the files' size by folder, and their aspect by class."""
     aspect = files["width"] / files["height"]
     return {
@@ -111,7 +111,7 @@ def sizes(files: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def errors(model: Scored) -> dict[str, Any]:
+def errors(model: Scored) -> Numbers:
     """Return the numbers of ``errors``: what is called wrongly, and how surely."""
     labels, scores = model.answers()
     of_the_truth = np.where(labels == 1, scores, 1 - scores)[~model.right()]
@@ -129,11 +129,10 @@ def telling_cases(model: Scored, most: int) -> dict[str, np.ndarray]:
     return {kind: found.index.to_numpy() for kind, found in cases.items()}
 
 
-def calibration(model: Scored) -> dict[str, Any]:
+def calibration(model: Scored) -> Numbers:
     """Return the numbers of ``calibration``: whether test scores can be read as probabilities.
 
-    The slope is that of a logistic regression of the label on the score's logit (Cox 1958): under
-    1 the scores are too extreme.
+    The slope is that of a logistic regression of label on logit (Cox 1958): under 1, too extreme.
     """
     labels, scores = model.answers()
     scores = np.clip(scores, metrics.CLIP, 1 - metrics.CLIP)
@@ -142,7 +141,7 @@ def calibration(model: Scored) -> dict[str, Any]:
     return {"test": model.test, "mean": scores.mean(), "share": labels.mean(), "slope": slope}
 
 
-def doubtful(model: Scored, files: pd.DataFrame) -> dict[str, Any]:
+def doubtful(model: Scored, files: pd.DataFrame) -> Numbers:
     """Return the numbers of ``doubtful``: test without patients that may be in training as well.
 
     `files` are those of the data set, those of test in the order of the predictions.
@@ -157,16 +156,14 @@ def doubtful(model: Scored, files: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
-def missing(models: Sequence[Scored]) -> dict[str, Any]:
+def missing(models: Sequence[Scored]) -> Numbers:
     """Return the numbers of ``missing``: the notebooks that train a model, and what is there."""
     names = [file.stem for file in sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))]
     steps = [name for name in names if name.split("_", 1)[1] in parameters.MODELS]
     return {"steps": steps, "models": models}
 
 
-def recommendations(
-    models: Sequence[Scored], pairs: list[dict[str, Any]], standing: str
-) -> dict[str, Any]:
+def recommendations(models: Sequence[Scored], pairs: list[Numbers], standing: str) -> Numbers:
     """Return the numbers of ``recommendations``: what a run can say of each usual one."""
     rates = ("specificity", "sensitivity")
     fallen = {rate: [model.title for model in models if _fell(model, rate)] for rate in rates}
@@ -176,7 +173,7 @@ def recommendations(
     return told | {"fallen": {rate: titles for rate, titles in fallen.items() if titles}}
 
 
-def _networks(pair: dict[str, Any], models: Sequence[Scored]) -> dict[str, Any]:
+def _networks(pair: Numbers, models: Sequence[Scored]) -> Numbers:
     """The smaller and the larger network of a pair, and the AUROC that the larger one gained."""
     two = [model for model in models if model.name in pair["names"]]
     small, large = sorted(two, key=lambda model: model.card["parameters"])
