@@ -33,7 +33,7 @@ Page = tuple[str, str, str]  # a step, the title of its report, and the figure t
 def render(
     step: str, title: str, pages: Sequence[Page], folder: RunFolder, synthetic: bool, failed: bool
 ) -> None:
-    """Write a step's report, with links to all `pages`; it says if it is `synthetic` or `failed`."""
+    """Write a step's report, which links to all `pages`, and says if `synthetic` or `failed`."""
     title = f"{'SYNTHETIC: ' if synthetic else ''}{title}, run {folder.name}"
     about = {"title": title, "pages": pages, "here": step, "contents": CONTENTS, **BANNER}
     about |= {"failed": failed, "synthetic": synthetic}
@@ -41,9 +41,9 @@ def render(
     exporter = HTMLExporter(template_name=TEMPLATES.name, extra_template_basedirs=places)
     body, _ = exporter.from_filename(str(folder.executed(step)), resources={"report": about})
     sections = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body)
-    contents = PAGES.get_template("frame.html.j2").module.contents(sections)  # type: ignore[attr-defined]
-    body = SUMMARY.sub(_plain, body.replace(CONTENTS, contents, 1))
-    write_atomically(folder.html(step), body)
+    frame: Any = PAGES.get_template("frame.html.j2").module
+    body = body.replace(CONTENTS, frame.contents(sections), 1)
+    write_atomically(folder.html(step), SUMMARY.sub(_plain, body))
 
 
 def _plain(found: re.Match) -> str:
@@ -121,18 +121,12 @@ def _run_rows(run: RunFolder) -> list[dict[str, Any]]:
     """A row for each model of a run; none where it cannot be read or is of another version."""
     try:
         record, known = read_json(run.record), results.read_metrics(run)
-        rows, about, written = [], record["data"], record["written"][:16].replace("T", " ")
+        rows, about = [], record["data"]
+        came_from = [record["profile"], about["source"], record["written"][:16].replace("T", " ")]
         for name, splits in known.get("models", {}).items():
             title = read_json(run.model_card(name)).get("title", name)
             scores = [tables.with_interval(splits["test"], score) for score in tables.SHOWN]
-            cells = [
-                title,
-                *scores,
-                splits["test"]["n"],
-                record["profile"],
-                about["source"],
-                written,
-            ]
+            cells = [title, *scores, splits["test"]["n"], *came_from]
             rows.append({"run": run.name, "cells": cells, "synthetic": about["synthetic"]})
         return rows
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

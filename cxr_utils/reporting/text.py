@@ -88,9 +88,9 @@ def counts(manifest: Manifest, standing: str) -> Numbers:
 
 def data(data: Dataset, standing: str, audited: list[Finding]) -> Numbers:
     """Return the numbers of ``data``: what the counts, the split and the audit tell."""
-    patients = [set(data.splits[name].files["patient"]) for name in ("train", data.chosen_on)]
-    told = {"data": data, "standing": standing, "audited": audited}
-    told |= {"patients": len(patients[1]), "shared": len(set.intersection(*patients))}
+    train, chosen = (set(data.splits[n].files["patient"]) for n in ("train", data.chosen_on))
+    told: Numbers = {"data": data, "standing": standing, "audited": audited}
+    told |= {"patients": len(chosen), "shared": len(train & chosen)}
     return told | counts(data.manifest, standing)
 
 
