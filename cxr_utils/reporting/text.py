@@ -132,7 +132,7 @@ def telling_cases(model: Scored, most: int) -> dict[str, np.ndarray]:
 def calibration(model: Scored) -> Numbers:
     """Return the numbers of ``calibration``: whether test scores can be read as probabilities.
 
-    The slope is that of a logistic regression of label on logit (Cox 1958): under 1, too extreme.
+    The slope is of a logistic regression of label on logit (Cox 1958); under 1: scores too extreme.
     """
     labels, scores = model.answers()
     scores = np.clip(scores, metrics.CLIP, 1 - metrics.CLIP)
@@ -175,10 +175,10 @@ def recommendations(models: Sequence[Scored], pairs: list[Numbers], standing: st
 
 def _networks(pair: Numbers, models: Sequence[Scored]) -> Numbers:
     """The smaller and the larger network of a pair, and the AUROC that the larger one gained."""
-    two = [model for model in models if model.name in pair["names"]]
-    small, large = sorted(two, key=lambda model: model.card["parameters"])
+    both = [model for model in models if model.name in pair["names"]]
+    small, large = sorted(both, key=lambda model: model.card["parameters"])
     gap = pair["differences"]["auroc"]
-    if small is two[1] and gap["low"] is not None:
+    if small is both[1] and gap["low"] is not None:
         gap = {"value": -gap["value"], "low": -gap["high"], "high": -gap["low"]}
     return {"small": small, "large": large, "gap": gap}
 
