@@ -35,8 +35,8 @@ def render(
 ) -> None:
     """Write a step's report, which links to all `pages`, and says if `synthetic` or `failed`."""
     title = f"{'SYNTHETIC: ' if synthetic else ''}{title}, run {folder.name}"
-    about = {"title": title, "pages": pages, "here": step, "contents": CONTENTS, **BANNER}
-    about |= {"failed": failed, "synthetic": synthetic}
+    about: dict[str, Any] = {"title": title, "pages": pages, "here": step, "contents": CONTENTS}
+    about |= {"failed": failed, "synthetic": synthetic, **BANNER}
     places = [str(TEMPLATES.parent)]
     exporter = HTMLExporter(template_name=TEMPLATES.name, extra_template_basedirs=places)
     body, _ = exporter.from_filename(str(folder.executed(step)), resources={"report": about})
