@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import base64
 import inspect
-import io
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-import matplotlib.figure
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython import display
+from IPython.core.pylabtools import print_figure
 from PIL import Image
 
 from .. import paths
 from ..files import replacing
 from . import text
 
-SYNTHETIC = "SYNTHETIC · "
 DPI = 110
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing with the name of its file, its title and its alt text.
+    """A drawing with the name of its file, its title and its alt text."""
 
-    A `photo`, a grid of X-rays, is displayed as JPEG, which is a tenth of the size.
-    """
-
-    drawn: matplotlib.figure.Figure
+    drawn: plt.Figure
     name: str
     title: str
     alt: str
-    photo: bool = False
+    photo: bool = False  # a grid of X-rays: displayed as JPEG, which is a tenth of the size
 
 
 @dataclass(frozen=True)
@@ -46,18 +40,16 @@ class Gallery:
 
     def show(self, figure: Figure) -> None:
         """Save a figure as ``figures/<name>.png``, alt text inside, and display it."""
-        mark = SYNTHETIC if self.synthetic else ""
+        mark = "SYNTHETIC · " if self.synthetic else ""
+        alt = mark + figure.alt
         figure.drawn.suptitle(mark + figure.title)
-        # Tight: a title wider than its axes is not cut.
-        options: dict[str, Any] = {"dpi": DPI, "bbox_inches": "tight"}
-        with replacing(self.run.figure(figure.name)) as part:
-            figure.drawn.savefig(part, metadata={"Description": mark + figure.alt}, **options)
-        kind, picture = "jpeg" if figure.photo else "png", io.BytesIO()
-        figure.drawn.savefig(picture, format=kind, **options)
+        with replacing(self.run.figure(figure.name)) as part:  # tight: no wide title is cut
+            figure.drawn.savefig(part, dpi=DPI, bbox_inches="tight", metadata={"Description": alt})
+        kind = "jpeg" if figure.photo else "png"
+        picture = print_figure(figure.drawn, kind, base64=True, dpi=DPI)
         plt.close(figure.drawn)
         # As HTML: JupyterLab shows a picture of its own accord without its alt text.
-        source = f"data:image/{kind};base64,{base64.b64encode(picture.getvalue()).decode()}"
-        shown = f'<img class="plot" alt="{escape(mark + figure.alt)}" src="{source}">'
+        shown = f'<img class="plot" alt="{escape(alt)}" src="data:image/{kind};base64,{picture}">'
         width, height = figure.drawn.get_size_inches()
         show_html(scrolling(shown, "wide", figure.title) if width > 1.4 * height else shown)
 

@@ -48,10 +48,9 @@ def images(rows: dict[str, Any], name: str, title: str) -> Figure:
 def examples(split: Split, count: int, seed: int) -> Figure:
     """Draw some training images of each subtype, chosen at random."""
     rng, rows = np.random.default_rng([seed, 3]), {}
-    kinds = split.files["subtype"]
-    for kind in (kind for kind in KINDS if kind in set(kinds)):
-        found = np.flatnonzero(kinds == kind)
-        chosen = rng.choice(found, min(count, len(found)), replace=False)
+    found = split.files.groupby("subtype").indices
+    for kind in (kind for kind in KINDS if kind in found):
+        chosen = rng.choice(found[kind], min(count, len(found[kind])), replace=False)
         rows[KINDS[kind]] = split.pixels[np.sort(chosen)]
     return images(rows, "examples", "Training X-rays of each kind")
 
@@ -81,12 +80,11 @@ def standardised(pictures: np.ndarray) -> np.ndarray:
 
 def class_counts(counts: dict[str, dict[str, int]]) -> Figure:
     """Draw images per class and published folder."""
-    table = pd.DataFrame(counts).unstack().rename_axis(["folder", "class"]).to_frame("images")
+    table = pd.DataFrame(counts).unstack().rename_axis(["published folder", "class"])
     drawn, ((axis,),) = canvas(width=6)
-    sns.barplot(table, x="folder", y="images", hue="class", hue_order=LABELS, ax=axis)
+    sns.barplot(table.to_frame("images"), x="published folder", y="images", hue="class", ax=axis)
     for bars in axis.containers:
         axis.bar_label(bars, fontsize="small")
-    axis.set(xlabel="published folder", ylabel="images")
     told = [f"{n['NORMAL']} NORMAL, {n['PNEUMONIA']} PNEUMONIA in {f}" for f, n in counts.items()]
     alt = f"Bar chart of the images of each class in each published folder: {'; '.join(told)}."
     return Figure(drawn, "class_counts", "Images per class and published folder", alt)
@@ -159,15 +157,13 @@ def learning_curves(history: pd.DataFrame, card: dict[str, Any]) -> Figure:
 
 def confusion_matrix(model: Scored, split: str = "test", name: str = "") -> Figure:
     """Draw a confusion matrix: counts, and the share of each true class."""
-    counts = np.array(model.scores[split]["confusion_matrix"])
-    (tn, fp), (fn, tp) = counts
+    (tn, fp), (fn, tp) = counts = np.array(model.scores[split]["confusion_matrix"])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     told = [f"{count}\n{share:.1%}" for count, share in zip(counts.flat, shares.flat, strict=True)]
     drawn, ((axis,),) = canvas()
     look: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": 1, "cbar": False, "square": True}
-    look |= dict.fromkeys(("xticklabels", "yticklabels"), LABELS)
     sns.heatmap(shares, annot=np.reshape(told, (2, 2)), fmt="", ax=axis, **look)
-    axis.set(xlabel="model's answer", ylabel="label")
+    axis.set(xlabel="model's answer", ylabel="label", xticklabels=LABELS, yticklabels=LABELS)
     title = f"{model.title}, {SPLITS[split]}: confusion matrix"
     cells = f"{tn} true negatives, {fp} false positives, {fn} false negatives, {tp} true positives"
     alt = f"Confusion matrix of {model.title} on {SPLITS[split]}: {cells}."
@@ -246,9 +242,7 @@ def evidence(
         for axis in axes[:, column]:
             axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
             axis.axis("off")
-        shown = plt.get_cmap("inferno")(warm)
-        shown[..., 3] = 0.6 * warm
-        axes[1, column].imshow(shown)
+        axes[1, column].imshow(warm, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * warm)
         label = f"{KINDS[case.subtype].removeprefix('PNEUMONIA, ')}\nscore {case.score:.3f}"
         axes[0, column].set_title(label, fontsize="x-small")
     name = f"{kind.lower().replace(' ', '_')}_{model.name}"
@@ -282,10 +276,9 @@ def comparison(models: Sequence[Scored]) -> Figure:
         values = np.array([model.test[score] for score in SHOWN], dtype=float)  # None: NaN
         bounds = [results.best_interval(model.test, score) or (np.nan, np.nan) for score in SHOWN]
         low, high = np.transpose(bounds)
-        span = [np.maximum(values - low, 0), np.maximum(high - values, 0)]
+        span = np.maximum([values - low, high - values], 0)
         place = np.arange(len(SHOWN)) + (number - (len(models) - 1) / 2) * 0.18
-        look = {"fmt": "os^Dv"[number % 5], "capsize": 4, "label": model.title}
-        axis.errorbar(place, values, yerr=span, **look)
+        axis.errorbar(place, values, span, fmt="os^Dv"[number % 5], capsize=4, label=model.title)
     names = [SCORES[score] for score in SHOWN]
     axis.set(xticks=range(len(SHOWN)), xticklabels=names, ylabel="score on test")
     axis.legend()

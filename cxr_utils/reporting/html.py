@@ -11,7 +11,6 @@ from typing import Any
 
 import jinja2
 from nbconvert import HTMLExporter
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
 from PIL import Image
 
 from ..data.sources import REAL_RUN, REAL_RUN_COST
@@ -26,6 +25,7 @@ THUMBNAIL = 560  # pixels of the longer side, shown at half of it
 SUMMARY = re.compile(r'<pre style="white-space:pre;[^"]*">(.*?)</pre>', re.DOTALL)
 CONTENTS = "<!-- contents -->"
 GENERATED = '<meta name="generator" content="cxr_utils">'
+PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True)
 BANNER = {"command": REAL_RUN, "cost": REAL_RUN_COST}
 Page = tuple[str, str, str]  # a step, the title of its report, and the figure that stands for it
 
@@ -33,37 +33,23 @@ Page = tuple[str, str, str]  # a step, the title of its report, and the figure t
 def render(
     step: str, title: str, pages: Sequence[Page], folder: RunFolder, synthetic: bool, failed: bool
 ) -> None:
-    """Write the HTML report of a step from ``executed/<step>.ipynb``.
-
-    It links to all `pages`; banners say so where its data is `synthetic` or the step `failed`.
-    """
-    exporter = HTMLExporter(
-        template_name=TEMPLATES.name, extra_template_basedirs=[str(TEMPLATES.parent)]
-    )
-    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
-    told_by_papermill = TagRemovePreprocessor(remove_cell_tags={"papermill-error-cell-tag"})
-    exporter.register_preprocessor(told_by_papermill, enabled=True)
-    about = {
-        "title": f"{'SYNTHETIC: ' if synthetic else ''}{title}, run {folder.name}",
-        "pages": pages,
-        "here": step,
-        "failed": failed,
-        "contents": CONTENTS,
-        "synthetic": synthetic,
-        **BANNER,
-    }
+    """Write a step's report, which links to all `pages`, and says if `synthetic` or `failed`."""
+    title = f"{'SYNTHETIC: ' if synthetic else ''}{title}, run {folder.name}"
+    about: dict[str, Any] = {"title": title, "pages": pages, "here": step, "contents": CONTENTS}
+    about |= {"failed": failed, "synthetic": synthetic, **BANNER}
+    places = [str(TEMPLATES.parent)]
+    exporter = HTMLExporter(template_name=TEMPLATES.name, extra_template_basedirs=places)
     body, _ = exporter.from_filename(str(folder.executed(step)), resources={"report": about})
     sections = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body)
-    contents = _template("frame.html.j2").module.contents(sections)  # type: ignore[attr-defined]
-    body = SUMMARY.sub(_plain, body.replace(CONTENTS, contents, 1))
-    write_atomically(folder.html(step), body)
+    frame: Any = PAGES.get_template("frame.html.j2").module
+    body = body.replace(CONTENTS, frame.contents(sections), 1)
+    write_atomically(folder.html(step), SUMMARY.sub(_plain, body))
 
 
 def _plain(found: re.Match) -> str:
     """Preformatted text without its colours, in a frame that scrolls by keyboard too."""
-    told = re.sub("</?span[^>]*>", "", found[1])
-    label = f"Summary {found.start()}"
-    return f'<pre class="scroll" role="region" tabindex="0" aria-label="{label}">{told}</pre>'
+    look = f'class="scroll" role="region" tabindex="0" aria-label="Summary {found.start()}"'
+    return f"<pre {look}>{re.sub('</?span[^>]*>', '', found[1])}</pre>"
 
 
 def write_index(
@@ -71,46 +57,30 @@ def write_index(
 ) -> None:
     """Write ``index.html``: verdict, scores, the threshold to move, links, provenance.
 
-    `record` is the content of ``run.json``; of each of the `pages` ``figures/<cover>.png`` is shown
-    small where its step is done; `problems` say what failed.
+    `record` is the content of ``run.json``; the covers of those `pages` that are done are shown.
     """
     known, models = results.read_metrics(folder), comparison.read_models(folder)
     synthetic, about = record["data"]["synthetic"], within(known, "data")
-    told = {}
+    told: dict[str, Any] = {}
     if models:
-        references = within(known, "floors")
+        references, pairs = within(known, "floors"), comparison.read(folder)
         standing = published.standing(about.get("source", ""), about.get("counts", {}))
         judged = {"models": models, "references": references, "standing": standing}
-        scored = tables.scores(models, references, ["test"], brief=True)
-        told = {
-            "verdict": text.render_html("verdict", **judged, pairs=comparison.read(folder)),
-            "scores": display.table_html(scored, index=True),
-            "splits": text.render_html("splits", known=known),
-            "slider": slider(models, synthetic),
-        }
+        scored = tables.scores(models, references, ["test"]).loc[tables.BRIEF]
+        told["verdict"] = text.render_html("verdict", **judged, pairs=pairs)
+        told["scores"] = display.table_html(scored, index=True)
+        told["splits"] = text.render_html("splits", known=known)
+        told["slider"] = slider(models, synthetic)
     written = [page for page in pages if folder.html(page[0]).is_file()]
-    page = _template("overview.html.j2").render(
-        run=folder.name,
-        pages=written,
-        problems=problems,
-        thumbnails=[found for page in written if (found := _thumbnail(folder, record, *page))],
-        record=record,
-        synthetic=synthetic,
-        **BANNER,
-        **told,
-    )
-    write_atomically(folder.index, page)
+    thumbnails = [found for page in written if (found := _thumbnail(folder, record, page))]
+    told |= {"run": folder.name, "record": record, "synthetic": synthetic, "problems": problems}
+    told |= {"pages": written, "thumbnails": thumbnails, **BANNER}
+    write_atomically(folder.index, PAGES.get_template("overview.html.j2").render(told))
 
 
-def _template(name: str) -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(TEMPLATES)
-    return jinja2.Environment(loader=loader, trim_blocks=True).get_template(name)
-
-
-def _thumbnail(
-    folder: RunFolder, record: dict[str, Any], step: str, title: str, cover: str
-) -> dict[str, Any]:
+def _thumbnail(folder: RunFolder, record: dict[str, Any], page: Page) -> dict[str, Any]:
     """The figure of a report, small and in the page itself; none of a step that is not done."""
+    step, title, cover = page
     file = folder.figure(cover)
     if not within(record, "steps", step).get("key") or not file.is_file():
         return {}
@@ -126,42 +96,38 @@ def _thumbnail(
 def slider(models: Sequence[Scored], synthetic: bool) -> str:
     """Return HTML in which the reader moves threshold and prevalence and sees each model's rates.
 
-    It starts with each model at its own threshold. Script and data are inline: it needs no network.
-    Counts are of ``score >= threshold``, in the same double precision as everywhere else.
+    Counts are of ``score >= threshold``, in double precision as everywhere; no network is needed.
     """
     data = {}
     for model in models:
         labels, scores = model.answers()
         sick, well = (scores[labels == label].tolist() for label in (1, 0))
         data[model.name] = {"sick": sick, "well": well, "own": model.test["threshold"]}
-    return _template("slider.html.j2").render(models=models, data=data, synthetic=synthetic)
+    about = {"models": models, "data": data, "synthetic": synthetic}
+    return PAGES.get_template("slider.html.j2").render(about)
 
 
 def write_runs(folder: Path) -> None:
-    """Write ``index.html`` of the folder of all runs: their test scores and links to their pages.
-
-    A page that something else put there is left alone.
-    """
+    """Write ``index.html`` of all runs in a folder, unless something else put one there."""
     page = folder / "index.html"
     if page.is_file() and GENERATED not in page.read_text(encoding="utf-8", errors="replace"):
         return
     runs = [run for run in sorted(folder.iterdir()) if (run / "run.json").is_file()]
     rows = [row for run in runs for row in _run_rows(RunFolder(run))]
-    write_atomically(page, _template("runs.html.j2").render(rows=rows))
+    write_atomically(page, PAGES.get_template("runs.html.j2").render(rows=rows))
 
 
 def _run_rows(run: RunFolder) -> list[dict[str, Any]]:
     """A row for each model of a run; none where it cannot be read or is of another version."""
     try:
         record, known = read_json(run.record), results.read_metrics(run)
-        rows = []
+        rows, about = [], record["data"]
+        came_from = [record["profile"], about["source"], record["written"][:16].replace("T", " ")]
         for name, splits in known.get("models", {}).items():
             title = read_json(run.model_card(name)).get("title", name)
             scores = [tables.with_interval(splits["test"], score) for score in tables.SHOWN]
-            written = record["written"][:16].replace("T", " ")
-            came_from = [record["profile"], record["data"]["source"], written]
-            cells = [title, *scores, str(splits["test"]["n"]), *came_from]
-            rows.append({"run": run.name, "cells": cells, "synthetic": record["data"]["synthetic"]})
+            cells = [title, *scores, splits["test"]["n"], *came_from]
+            rows.append({"run": run.name, "cells": cells, "synthetic": about["synthetic"]})
         return rows
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []

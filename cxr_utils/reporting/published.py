@@ -37,8 +37,7 @@ class Score:
 # By the name of the model that stands beside it.
 ORIGINAL = {
     "baseline_cnn": Score("original project, baseline CNN", 0.625, val_accuracy=0.5,
-                          note="390 of 624: it answered PNEUMONIA for every image",
-                          loss="19 to 30"),
+        note="390 of 624: it answered PNEUMONIA for every image", loss="19 to 30"),
     "resnet50v2": Score("original project, ResNet50V2", 0.915,
                         note="ImageNet weights; chosen on 16 validation images"),
 }
@@ -63,8 +62,7 @@ OTHERS = (
 def standing(kind: str, counts: dict[str, dict[str, int]]) -> str:
     """Return how the data of a kind of source stands to the published set: one of `STANDINGS`.
 
-    It is the published set where it has as many training images of each class, and no more test
-    images; a part of those may be missing, which the reports then say.
+    It is that set if train has as many images of each class and test no more; some may be missing.
     """
     if kind in SOURCES and SOURCES[kind].standing:
         return SOURCES[kind].standing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -16,45 +16,27 @@ from ..evaluation.comparison import Scored
 from . import published
 
 SPLITS = {"train": "training", "validation": "validation", "val": "val", "test": "test"}
-KINDS = {
-    "normal": "NORMAL",
-    "bacteria": "PNEUMONIA, bacterial",
-    "virus": "PNEUMONIA, viral",
-    "unknown": "PNEUMONIA",
-}
+KINDS = {"normal": "NORMAL", "bacteria": "PNEUMONIA, bacterial"}
+KINDS |= {"virus": "PNEUMONIA, viral", "unknown": "PNEUMONIA"}
 POINTS = {"half": "0.5", "youden": "Youden", "sensitivity": "target sensitivity"}
-REFERENCES = {
-    "always_pneumonia": "reference: always PNEUMONIA",
-    "metadata": "reference: metadata alone",
-}
-SCORES = {
-    "accuracy": "accuracy",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "f1": "F1",
-    "loss": "log loss",
-    "brier": "Brier score",
-    "ece": "calibration error",
-}
+REFERENCES = {"always_pneumonia": "always PNEUMONIA", "metadata": "metadata alone"}
+SCORES = {"accuracy": "accuracy", "auroc": "AUROC", "auprc": "AUPRC"}
+SCORES |= {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
+SCORES |= {"f1": "F1", "loss": "log loss", "brier": "Brier score", "ece": "calibration error"}
 SHOWN = ("accuracy", "auroc", "sensitivity", "specificity")  # where there is room for four
+BRIEF = ["images", "patients", *(SCORES[score] for score in (*SHOWN, "ppv", "npv"))]
 STARTS = {"random": "random weights", "imagenet": "ImageNet weights", "file": "a file's weights"}
 
 
 def with_interval(entry: dict[str, Any], score: str) -> str:
     """Return a score of ``metrics.json`` as text, with its 95 % interval where it has one."""
-    interval = results.best_interval(entry, score)
-    if entry[score] is None or not interval:
-        return number(entry, score)
-    return f"{entry[score]:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+    said, interval = three(entry[score]), results.best_interval(entry, score)
+    return f"{said} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else said
 
 
-def number(entry: dict[str, Any], score: str) -> str:
-    """Return a score of ``metrics.json`` as text, without its interval."""
-    return "undefined" if entry[score] is None else f"{entry[score]:.3f}"
+def three(value: float | None) -> str:
+    """Return a number with three decimals; None is undefined."""
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 def counts(manifest: Manifest, standing: str) -> pd.DataFrame:
@@ -63,7 +45,7 @@ def counts(manifest: Manifest, standing: str) -> pd.DataFrame:
     if standing == "published":
         columns |= {"published": COUNTS, "original project": published.ORIGINAL_COUNTS}
     rows = [
-        [folder, label, *(counts.get(folder, {}).get(label, "") for counts in columns.values())]
+        [folder, label, *(found.get(folder, {}).get(label, "") for found in columns.values())]
         for folder in columns["here"]
         for label in LABELS
     ]
@@ -106,29 +88,23 @@ def audit_files(audited: list[Finding]) -> pd.DataFrame:
 
 
 def scores(
-    models: Sequence[Scored],
-    references: dict[str, Any] | None = None,
-    splits: Sequence[str] = ("validation", "val", "test"),
-    brief: bool = False,
+    models: list[Scored], references: dict[str, Any] | None = None, splits: Iterable[str] = SPLITS
 ) -> pd.DataFrame:
     """Return all scores of models and reference classifiers, a column for each and split.
 
-    `references` are as under ``floors`` in ``metrics.json``; `splits` that are not there are left
-    out; `brief` leaves out what only a statistician misses.
+    `references` are as under ``floors`` in ``metrics.json``; `splits` not there are left out.
     """
-    entries = {model.title: model.scores for model in models}
-    entries |= {REFERENCES[name]: entry for name, entry in (references or {}).items()}
+    known = {model.title: model.scores for model in models}
+    known |= {f"reference: {REFERENCES[name]}": one for name, one in (references or {}).items()}
     columns = {
-        (title, SPLITS[split]): _scores(entry[split])
+        (title, SPLITS[split]): _scores(entries[split])
         for split in splits
-        for title, entry in entries.items()
-        if split in entry
+        for title, entries in known.items()
+        if split in entries
     }
     table = pd.DataFrame(columns)
-    if len(set(table.columns.get_level_values(1))) == 1:
-        table = table.droplevel(1, axis=1)
-    rows = ["images", "patients", *(SCORES[score] for score in (*SHOWN, "ppv", "npv"))]
-    return table.loc[rows] if brief else table
+    one_split = table.columns.get_level_values(1).nunique() == 1
+    return table.droplevel(1, axis=1) if one_split else table
 
 
 def _scores(entry: dict[str, Any]) -> dict[str, str]:
@@ -144,27 +120,21 @@ def _scores(entry: dict[str, Any]) -> dict[str, str]:
 
 def operating_points(model: Scored) -> pd.DataFrame:
     """Return the rates on test at each operating point."""
-    rows = []
+    rows, shown = [], ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
     for name, point in model.test["operating_points"].items():
         in_use = " (in use)" if name == model.test["operating_point"] else ""
-        row = {"operating point": POINTS[name] + in_use, "threshold": f"{point['threshold']:.3f}"}
-        for score in ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1"):
-            row[SCORES[score]] = with_interval(point, score)
-        rows.append(row)
+        row = {"operating point": POINTS[name] + in_use, "threshold": three(point["threshold"])}
+        rows.append(row | {SCORES[score]: with_interval(point, score) for score in shown})
     return pd.DataFrame(rows)
 
 
 def calibration(model: Scored) -> pd.DataFrame:
     """Return log loss, Brier score and calibration error of each split, before and after."""
-    rows = {
-        SPLITS[split]: {
-            (SCORES[score], when): found[score]
-            for score in ("loss", "brier", "ece")
-            for when, found in (("before", entry["uncalibrated"]), ("after", entry))
-        }
-        for split, entry in model.scores.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    entries, columns = model.scores.values(), {}
+    for score in ("loss", "brier", "ece"):
+        columns[SCORES[score], "before"] = [entry["uncalibrated"][score] for entry in entries]
+        columns[SCORES[score], "after"] = [entry[score] for entry in entries]
+    return pd.DataFrame(columns, index=[SPLITS[split] for split in model.scores])
 
 
 def subtypes(models: Sequence[Scored]) -> pd.DataFrame:
@@ -193,11 +163,8 @@ def agreement(pair: dict[str, Any]) -> pd.DataFrame:
     """Return on how many test images of each class both, one or none of two models is right."""
     first, second = pair["titles"]
     named = {"first alone": f"only {first} right", "second alone": f"only {second} right"}
-    rows = [
-        [named.get(kind, kind), *by_class.values(), sum(by_class.values())]
-        for kind, by_class in pair["agreement"].items()
-    ]
-    return pd.DataFrame(rows, columns=["images", *LABELS, "all"])
+    table = pd.DataFrame(pair["agreement"]).rename(columns=named).T.rename_axis("images")
+    return table.assign(all=table.sum(axis=1)).reset_index()
 
 
 def beside_original(models: Sequence[Scored]) -> pd.DataFrame:

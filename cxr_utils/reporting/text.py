@@ -27,14 +27,12 @@ from ..evaluation.comparison import Scored
 from . import published, tables
 
 MARKUP = str.maketrans({character: "\\" + character for character in "\\`*_[]$"})
+Numbers = dict[str, Any]  # what a template is filled with
 SURE = 0.05  # P(true class) under which a model counts as sure of its error
 
 
 def render(template: str, **numbers: Any) -> str:
-    """Return the Markdown of ``templates/<template>.md.j2`` filled with numbers.
-
-    Text that is put in is escaped: what looks like markup in the name of a file is shown as text.
-    """
+    """Return ``templates/<template>.md.j2``, filled in, as Markdown; text put in is escaped."""
     return _environment().get_template(f"{template}.md.j2").render(numbers).strip()
 
 
@@ -51,19 +49,13 @@ def render_lines(template: str, **numbers: Any) -> list[str]:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(paths.TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_escaped,
-    )
+    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "autoescape": True}
+    options |= {"undefined": jinja2.StrictUndefined, "finalize": _escaped}
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(paths.TEMPLATES), **options)
     environment.filters.update(
         score=lambda entry, name: Markup(tables.with_interval(entry, name)),
-        number=tables.number,
         best_interval=results.best_interval,
-        three=lambda value: "undefined" if value is None else f"{value:.3f}",
+        three=tables.three,
         signed=lambda value, digits=3: f"{value:+.{digits}f}",
         percent=lambda value, digits=0: f"{value:.{digits}%}",
         p=lambda value: Markup("p < 0.001") if value < 0.001 else f"p = {value:.3f}",
@@ -88,38 +80,28 @@ def _markdown(table: pd.DataFrame, index: bool = False) -> Markup:
     return Markup("\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines))
 
 
-def counts(manifest: Manifest, standing: str) -> dict[str, Any]:
+def counts(manifest: Manifest, standing: str) -> Numbers:
     """Return the numbers of ``counts``: those of each published folder, here and published."""
     found = manifest.counts() if standing == "published" else {}
     return {"folders": [(name, found[name], COUNTS[name]) for name in COUNTS if name in found]}
 
 
-def data(data: Dataset, standing: str, audited: list[Finding]) -> dict[str, Any]:
+def data(data: Dataset, standing: str, audited: list[Finding]) -> Numbers:
     """Return the numbers of ``data``: what the counts, the split and the audit tell."""
-    files = data.files
-    train, chosen = (files[files["split"] == split] for split in ("train", data.chosen_on))
-    return {
-        "standing": standing,
-        "images": len(files),
-        "counts": data.manifest.counts(),
-        **counts(data.manifest, standing),
-        "chosen_on": data.chosen_on,
-        "chosen": len(chosen),
-        "patients": chosen["patient"].nunique(),
-        "shared": len(set(train["patient"]) & set(chosen["patient"])),
-        "training": len(train),
-        "findings": [finding for finding in audited if finding.verdict != "fine"],
-    }
+    train, chosen = (set(data.splits[n].files["patient"]) for n in ("train", data.chosen_on))
+    told: Numbers = {"data": data, "standing": standing, "audited": audited}
+    told |= {"patients": len(chosen), "shared": len(train & chosen)}
+    return told | counts(data.manifest, standing)
 
 
-def children(files: pd.DataFrame) -> dict[str, Any]:
+def children(files: pd.DataFrame) -> Numbers:
     """Return the numbers of ``children``: how many patients stand behind the test images."""
     test = files[files["folder"] == "test"]
     kinds = test.groupby("subtype")["patient"].nunique().to_dict()
     return {"images": len(test), "patients": test["patient"].nunique(), "kinds": kinds}
 
 
-def sizes(files: pd.DataFrame) -> dict[str, Any]:
+def sizes(files: pd.DataFrame) -> Numbers:
     """Return the numbers of ``sizes``: the files' size by folder, and their aspect by class."""
     aspect = files["width"] / files["height"]
     return {
@@ -129,7 +111,7 @@ def sizes(files: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def errors(model: Scored) -> dict[str, Any]:
+def errors(model: Scored) -> Numbers:
     """Return the numbers of ``errors``: what is called wrongly, and how surely."""
     labels, scores = model.answers()
     of_the_truth = np.where(labels == 1, scores, 1 - scores)[~model.right()]
@@ -138,37 +120,28 @@ def errors(model: Scored) -> dict[str, Any]:
 
 def telling_cases(model: Scored, most: int) -> dict[str, np.ndarray]:
     """Return the rows of the surest false alarms, misses and hits on test; int, (<= most,) each."""
-    labels, scores = model.answers()
-    sick, right = labels == 1, model.right()
-    kinds = {
-        "NORMAL called PNEUMONIA": (~sick & ~right, -scores),
-        "PNEUMONIA missed": (sick & ~right, scores),
-        "PNEUMONIA found": (sick & right, -scores),
+    sick, right, scores = model.answers()[0] == 1, model.right(), model.part()["score"]
+    cases = {
+        "NORMAL called PNEUMONIA": scores[~sick & ~right].nlargest(most),
+        "PNEUMONIA missed": scores[sick & ~right].nsmallest(most),
+        "PNEUMONIA found": scores[sick & right].nlargest(most),
     }
-    return {
-        kind: np.flatnonzero(among)[np.argsort(order[among], kind="stable")][:most]
-        for kind, (among, order) in kinds.items()
-    }
+    return {kind: found.index.to_numpy() for kind, found in cases.items()}
 
 
-def calibration(model: Scored) -> dict[str, Any]:
+def calibration(model: Scored) -> Numbers:
     """Return the numbers of ``calibration``: whether test scores can be read as probabilities.
 
-    The slope is that of a logistic regression of the label on the score's logit (Cox 1958): under
-    1 the scores are too extreme.
+    The slope is of a logistic regression of label on logit (Cox 1958); under 1: scores too extreme.
     """
     labels, scores = model.answers()
     scores = np.clip(scores, metrics.CLIP, 1 - metrics.CLIP)
     fit = LogisticRegression(C=np.inf, max_iter=1000).fit(logit(scores)[:, None], labels)
-    return {
-        "test": model.test,
-        "mean": float(scores.mean()),
-        "share": float(labels.mean()),
-        "slope": float(fit.coef_[0, 0]),
-    }
+    slope = fit.coef_[0, 0]
+    return {"test": model.test, "mean": scores.mean(), "share": labels.mean(), "slope": slope}
 
 
-def doubtful(model: Scored, files: pd.DataFrame) -> dict[str, Any]:
+def doubtful(model: Scored, files: pd.DataFrame) -> Numbers:
     """Return the numbers of ``doubtful``: test without patients that may be in training as well.
 
     `files` are those of the data set, those of test in the order of the predictions.
@@ -183,34 +156,29 @@ def doubtful(model: Scored, files: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
-def missing(models: Sequence[Scored]) -> dict[str, Any]:
+def missing(models: Sequence[Scored]) -> Numbers:
     """Return the numbers of ``missing``: the notebooks that train a model, and what is there."""
     names = [file.stem for file in sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))]
     steps = [name for name in names if name.split("_", 1)[1] in parameters.MODELS]
     return {"steps": steps, "models": models}
 
 
-def recommendations(
-    models: Sequence[Scored], pairs: list[dict[str, Any]], standing: str
-) -> dict[str, Any]:
+def recommendations(models: Sequence[Scored], pairs: list[Numbers], standing: str) -> Numbers:
     """Return the numbers of ``recommendations``: what a run can say of each usual one."""
     rates = ("specificity", "sensitivity")
     fallen = {rate: [model.title for model in models if _fell(model, rate)] for rate in rates}
-    return {
-        "models": models,
-        "standing": standing,
-        "networks": [_networks(pair, models) for pair in pairs],
-        "hindsight": {model.title: comparison.best_accuracy(model) for model in models},
-        "fallen": {rate: titles for rate, titles in fallen.items() if titles},
-    }
+    hindsight = {model.title: comparison.best_accuracy(model) for model in models}
+    networks = [_networks(pair, models) for pair in pairs]
+    told = {"models": models, "standing": standing, "hindsight": hindsight, "networks": networks}
+    return told | {"fallen": {rate: titles for rate, titles in fallen.items() if titles}}
 
 
-def _networks(pair: dict[str, Any], models: Sequence[Scored]) -> dict[str, Any]:
+def _networks(pair: Numbers, models: Sequence[Scored]) -> Numbers:
     """The smaller and the larger network of a pair, and the AUROC that the larger one gained."""
-    one, two = (next(m for m in models if m.name == name) for name in pair["names"])
-    small, large = sorted((one, two), key=lambda model: model.card["parameters"])
+    both = [model for model in models if model.name in pair["names"]]
+    small, large = sorted(both, key=lambda model: model.card["parameters"])
     gap = pair["differences"]["auroc"]
-    if small is two and gap["low"] is not None:
+    if small is both[1] and gap["low"] is not None:
         gap = {"value": -gap["value"], "low": -gap["high"], "high": -gap["low"]}
     return {"small": small, "large": large, "gap": gap}
 
