@@ -67,7 +67,7 @@ def measure(variant: str, source: str, overrides: list[str]) -> list[dict]:
 
     from cxr_utils import paths, profiles
     from cxr_utils.data import dataset
-    from cxr_utils.evaluation import calibration
+    from cxr_utils.evaluation import thresholds
     from cxr_utils.models import callbacks, robustness, training, weights
 
     chosen = profiles.load("default", [*overrides, *VARIANTS[variant]], source)
@@ -82,7 +82,7 @@ def measure(variant: str, source: str, overrides: list[str]) -> list[dict]:
     for name, flips in [(variant, chosen.evaluation.test_time_flips)] + [(NO_FLIPS, False)] * (
         variant == "recipe"
     ):
-        temperature = calibration.fit_temperature(
+        temperature = thresholds.fit_temperature(
             robustness.mixed_logits(trained.model, validation, flips), validation.labels
         )
         table = robustness.table(

@@ -250,10 +250,8 @@ def _describe(data: dataset.Dataset) -> None:
     from .evaluation import audit
     from .reporting import published, tables, text  # here, as scikit-learn takes seconds to import
 
-    standing, audited = (
-        published.standing(data.source.kind, data.manifest.counts()),
-        audit.audit(data),
-    )
+    standing = published.standing(data.source.kind, data.manifest.counts())
+    audited = audit.audit(data)
     numbers = text.counts(data.manifest, standing) | {"standing": standing, "audited": audited}
     origin = tables.origin(data, standing).to_numpy()
     print(f"{data.source.kind}{' (SYNTHETIC)' * data.source.synthetic}: {data.manifest.root}")

@@ -195,6 +195,7 @@ def scored():
         known = {
             "model": name,
             "title": title,
+            "builder": "pretrained",
             "network": title,
             "parameters": 1000 + seed,
             "start": {"kind": "random", "reason": "", "sha256": ""},
@@ -209,8 +210,9 @@ def scored():
             "head": None,
             "history": history,
             "image_size": 96,
-            "preprocessing": "x",
-            "output": "y",
+            "fit": "squash",
+            "preprocessing": {"mode": "grey", "interpolation": "bilinear", "divided_by": 255},
+            "test_time_flips": True,
             "temperature": 1.0,
             "versions": {"keras": "3", "tensorflow": "2"},
         }
@@ -223,7 +225,7 @@ def scored():
 def models(scored):
     """Two scored models of the same invented images."""
     return [
-        scored("baseline_cnn", "Baseline CNN", network="small residual CNN"),
+        scored("baseline_cnn", "Baseline CNN", builder="residual_cnn"),
         scored("resnet50v2", "ResNet50V2", seed=1, quality=2.0, cut=0.6),
     ]
 

@@ -25,7 +25,6 @@ from .decoding import Square
 
 LABELS = ("NORMAL", "PNEUMONIA")
 SPLITS = ("train", "validation", "val", "test")  # validation is ours, carved from train
-SCORED = SPLITS[1:]
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 LAYOUT = "train|val|test / NORMAL|PNEUMONIA / *.jpeg"
 MOST_BYTES = 200_000_000  # of a file

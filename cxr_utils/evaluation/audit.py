@@ -3,70 +3,41 @@
 from dataclasses import dataclass
 from typing import Any
 
-import imagehash
-import jinja2
 import numpy as np
 import pandas as pd
-from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import roc_auc_score
-from sklearn.neighbors import radius_neighbors_graph
 
-from .. import paths
+from ..data import duplicates
 from ..data.dataset import Dataset
 from ..data.manifest import NO_IMAGE, Manifest
 from ..data.splits import patients_known, reused_numbers
 from . import intervals, metrics, shortcuts
 from .shortcuts import TRAINING, TRAITS
 
-HASH_SIDE = 16  # a perceptual hash has its square of bits
-# Of 256 bits; a film saved again in JPEG differs in fewer, and two of the real set in 34 or more.
-NEAR_BITS = 20
 NOTED, WARNED = 0.65, 0.8  # AUROC of a shortcut from which on it is a note, or a warning
 SHIFT = 0.05  # difference in the share of PNEUMONIA from which on it is a note
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked for; its words stand in ``templates/audit.md.j2``."""
+    """One thing that was looked for; reports put it into words by ``audit.md.j2``."""
 
     check: str
     verdict: str  # fine, note (know it) or warning (scores may mislead)
     facts: dict[str, Any]
     files: tuple[str, ...] = ()  # those that belong together joined by =
 
-    @property
-    def says(self) -> str:
-        """What was found, in words and numbers."""
-        return self._filled("")
-
-    @property
-    def remedy(self) -> str:
-        """What to do; empty where all is fine."""
-        return "" if self.verdict == "fine" else self._filled("_remedy")
-
-    def _filled(self, part: str) -> str:
-        loader = jinja2.FileSystemLoader(paths.TEMPLATES)
-        sentences = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined)
-        name = self.check.replace(" ", "_") + part
-        macro = getattr(sentences.get_template("audit.md.j2").module, name)
-        return " ".join(macro(self.facts | {"verdict": self.verdict}).split())
-
 
 def audit(data: Dataset) -> list[Finding]:
     """Look for what makes scores mislead in data that was opened at ``OVERVIEW_SIZE`` px."""
     files, border = data.files, shortcuts.border(data)
     metadata = shortcuts.reach(shortcuts.metadata_scores(data), files)
-    exact = files.groupby("sha256", sort=False).ngroup().to_numpy()
-    alike = alike_pictures(data.stored)
-    differ = exact[alike.row] != exact[alike.col]  # the others are identical to the byte
-    near = coo_array((alike.data[differ], (alike.row[differ], alike.col[differ])), alike.shape)
+    twice = duplicates.find(files, data.stored)
     return [
         _left_out(data.manifest),
-        _duplicates("exact duplicates", _groups(exact), files),
-        _duplicates("near duplicates", _groups(connected_components(near)[1]), files),
-        _twins(_groups(connected_components(alike)[1]), files),
+        _duplicates("exact duplicates", twice.exact, files),
+        _duplicates("near duplicates", twice.near, files),
+        _twins(twice.alike, files),
         _patients(files),
         _numbers(files, data.source.synthetic),
         _judged("metadata alone", np.fmax(metadata.seen, metadata.low), vars(metadata)),
@@ -82,23 +53,6 @@ def _left_out(manifest: Manifest) -> Finding:
     verdict = "warning" if damaged else "note" if len(left) else "fine"
     facts = {"files": len(left), "damaged": damaged}
     return Finding("usable files", verdict, facts, tuple(left["path"] + ": " + left["problem"]))
-
-
-def alike_pictures(stored: np.ndarray) -> coo_array:
-    """Return which pictures hardly differ from which, as a sparse matrix, (n, n).
-
-    By a perceptual hash of 256 bits: the signs of the low frequencies of their cosine transform
-    (Zauner 2010, *Implementation and benchmarking of perceptual image hash functions*).
-    """
-    hashes = [imagehash.phash(Image.fromarray(picture), HASH_SIDE).hash for picture in stored]
-    bits = np.array(hashes, np.float32).reshape(len(stored), -1)
-    # The squared distance of two hashes is the number of bits in which they differ.
-    return coo_array(radius_neighbors_graph(bits, np.sqrt(NEAR_BITS + 0.5)))
-
-
-def _groups(numbers: np.ndarray) -> list[np.ndarray]:
-    """Rows of equal number, two at least."""
-    return [rows for rows in pd.Series(numbers).groupby(numbers).indices.values() if len(rows) > 1]
 
 
 def _duplicates(check: str, groups: list[np.ndarray], files: pd.DataFrame) -> Finding:

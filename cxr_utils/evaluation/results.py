@@ -12,7 +12,7 @@ from ..data.dataset import Dataset
 from ..files import read_json, within, write_atomically
 from ..parameters import ModelSection, Params
 from ..paths import RunFolder
-from . import calibration, intervals, metrics, shortcuts
+from . import intervals, metrics, shortcuts, thresholds
 
 COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
 # Where the bootstrap covers too little and Wilson's intervals are shown: a share of fewer than so
@@ -38,29 +38,24 @@ def score_model(
     `logits` are those of each split. Temperature and thresholds are fitted on `stressed`, those of
     ``robustness.for_choices``, as new films differ more than validation does from training.
     """
-    asked, size = settings.evaluation, section.image_size
-    labels = data.splits[data.chosen_on].labels
+    asked, labels = settings.evaluation, data.splits[data.chosen_on].labels
     # Sixteen images may be told apart without error; any temperature would make it surer of itself.
     ours = data.chosen_on == "validation"
-    temperature = calibration.fit_temperature(stressed, labels) if ours else 1.0
-    choices = calibration.calibrated(stressed, temperature)
-    points = calibration.thresholds(labels, choices, asked.target_sensitivity)
-    mirrored = ", the mean over the image and its mirror image" if asked.test_time_flips else ""
+    temperature = thresholds.fit_temperature(stressed, labels) if ours else 1.0
+    choices = thresholds.calibrated(stressed, temperature)
+    points = thresholds.choose(labels, choices, asked.target_sensitivity)
     card = card | {
-        "image_size": size,
+        "image_size": section.image_size,
         "fit": data.fit,
-        "preprocessing": f"upright, grey, made {size} x {size} px by {data.fit} (bilinear), "
-        f"divided by 255, shape (n, {size}, {size}, 1)",
+        "preprocessing": {"mode": "grey", "interpolation": "bilinear", "divided_by": 255},
         "test_time_flips": asked.test_time_flips,
-        "output": f"logit of PNEUMONIA{mirrored}; score = 1 / (1 + exp(-logit / temperature)); "
-        "PNEUMONIA where score >= threshold",
         "temperature": temperature,
         "operating_point": asked.operating_point,
         "threshold": points[asked.operating_point],
         "thresholds": points,
         **_about(data),
     }
-    scores = {split: calibration.calibrated(found, temperature) for split, found in logits.items()}
+    scores = {split: thresholds.calibrated(found, temperature) for split, found in logits.items()}
     frames = [data.splits[split].files.assign(score=found) for split, found in scores.items()]
     predictions = pd.concat(frames, ignore_index=True)[COLUMNS]
     write_atomically(run.predictions(section.name), predictions.to_csv(index=False))
@@ -94,7 +89,7 @@ def score_references(data: Dataset, settings: Params, run: RunFolder) -> dict[st
             if name == "metadata":
                 chosen = table[table["split"] == data.chosen_on]
                 known = metrics.labels_of(chosen), chosen["score"].to_numpy()
-                point, cut = "youden", calibration.thresholds(*known)["youden"]
+                point, cut = "youden", thresholds.choose(*known)["youden"]
             card = {"thresholds": {point: cut}, "operating_point": point, "temperature": 1.0}
             found[name] = _entries(table, card, data, settings)
     _put("floors", found, data, settings, run)

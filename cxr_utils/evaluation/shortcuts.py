@@ -163,25 +163,8 @@ def _unseen(
 
 def class_means(split: Split) -> dict[str, np.ndarray]:
     """Return the mean image of each class, and ``difference``, PNEUMONIA less NORMAL; float64."""
-    means = {
-        label: sum(block.sum(0, dtype=np.float64) for block in _blocks(pixels)) / len(pixels)
-        for label, pixels in _by_class(split).items()
-    }
+    means = {label: split.pixels[split.labels == n].mean(0) for n, label in enumerate(LABELS)}
     return means | {"difference": means[LABELS[1]] - means[LABELS[0]]}
-
-
-def grey_histograms(split: Split) -> dict[str, np.ndarray]:
-    """Return the share of pixels at each grey value, by class; float64, shape (256,)."""
-    shares = {}
-    for label, pixels in _by_class(split).items():
-        counts = [np.bincount(block.ravel(), minlength=256) for block in _blocks(pixels)]
-        shares[label] = np.sum(counts, axis=0) / np.sum(counts)
-    return shares
-
-
-def _by_class(split: Split) -> dict[str, Pixels]:
-    stored, rows = split.pixels.stored, split.pixels.rows
-    return {label: Pixels(stored, rows[split.labels == n]) for n, label in enumerate(LABELS)}
 
 
 def _blocks(pictures: np.ndarray | Pixels) -> Iterator[np.ndarray]:

@@ -78,9 +78,8 @@ def change(
         interpolation="BILINEAR",
         fill_mode="NEAREST",
     )
-    changed = _exposure(
-        _sharpness(moved, amount["sharpness"] * settings.sharpness), amount, settings
-    )
+    sharpened = _sharpness(moved, amount["sharpness"] * settings.sharpness)
+    changed = _exposure(sharpened, amount, settings)
     grain = tf.random.stateless_normal(tf.shape(images), tf.convert_to_tensor(seed) + 1)
     changed += grain * _each(tf.abs(amount["noise"]) * settings.noise)
     return tf.clip_by_value(changed, 0.0, 1.0)

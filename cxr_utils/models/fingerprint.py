@@ -117,20 +117,19 @@ def training_key(
     `manifest` is the digest of the data, `start` that of the weights that the training starts from,
     or ``random``, `recipe` the source of the notebook's ``train``.
     """
-    return digest_of(
-        {
-            "seed": params.seed,
-            "validation": [params.data.validation, params.data.validation_fraction],
-            "fit": params.data.fit,
-            "augmentation": params.augmentation.model_dump(),
-            "model": section.model_dump(exclude={"weights", "weights_address"}),
-            "weights": start,
-            "manifest": manifest,
-            "recipe": recipe,
-            "libraries": versions(TRAINING_LIBRARIES),
-            "modules": SOURCES,
-        }
-    )
+    decides = {
+        "seed": params.seed,
+        "validation": [params.data.validation, params.data.validation_fraction],
+        "fit": params.data.fit,
+        "augmentation": params.augmentation.model_dump(),
+        "model": section.model_dump(exclude={"weights", "weights_address"}),
+        "weights": start,
+        "manifest": manifest,
+        "recipe": recipe,
+        "libraries": versions(TRAINING_LIBRARIES),
+        "modules": SOURCES,
+    }
+    return digest_of(decides)
 
 
 def is_trained(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import time
+import timeit
 from pathlib import Path
 
 import keras
@@ -83,12 +83,7 @@ def _speed_of(kind: tf.DType, repeats: int = 7) -> float:
         slopes = tape.gradient(found, [kernel, images])
         return [tf.reduce_sum(tf.cast(slope, tf.float32)) for slope in slopes]
 
-    seconds = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        for value in step():
-            value.numpy()
-        seconds.append(time.perf_counter() - started)
+    seconds = timeit.repeat(lambda: [one.numpy() for one in step()], repeat=repeats + 1, number=1)
     return statistics.median(seconds[1:])
 
 
@@ -105,8 +100,7 @@ def check_memory(model: keras.Model, batch_size: int, kind: str, used: list[str]
     needed = (4 if kind == "float32" else 2) * batch_size * maps
     free = psutil.virtual_memory().available
     if needed > free:
-        raise UsageError(
-            f"batch_size = {batch_size}: a step takes more than {needed / 1e9:.1f} GB of memory "
-            f"and {free / 1e9:.1f} GB are free; at most {batch_size * free // needed} images of "
-            "this size fit; take a smaller batch_size or image_size"
-        )
+        said = f"a step takes more than {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are"
+        most = f"at most {batch_size * free // needed} images of this size fit"
+        remedy = "take a smaller batch_size or image_size"
+        raise UsageError(f"batch_size = {batch_size}: {said} free; {most}; {remedy}")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from ..data.dataset import Pixels
-from ..parameters import BaselineCnn, ModelSection, Resnet50v2, UsageError
+from ..parameters import BaselineCnn, ModelSection, Resnet50v2
 from .augmentation import to_float
 from .weights import backbone_of, load_weights
 
@@ -19,7 +19,7 @@ WIDTHS = (24, 48, 96, 192)
 HEAD = ("head_pool", "head_dropout", "head_logit")
 # Keras' default of .99 needs some 500 steps before inference agrees with training.
 BATCH_NORM_MOMENTUM = 0.9
-SCORING_BATCH = 64
+SCORING_BATCH = 16  # a small set is filled up to it; on a CPU 64 are no faster
 IMAGENET_MEAN, IMAGENET_SPREAD = 0.45, 0.225  # of photographs in 0..1, over the three colours
 CAFFE_MEAN = (103.939, 116.779, 123.68)
 TORCH_MEAN, TORCH_SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,8 +32,7 @@ def build(
 
     It takes float32 in 0..1, shape (n, size, size, 1), and gives logits, float32, shape (n, 1).
     In the `precision` ``bfloat16`` it computes in that and keeps float32 weights. They are random
-    without a file of `weights` of its backbone. Raises UsageError where the image size is under the
-    backbone's minimum, or the weights do not fit.
+    without a file of `weights` of its backbone. Raises UsageError where the weights do not fit.
     """
     before = keras.mixed_precision.dtype_policy()
     kind = precision if precision == "float32" else f"mixed_{precision}"
@@ -91,13 +90,12 @@ def _residual_block(x, width: int, name: str, stride: int):
 
 def pretrained(section: Resnet50v2, weights: Path | None = None) -> keras.Model:
     """A backbone of keras.applications behind its own preprocessing, and one logit."""
-    size = section.image_size
-    image = keras.Input((size, size, 1), name="image")
+    image = keras.Input((section.image_size, section.image_size, 1), name="image")
     x = _standardised(image)
     x = layers.Rescaling(IMAGENET_SPREAD, offset=IMAGENET_MEAN, name="like_imagenet")(x)
     x = layers.Concatenate(name="grey_to_rgb")([x, x, x])
     x = _preprocessing(section.backbone)(x)
-    backbone = _backbone(section.backbone, size)
+    backbone = _backbone(section)
     if weights:
         load_weights(backbone, section.backbone, weights)
     for layer in backbone.layers:
@@ -112,21 +110,15 @@ def pretrained(section: Resnet50v2, weights: Path | None = None) -> keras.Model:
     return _with_head(image, backbone(x), section.name)
 
 
-def _backbone(name: str, size: int) -> keras.Model:
-    application = getattr(keras.applications, name)
-    try:
-        return application(include_top=False, weights=None, input_shape=(size, size, 3))
-    except ValueError as error:
-        raise UsageError(
-            f"resnet50v2.image_size = {size}: {name} refuses it ({error}); take a larger one"
-        ) from None
+def _backbone(section: Resnet50v2) -> keras.Model:
+    shape = (section.image_size, section.image_size, 3)
+    return getattr(keras.applications, section.backbone)(False, weights=None, input_shape=shape)
 
 
 def check_weights(section: Resnet50v2) -> None:
     """Raise UsageError where the file of weights that a section names does not fit its backbone."""
     assert section.weights_file
-    backbone = _backbone(section.backbone, section.image_size)
-    load_weights(backbone, section.backbone, section.weights_file)
+    load_weights(_backbone(section), section.backbone, section.weights_file)
 
 
 def _preprocessing(backbone: str) -> layers.Layer:
@@ -189,8 +181,8 @@ def rate_shares(network: keras.Model, early_rate: float) -> list[float]:
     """
     rising = [layer for layer in backbone_of(network).layers if layer.trainable_variables]
     last = max(len(rising) - 1, 1)
-    depth = {
-        id(weight): i for i, layer in enumerate(rising) for weight in layer.trainable_variables
-    }
+    depth: dict[int, int] = {}
+    for place, layer in enumerate(rising):
+        depth |= dict.fromkeys(map(id, layer.trainable_variables), place)
     places = [depth.get(id(weight), last) for weight in network.trainable_variables]
     return [early_rate ** (1 - place / last) for place in places]

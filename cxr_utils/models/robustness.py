@@ -1,10 +1,8 @@
 """Shifted copies of the validation images: what other films than the training ones might look like.
 
-Validation comes from the same source as training, while a new set differs in sharpness, exposure
-and framing. Epochs and recipes are therefore chosen on images that are shifted in these ways, by
-fixed amounts that do not depend on the augmentation of the run. One shift sets an image into the
-border of a film of the other class: a model that reads the label off the border, where there is
-little lung, is wrong there.
+A new set differs in sharpness, exposure and framing, so epochs are chosen on images shifted in
+these ways, by fixed amounts whatever the augmentation of the run. One shift sets an image into the
+border of a film of the other class, where a model that reads the label off the border is wrong.
 """
 
 from __future__ import annotations
@@ -117,23 +115,13 @@ def table(
     images: int = TABLE_IMAGES,
     flips: bool = False,
 ) -> pd.DataFrame:
-    """Return how a model does under each shift, on images drawn at random from a split.
-
-    Columns: shift, log loss, AUROC, accuracy, sensitivity, specificity.
-    """
+    """Return how a model does under each shift, on images drawn at random from a split."""
     chosen = np.sort(np.random.default_rng([seed, 4]).permutation(len(split))[:images])
     labels, rows = split.labels[chosen], []
     for shift in SHIFTS:
         logit = logits(model, split, chosen, shift, flips) / temperature
         right = (expit(logit) >= threshold) == (labels == 1)
-        rows.append(
-            {
-                "shift": shift,
-                "log loss": log_loss(logit, labels),
-                "AUROC": roc_auc_score(labels, logit),
-                "accuracy": right.mean(),
-                "sensitivity": right[labels == 1].mean(),
-                "specificity": right[labels == 0].mean(),
-            }
-        )
-    return pd.DataFrame(rows)
+        rates = [right.mean(), right[labels == 1].mean(), right[labels == 0].mean()]
+        rows.append([shift, log_loss(logit, labels), roc_auc_score(labels, logit), *rates])
+    columns = ["shift", "log loss", "AUROC", "accuracy", "sensitivity", "specificity"]
+    return pd.DataFrame(rows, columns=columns)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,6 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from .. import paths
 from ..data.dataset import Dataset, Split
-from ..data.manifest import SCORED
 from ..data.splits import chosen_on
 from ..files import read_json, replacing, sha256_of, write_atomically
 from ..parameters import ModelSection, Params, Resnet50v2, UsageError
@@ -93,11 +91,8 @@ def train_or_load(
     with replacing(model_file) as part:
         trained.model.save(part)
     libraries = fingerprint.versions(fingerprint.TRAINING_LIBRARIES)
-    trained.card.update(
-        training_key=key,
-        versions={"python": platform.python_version(), **libraries},
-        sha256=sha256_of(model_file),
-    )
+    used = {"python": platform.python_version(), **libraries}
+    trained.card.update(training_key=key, versions=used, sha256=sha256_of(model_file))
     write_atomically(card_file, json.dumps(trained.card, indent=1))
     saved.discard()
     return trained
@@ -172,7 +167,8 @@ def _card(job: Job, section: ModelSection) -> dict[str, Any]:
     return {
         "model": section.name,
         "title": section.title,
-        "network": getattr(section, "backbone", "small residual CNN"),
+        "builder": section.builder,
+        "network": getattr(section, "backbone", section.builder),
         "parameters": job.model.count_params(),
         "start": job.start.told(),
         "precision": {
@@ -209,10 +205,8 @@ def train_head(
     training and compiled, is given the trained head; the job's notes tell what this came to.
     Raises UsageError where the loss is not finite.
     """
-    started = time.perf_counter()
     model, train, chosen = job.model, splits["train"], splits[chosen_on(splits)]
     features = networks.features(model, train.pixels)
-    computed = time.perf_counter()
     layers = [model.get_layer(name) for name in networks.HEAD[1:]]
     head = keras.Sequential([keras.Input(features.shape[1:]), *layers])
     steps = -(-len(train) // HEAD_BATCH)
@@ -220,18 +214,12 @@ def train_head(
     head.compile(AdamW(rate, section.weight_decay), network.loss)
     labels = train.labels.astype(np.float32)
     head.fit(features, labels, HEAD_BATCH, section.head_epochs, 0, class_weight=class_weight)
-    seconds = time.perf_counter() - computed
     found = robustness.log_loss(networks.logits(model, chosen.pixels), chosen.labels)
     if not np.isfinite(found):
         raise UsageError(f"learning_rate = {section.learning_rate}: the loss of the head alone is "
                          f"{found}; take a smaller one")  # fmt: skip
     network.set_weights(model.get_weights())
-    job.notes["head"] = {
-        "epochs": section.head_epochs,
-        "validation_loss": found,
-        "features_seconds": computed - started,
-        "epoch_seconds": seconds / section.head_epochs,
-    }
+    job.notes["head"] = {"epochs": section.head_epochs, "validation_loss": found}
 
 
 class AdamW(keras.optimizers.AdamW):
@@ -285,11 +273,3 @@ def cosine(peak: float, epochs: int, steps: int, warmup_epochs: float) -> Any:
     return keras.optimizers.schedules.CosineDecay(
         peak / warmup, max(total - warmup, 1), warmup_target=peak, warmup_steps=warmup
     )
-
-
-def score_splits(
-    model: keras.Model, splits: dict[str, Split], flips: bool = False
-) -> dict[str, np.ndarray]:
-    """Return the logits of every split that is scored, with test-time flips or without."""
-    scored = [name for name in SCORED if name in splits]
-    return {name: networks.logits(model, splits[name].pixels, flips=flips) for name in scored}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .. import files, paths
-from ..files import sha256_of
+from ..files import one_line, sha256_of
 from ..parameters import ModelSection, Resnet50v2, UsageError
 
 if TYPE_CHECKING:
@@ -94,10 +94,8 @@ def fetch(backbone: str, address: str) -> Path:
     Raises UsageError where none with a checksum is published, or it cannot be downloaded.
     """
     if backbone not in PUBLISHED:
-        raise UsageError(
-            f"no ImageNet weights with a checksum are known for {backbone}; "
-            "save some to a file and set resnet50v2.weights to it"
-        )
+        said = f"no ImageNet weights with a checksum are known for {backbone}"
+        raise UsageError(f"{said}; save some to a file and set resnet50v2.weights to it")
     folder, name, checksum = PUBLISHED[backbone]
     target = paths.cache_folder() / "weights" / name
     return files.fetch(f"{address.rstrip('/')}/{folder}/{name}", checksum, target, MEGABYTES)
@@ -109,24 +107,18 @@ def load_weights(network: keras.Model, backbone: str, file: Path) -> None:
     try:
         network.load_weights(file)
     except (ValueError, OSError, KeyError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UsageError(
-            f"resnet50v2.weights {file}: does not fit {backbone} ({reason}); "
-            "give weights of that architecture, without its classifier"
-        ) from None
+        said = f"does not fit {backbone} ({one_line(str(error))[:160]})"
+        remedy = "give weights of that architecture, without its classifier"
+        raise UsageError(f"resnet50v2.weights {file}: {said}; {remedy}") from None
 
 
 def check_file(file: Path) -> None:
     """Raise UsageError where a file is not one of weights: known without building a network."""
     if not file.is_file():
-        raise UsageError(
-            f"resnet50v2.weights {file}: there is no such file; "
-            "give auto, imagenet, none or a weights file"
-        )
+        said = "there is no such file; give auto, imagenet, none or a weights file"
+        raise UsageError(f"resnet50v2.weights {file}: {said}")
     with file.open("rb") as content:
         is_hdf5 = content.read(len(HDF5)) == HDF5
     if not (is_hdf5 and file.suffix == ".h5"):
-        raise UsageError(
-            f"resnet50v2.weights {file}: not a weights file (HDF5, its name ending in .h5); "
-            "save one by model.save_weights"
-        )
+        said = "not a weights file (HDF5, its name ending in .h5); save one by model.save_weights"
+        raise UsageError(f"resnet50v2.weights {file}: {said}")

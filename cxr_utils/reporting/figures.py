@@ -122,19 +122,6 @@ def mean_images(means: dict[str, np.ndarray]) -> Figure:
     return Figure(drawn, "class_means", title, alt, photo=True)
 
 
-def grey_values(shares: dict[str, np.ndarray]) -> Figure:
-    """Draw how often each grey value but black occurs, by class; black stands in the legend."""
-    drawn, ((axis,),) = canvas(width=6.4)
-    for label, style in zip(LABELS, ("-", "--"), strict=True):
-        legend = f"{label} (and {shares[label][0]:.1%} black)"
-        axis.plot(range(1, 256), 100 * shares[label][1:], style, label=legend)
-    axis.set(xlabel="grey value (255: white)", ylabel="share of pixels (%)", ylim=(0, None))
-    axis.legend()
-    black = ", ".join(f"{shares[label][0]:.1%} of {label}" for label in LABELS)
-    alt = f"The share of pixels at each grey value, a line for each class; black are {black}."
-    return Figure(drawn, "grey_values", "How often each grey value occurs, by class", alt)
-
-
 def learning_curves(history: pd.DataFrame, card: dict[str, Any]) -> Figure:
     """Draw loss and validation accuracy by epoch."""
     drawn, ((losses, accuracy),) = canvas(2)

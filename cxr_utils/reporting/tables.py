@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import jinja2
 import pandas as pd
 
+from .. import paths
 from ..data.dataset import Dataset
 from ..data.manifest import LABELS, Manifest
 from ..data.sources import COUNTS, Kaggle
@@ -25,6 +27,9 @@ SCORES |= {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "P
 SCORES |= {"f1": "F1", "loss": "log loss", "brier": "Brier score", "ece": "calibration error"}
 SHOWN = ("accuracy", "auroc", "sensitivity", "specificity")  # where there is room for four
 BRIEF = ["images", "patients", *(SCORES[score] for score in (*SHOWN, "ppv", "npv"))]
+SENTENCES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(paths.TEMPLATES), undefined=jinja2.StrictUndefined
+)
 STARTS = {"random": "random weights", "imagenet": "ImageNet weights", "file": "a file's weights"}
 
 
@@ -75,9 +80,21 @@ def origin(data: Dataset, standing: str) -> pd.DataFrame:
     return pd.DataFrame([{"": name, "this data": known[name]} for name in names])
 
 
+def says(finding: Finding, part: str = "") -> str:
+    """Return what was found, in words and numbers, by a macro of ``audit.md.j2``."""
+    macros = SENTENCES.get_template("audit.md.j2").module
+    macro = getattr(macros, finding.check.replace(" ", "_") + part)
+    return " ".join(macro(finding.facts | {"verdict": finding.verdict}).split())
+
+
+def remedy(finding: Finding) -> str:
+    """Return what to do about a finding; empty where all is fine."""
+    return "" if finding.verdict == "fine" else says(finding, "_remedy")
+
+
 def audit(audited: list[Finding]) -> pd.DataFrame:
     """Return what the audit looked for, its verdict, what it found and the remedy."""
-    rows = [[finding.verdict, finding.check, finding.says, finding.remedy] for finding in audited]
+    rows = [[one.verdict, one.check, says(one), remedy(one)] for one in audited]
     return pd.DataFrame(rows, columns=["verdict", "looked for", "found", "remedy"])
 
 
@@ -204,13 +221,5 @@ def _published(score: published.Score) -> dict[str, str]:
 
 
 def _own_protocol(model: Scored, data: dict[str, Any]) -> str:
-    whole, scored = published.TEST_IMAGES, model.test["n"]
-    width, height = data["median_size"]
-    size, ours = model.card["image_size"], "validation" in model.scores
-    told = [
-        f"only {scored} of the {whole} published test images, so not row for row comparable",
-        f"files of {width} x {height} px (median), seen at {size} x {size}",
-        f"from {STARTS[model.card['start']['kind']]}",
-        f"threshold from {'validation, split by patient' if ours else 'val'}",
-    ]
-    return "; ".join(told[scored == whole :])
+    told = {"whole": published.TEST_IMAGES, "start": STARTS[model.card["start"]["kind"]]}
+    return SENTENCES.get_template("protocol.md.j2").render(told, model=model, data=data)

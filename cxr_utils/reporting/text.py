@@ -56,6 +56,8 @@ def _environment() -> jinja2.Environment:
         score=lambda entry, name: Markup(tables.with_interval(entry, name)),
         best_interval=results.best_interval,
         three=tables.three,
+        says=tables.says,
+        remedy=tables.remedy,
         signed=lambda value, digits=3: f"{value:+.{digits}f}",
         percent=lambda value, digits=0: f"{value:.{digits}%}",
         p=lambda value: Markup("p < 0.001") if value < 0.001 else f"p = {value:.3f}",

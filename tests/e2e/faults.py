@@ -28,7 +28,7 @@ PARTS = ("cxr_utils", "notebooks", "params")
 SMALL = {
     "baseline_cnn.epochs": 3,
     "baseline_cnn.average": 0.9,
-    "resnet50v2.backbone": "MobileNetV2",
+    "resnet50v2.backbone": "MobileNet",
     "resnet50v2.epochs": 2,
     "evaluation.resamples": 100,
 }

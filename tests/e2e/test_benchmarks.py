@@ -30,7 +30,7 @@ SMALL = (
     "baseline_cnn.image_size=32",
     "baseline_cnn.batch_size=8",
 )
-SMALL += ("resnet50v2.image_size=32", "resnet50v2.backbone=MobileNetV2")
+SMALL += ("resnet50v2.image_size=32", "resnet50v2.backbone=MobileNet")
 
 
 def _benchmark(name, *arguments):

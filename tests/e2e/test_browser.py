@@ -35,7 +35,8 @@ def run(run_all, phantom_root, tmp_path_factory):
     shutil.copytree(phantom_root, data)
     for file in (data / "test").glob("*/*.jpeg"):
         file.rename(file.with_name(MARKUP + file.name))
-    done = run_all("smoke", "--data", data, "--out", out, "--run", MARKUP)
+    small = ("--set", "resnet50v2.backbone=MobileNet")
+    done = run_all("smoke", "--data", data, "--out", out, "--run", MARKUP, *small)
     assert done.returncode == 0, done.stderr
     return paths.RunFolder(out / MARKUP)
 

@@ -15,7 +15,7 @@ from faults import Bench
 from cxr_utils.pipeline.steps import find_steps
 
 STEPS = [step.name for step in find_steps()]
-NAMES = {"02_baseline_cnn": "baseline_cnn", "03_resnet50v2": "mobilenetv2"}  # see faults.SMALL
+NAMES = {"02_baseline_cnn": "baseline_cnn", "03_resnet50v2": "mobilenet"}  # see faults.SMALL
 KILLS, CHAINS = 50, 10
 CUTS = range(1, 41, 4)
 # What a planted cell does, the exit code, and what the one line on the terminal says.

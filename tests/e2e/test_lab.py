@@ -20,7 +20,7 @@ sync_api = pytest.importorskip(
 STEPS = [step.name for step in find_steps()]
 SMALL = {
     "source": '"phantom"', "phantom_images": 120, "phantom_size": 64,
-    "epochs": 1, "image_size": 48, "batch_size": 16, "backbone": '"MobileNetV2"',
+    "epochs": 1, "image_size": 48, "batch_size": 16, "backbone": '"MobileNet"',
     "weights": '"none"', "resamples": 200,
 }  # fmt: skip
 PATIENCE = 240_000  # milliseconds for a notebook

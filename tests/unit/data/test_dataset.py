@@ -202,12 +202,17 @@ def test_two_processes_prepare_at_once(phantom_root, tmp_path):
     assert len(list((tmp_path / "pixels").iterdir())) == 1
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Takes long enough to prepare that it can be stopped meanwhile."""
+    phantom.draw_set(root := tmp_path_factory.mktemp("drawn") / "large", 400, 256, 1)
+    return root
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGKILL", -9)])
-def test_no_worker_outlives_a_preparation_that_was_stopped(tmp_path, name, code):
-    root = tmp_path / "large"
-    phantom.draw_set(root, 400, 256, 1)
-    process = _prepare(root, tmp_path / "cache")
+def test_no_worker_outlives_a_preparation_that_was_stopped(large, tmp_path, name, code):
+    process = _prepare(large, tmp_path / "cache")
     while not list((tmp_path / "cache").glob("pixels/*.part")) and process.poll() is None:
         time.sleep(0.01)
     if name == "SIGTERM":
@@ -220,7 +225,7 @@ def test_no_worker_outlives_a_preparation_that_was_stopped(tmp_path, name, code)
     while _of_session(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _of_session(process.pid)
-    done = _prepare(root, tmp_path / "cache")
+    done = _prepare(large, tmp_path / "cache")
     done.communicate(timeout=300)
     assert done.returncode == 0 and not list((tmp_path / "cache").glob("pixels/*.part"))
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from cxr_utils.evaluation import calibration, metrics
+from cxr_utils.evaluation import metrics
 from cxr_utils.evaluation.results import evaluate
 
 
@@ -56,23 +56,3 @@ def test_calibration_error_by_hand():
     assert metrics.expected_calibration_error(labels, scores) == pytest.approx(
         (abs(1.43 - 1) + abs(0.05 - 1) + 0) / 4
     )
-
-
-def test_temperature_undoes_overconfidence():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(0, 2, 20_000)
-    labels = (rng.uniform(size=logits.size) < 1 / (1 + np.exp(-logits))).astype(int)
-    assert calibration.fit_temperature(logits * 3, labels) == pytest.approx(3, rel=0.05)
-
-
-def test_operating_points_do_what_they_say():
-    labels, scores = _sample(n=2000)
-    points = calibration.thresholds(labels, scores, 0.98)
-    youden = max(
-        np.mean(scores[labels == 1] >= cut) + np.mean(scores[labels == 0] < cut)
-        for cut in np.unique(scores)
-    )
-    reached = metrics.rates(labels, scores, points["youden"])
-    assert reached["sensitivity"] + reached["specificity"] == pytest.approx(youden)
-    assert 0.98 <= metrics.rates(labels, scores, points["sensitivity"])["sensitivity"] < 0.982
-    assert points["half"] == 0.5

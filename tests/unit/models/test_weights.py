@@ -27,7 +27,7 @@ def weights_server(monkeypatch, tmp_path, server):
 def settings(smoke):
     """A backbone that is small, and still has batch norm in its branches."""
     return smoke.resnet50v2.model_copy(
-        update={"backbone": "MobileNetV2", "head_epochs": 3, "tuning_epochs": 1, "average": 0.5}
+        update={"backbone": "MobileNet", "head_epochs": 3, "tuning_epochs": 1, "average": 0.5}
     )
 
 
@@ -53,9 +53,9 @@ def test_imagenet_weights_are_fetched_checked_and_loaded(
     settings, weights_server, monkeypatch, donor, file
 ):
     content = file.read_bytes()
-    weights_server.files["mobilenet_v2/mobile.weights.h5"] = content
+    weights_server.files["mobilenet/mobile.weights.h5"] = content
     for checksum in (hashlib.md5(content).hexdigest(), hashlib.sha256(content).hexdigest()):
-        monkeypatch.setitem(weights.PUBLISHED, "MobileNetV2", ("mobilenet_v2", file.name, checksum))
+        monkeypatch.setitem(weights.PUBLISHED, "MobileNet", ("mobilenet", file.name, checksum))
         start = _from(settings, weights_server, "auto")
         network = weights.backbone_of(networks.build(settings, weights=start.file))
         assert start.told() == {
@@ -74,10 +74,10 @@ def test_weights_that_cannot_be_had(settings, weights_server, monkeypatch, conte
     """Auto goes on with random weights and says why; with imagenet it stops; nothing wrong
     stays in the cache."""
     monkeypatch.setitem(
-        weights.PUBLISHED, "MobileNetV2", ("mobilenet_v2", "mobile.weights.h5", "0" * 32)
+        weights.PUBLISHED, "MobileNet", ("mobilenet", "mobile.weights.h5", "0" * 32)
     )
     if content:
-        weights_server.files["mobilenet_v2/mobile.weights.h5"] = content
+        weights_server.files["mobilenet/mobile.weights.h5"] = content
     start = _from(settings, weights_server, "auto")
     assert (start.kind, start.file, start.digest) == ("random", None, "random")
     assert "did not deliver" in start.reason
@@ -112,7 +112,7 @@ def test_wrong_weights_are_refused(settings, file, tmp_path):
         )
     networks.check_weights(settings.model_copy(update={"weights": str(file)}))
     (tmp_path / "cut.weights.h5").write_bytes(file.read_bytes()[:2000])
-    with pytest.raises(UsageError, match="does not fit MobileNetV2"):
+    with pytest.raises(UsageError, match="does not fit MobileNet"):
         networks.check_weights(
             settings.model_copy(update={"weights": str(tmp_path / "cut.weights.h5")})
         )

@@ -97,6 +97,7 @@ def test_override_reads_numbers_as_meant():
         (["baseline_cnn.precision=float16"], "did you mean bfloat16"),
         (["resnet50v2.backbone=ResNet51"], "did you mean ResNet50"),
         (["resnet50v2.backbone=Xception", "resnet50v2.image_size=64"], "takes 71 px and more"),
+        (["resnet50v2.backbone=InceptionV3", "resnet50v2.image_size=74"], "takes 75 px and more"),
         (["baseline_cnn=3"], "baseline_cnn is a section"),
         (["baseline_cnn.epochs"], "no value given"),
         (["baseline_cnn.epochs=[1"], "not valid YAML"),

@@ -1,4 +1,4 @@
-"""What is fitted on validation data after training: the temperature and the thresholds."""
+"""Fixed on validation after training: the decision thresholds, and the temperature of scores."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -30,7 +30,7 @@ def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
     return expit(logits / temperature)
 
 
-def thresholds(labels: np.ndarray, scores: np.ndarray, target: float = 0.98) -> dict[str, float]:
+def choose(labels: np.ndarray, scores: np.ndarray, target: float = 0.98) -> dict[str, float]:
     """Return the operating points, fixed on calibrated scores of both classes.
 
     ``half``: 0.5. ``youden``: the largest sensitivity + specificity (Youden 1950). ``sensitivity``:
