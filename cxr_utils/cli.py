@@ -1,7 +1,5 @@
 """The commands: ``run_all.py`` runs notebooks, ``python -m cxr_utils`` looks at data and runs."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

@@ -1,7 +1,5 @@
 """Files that are whole or not there: atomic writes, locks of the cache, checked downloads."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

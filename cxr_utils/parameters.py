@@ -1,7 +1,5 @@
 """All parameters of a run, as one model: what each is called, may be, and means."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self

@@ -1,7 +1,5 @@
 """Profiles and overrides become parameters; parameters become the arguments of a notebook."""
 
-from __future__ import annotations
-
 import difflib
 import json
 from collections.abc import Iterable, Mapping

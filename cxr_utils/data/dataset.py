@@ -1,7 +1,5 @@
 """A data set as the notebooks use it: splits of pixels, labels and files."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Sequence

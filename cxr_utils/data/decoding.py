@@ -1,7 +1,5 @@
 """From an image file to a grey square of uint8, on every core, and the cache of such squares."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

@@ -1,7 +1,5 @@
 """Films that a data set holds more than once: identical files, and files of the same picture."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import imagehash

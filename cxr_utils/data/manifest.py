@@ -1,7 +1,5 @@
 """The list of files that a data set is made of, with what is known of each, and its digest."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import hashlib

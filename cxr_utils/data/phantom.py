@@ -6,8 +6,6 @@ in the lungs and keeps its mask. Anatomy varies by patient; pose, exposure, shar
 image, widely enough that brightness, contrast, size and file bytes hardly tell the classes apart.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Sequence

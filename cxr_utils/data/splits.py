@@ -1,7 +1,5 @@
 """Which images a model learns from, which choices are made on, which are scored: by patient."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath

@@ -42,8 +42,7 @@ def score_model(
     # Sixteen images may be told apart without error; any temperature would make it surer of itself.
     ours = data.chosen_on == "validation"
     temperature = thresholds.fit_temperature(stressed, labels) if ours else 1.0
-    choices = thresholds.calibrated(stressed, temperature)
-    points = thresholds.choose(labels, choices, asked.target_sensitivity)
+    points = thresholds.choose(labels, expit(stressed / temperature), asked.target_sensitivity)
     card = card | {
         "image_size": section.image_size,
         "fit": data.fit,
@@ -55,8 +54,8 @@ def score_model(
         "thresholds": points,
         **_about(data),
     }
-    scores = {split: thresholds.calibrated(found, temperature) for split, found in logits.items()}
-    frames = [data.splits[split].files.assign(score=found) for split, found in scores.items()]
+    frames = [data.splits[split].files.assign(score=expit(found / temperature))
+              for split, found in logits.items()]  # fmt: skip
     predictions = pd.concat(frames, ignore_index=True)[COLUMNS]
     write_atomically(run.predictions(section.name), predictions.to_csv(index=False))
     write_atomically(run.model_card(section.name), json.dumps(card, indent=1))

@@ -2,7 +2,6 @@
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import expit
 from sklearn.metrics import roc_curve
 
 # Under the first, scores of usual logits run into 1.0 and lose their order.
@@ -23,11 +22,6 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         return float(np.mean(np.logaddexp(0, -signs * logits / np.exp(log_temperature))))
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
-
-
-def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Return P(PNEUMONIA), in 0..1, of logits at a temperature."""
-    return expit(logits / temperature)
 
 
 def choose(labels: np.ndarray, scores: np.ndarray, target: float = 0.98) -> dict[str, float]:

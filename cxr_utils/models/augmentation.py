@@ -4,8 +4,6 @@ Labels are not touched, and pixels stay within their range. Randomness is statel
 gives the same changes, whatever ran before.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

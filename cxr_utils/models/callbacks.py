@@ -1,7 +1,5 @@
 """What a training does beside its steps: Keras callbacks, in the order `fit` takes them in."""
 
-from __future__ import annotations
-
 import json
 import math
 import time
@@ -81,8 +79,16 @@ class Validation(keras.callbacks.Callback):
 
     def __init__(self, model: keras.Model, splits: dict[str, Split]) -> None:
         super().__init__()
-        self.scored, self.splits = model, splits
+        self.scored, self.splits, self.epoch = model, splits, 0
         self.monitor = "stress_loss" if "validation" in splits else "validation_loss"
+
+    def on_epoch_begin(self, epoch, logs=None) -> None:
+        """Know the epoch, to name it."""
+        self.epoch = epoch + 1
+
+    def on_train_batch_end(self, batch, logs=None) -> None:
+        """Stop at once where the loss is lost: it does not come back."""
+        self._check(logs)
 
     def on_epoch_end(self, epoch, logs=None) -> None:
         """Score the network."""
@@ -94,9 +100,12 @@ class Validation(keras.callbacks.Callback):
             stressed = robustness.mixed_logits(self.scored, chosen)
             logs["stress_loss"] = robustness.log_loss(stressed, chosen.labels)
         logs["validation_accuracy"] = float(np.mean((found >= 0) == chosen.labels))
+        self._check(logs)
+
+    def _check(self, logs: dict[str, float]) -> None:
         for name, value in logs.items():
             if not math.isfinite(value):
-                raise FloatingPointError(f"{name} is {value} in epoch {epoch + 1}")
+                raise FloatingPointError(f"{name} is {value} in epoch {self.epoch}")
 
 
 class Saved:

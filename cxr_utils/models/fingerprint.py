@@ -1,7 +1,5 @@
 """What decides a model's weights: a digest that changes when something of it does."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import hashlib

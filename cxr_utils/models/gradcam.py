@@ -1,7 +1,5 @@
 """Where a network sees PNEUMONIA: Grad-CAM (Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import keras

@@ -1,7 +1,5 @@
 """What this machine trains with: the devices that share a batch, the fastest arithmetic, memory."""
 
-from __future__ import annotations
-
 import json
 import math
 import statistics

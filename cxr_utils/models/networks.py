@@ -1,7 +1,5 @@
 """The two networks: grey images in 0..1 go in, one logit of PNEUMONIA comes out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

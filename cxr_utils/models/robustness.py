@@ -5,8 +5,6 @@ these ways, by fixed amounts whatever the augmentation of the run. One shift set
 border of a film of the other class, where a model that reads the label off the border is wrong.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import keras

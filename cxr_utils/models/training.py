@@ -1,7 +1,5 @@
 """From a notebook's ``fit`` to a trained model, or back from disk where it was trained before."""
 
-from __future__ import annotations
-
 import json
 import platform
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Runs one notebook with papermill, in a kernel of this interpreter, and tells what happened."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

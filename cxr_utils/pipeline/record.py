@@ -1,7 +1,5 @@
 """``run.json``: what is needed to run a run again, what is not as it was then, what differs."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import json

@@ -1,7 +1,5 @@
 """Runs the steps of a run that are not valid, alone in its folder, and records what was done."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -242,8 +240,7 @@ def _render(step: Step, run: Run, failed: bool) -> None:
 
 def _pages(run: Run) -> list[tuple[str, str, str]]:
     """Step, title and cover of each report."""
-    covers = [step.cover.replace("{model}", run.model(step)) for step in run.steps]
-    return [(step.name, step.title, cover) for step, cover in zip(run.steps, covers, strict=True)]
+    return [(s.name, s.title, s.cover.replace("{model}", run.model(s))) for s in run.steps]
 
 
 def _publish(run: Run, problems: dict[str, str]) -> None:

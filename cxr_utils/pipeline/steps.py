@@ -1,7 +1,5 @@
 """The steps of a run: each notebook tells what it is called, takes, needs, and trains."""
 
-from __future__ import annotations
-
 import ast
 import graphlib
 import json

@@ -1,7 +1,5 @@
 """What a run is, what its steps leave behind, and which of them are still valid."""
 
-from __future__ import annotations
-
 import csv
 import functools
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Shows figures, tables and prose in a notebook, and keeps the figures as files of the run."""
 
-from __future__ import annotations
-
 import inspect
 from dataclasses import dataclass
 from html import escape

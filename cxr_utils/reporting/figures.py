@@ -1,7 +1,5 @@
 """Every figure of the reports, drawn from data and scores, with its title and alt text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Turns executed notebooks into HTML files and writes the page of a run to open first."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re

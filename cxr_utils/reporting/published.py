@@ -1,7 +1,5 @@
 """What others reported on this data set, and how a run's data stands to it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ..data.sources import COUNTS, SOURCES

@@ -1,7 +1,5 @@
 """Tables of the data, of scores and of published work; a cell is a number or a formatted score."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

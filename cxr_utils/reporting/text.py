@@ -1,7 +1,5 @@
 """Fills the templates of the reports' prose with numbers, and computes those numbers."""
 
-from __future__ import annotations
-
 import functools
 import html
 import re

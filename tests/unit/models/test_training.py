@@ -204,7 +204,9 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_nan_loss_stops_with_a_remedy(smoke, fit):
+def test_nan_loss_stops_with_a_remedy(smoke, fit, monkeypatch):
+    """At once, not after an epoch and its validation."""
+    monkeypatch.setattr(networks, "logits", lambda *_: pytest.fail("scored at the end of an epoch"))
     data = dataset.open_data(smoke, smoke.baseline_cnn.image_size)
     changes = {"learning_rate": float("nan"), "precision": "float32"}
     settings = smoke.baseline_cnn.model_copy(update=changes)
