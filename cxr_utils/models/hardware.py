@@ -16,6 +16,9 @@ from ..parameters import UsageError
 
 FASTER = 1.1  # bfloat16 must beat float32 by this much, or noise in a measurement would decide
 FLAGS = ("avx512_bf16", "amx_bf16")
+# On AMX the weight gradient of Xception's block1_conv2 (at 128 px; oneDNN's brgconv_bwd_w, seen with
+# TensorFlow 2.21) reads memory that nothing has written, which now and then holds a NaN.
+NOT_IN_BFLOAT16 = ("Xception",)
 
 
 def devices(strategy: str) -> list[str]:
@@ -33,7 +36,7 @@ def strategy_for(used: list[str], batch_size: int) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(used) if len(used) > 1 else tf.distribute.get_strategy()
 
 
-def precision(asked: str) -> str:
+def precision(asked: str, backbone: str = "") -> str:
     """Return ``float32`` or ``bfloat16``: what was asked for, or the faster one for ``auto``."""
     if asked != "auto":
         return asked
@@ -42,7 +45,7 @@ def precision(asked: str) -> str:
         details = tf.config.experimental.get_device_details(gpus[0])
         faster = tuple(details.get("compute_capability", (0, 0))) >= (8, 0)
     else:
-        faster = _bfloat16_pays()
+        faster = backbone not in NOT_IN_BFLOAT16 and _bfloat16_pays()
     return "bfloat16" if faster else "float32"
 
 

@@ -110,7 +110,8 @@ def fit(
         raise UsageError(f"batch_size = {section.batch_size}: there are only {images} training "
                          "images; take a smaller batch")  # fmt: skip
     # A training that has fallen back to float32 and was stopped then goes on in float32.
-    precision = saved.notes.get("precision") or hardware.precision(section.precision)
+    backbone = getattr(section, "backbone", "")
+    precision = saved.notes.get("precision") or hardware.precision(section.precision, backbone)
     try:
         job = _attempt(train, section, seed, start, saved, precision)
     except FloatingPointError as error:
