@@ -16,7 +16,7 @@ from ..parameters import UsageError
 
 FASTER = 1.1  # bfloat16 must beat float32 by this much, or noise in a measurement would decide
 FLAGS = ("avx512_bf16", "amx_bf16")
-# On AMX the weight gradient of Xception's block1_conv2 (at 128 px; oneDNN's brgconv_bwd_w, seen with
+# On AMX the weight gradient of Xception's block1_conv2 at 128 px (oneDNN's brgconv_bwd_w, in
 # TensorFlow 2.21) reads memory that nothing has written, which now and then holds a NaN.
 NOT_IN_BFLOAT16 = ("Xception",)
 

@@ -225,7 +225,7 @@ def test_auto_falls_back_to_float32_where_bfloat16_diverges(
     asked = smoke.baseline_cnn.model_copy(update={"image_size": 32, "epochs": 2})
     plain = asked.model_copy(update={"precision": "float32"})
     expected = fit(plain, smoke.augmentation, 3, data.splits)
-    monkeypatch.setattr(hardware, "precision", lambda kind, backbone: "bfloat16" if kind == "auto" else kind)
+    monkeypatch.setattr(hardware, "precision", lambda kind, _: {"auto": "bfloat16"}.get(kind, kind))
     loss = robustness.log_loss
     network_of = training.Job
 
