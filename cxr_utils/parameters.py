@@ -117,7 +117,7 @@ class ModelSection(Section):
     patience: int = Field(8, ge=1)
     """epochs without a better stress validation after which training stops"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """arithmetic of training; auto is bfloat16 where that is faster here, else float32"""
+    """arithmetic of training; auto is bfloat16 where that is faster and safe here, else float32"""
     strategy: Literal["auto", "single"] = "auto"
     """auto shares each batch among all GPUs; single takes one device"""
 

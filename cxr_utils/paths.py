@@ -1,11 +1,10 @@
 """Where everything lies: the project's own folders, the user's cache and the files of a run."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import platformdirs
 
@@ -28,8 +27,7 @@ def cache_folder() -> Path:
 
 def from_root(path: str | Path) -> Path:
     """Return `path` as an absolute path; a relative one starts at the project's root."""
-    path = Path(path).expanduser()
-    return path if path.is_absolute() else ROOT / path
+    return ROOT / Path(path).expanduser()
 
 
 @dataclass
@@ -38,14 +36,14 @@ class _One:
 
     place: str
 
-    def __get__(self, run: RunFolder, _: type) -> Path:
+    def __get__(self, run: "RunFolder", _: type) -> Path:
         return run.root / self.place
 
 
 class _Each(_One):
     """A file that a run has of each step, model or figure: a function of its name."""
 
-    def __get__(self, run: RunFolder, _: type) -> Callable[[str], Path]:  # type: ignore[override]
+    def __get__(self, run: "RunFolder", _: type) -> Callable[[str], Path]:  # type: ignore[override]
         return lambda name: run.root / self.place.replace("*", name)
 
 
@@ -89,7 +87,7 @@ class RunFolder:
         """Files that a process which was killed had not finished."""
         return self.root.rglob(".*.part*")
 
-    def make(self) -> RunFolder:
+    def make(self) -> Self:
         """Create the folders; raises OSError where that is not allowed."""
         for folder in ("executed", "predictions", "models", "figures"):
             (self.root / folder).mkdir(parents=True, exist_ok=True)

@@ -225,7 +225,7 @@ def scored():
 def models(scored):
     """Two scored models of the same invented images."""
     return [
-        scored("baseline_cnn", "Baseline CNN", builder="residual_cnn"),
+        scored("baseline_cnn", "Baseline CNN", builder="residual_cnn", network="residual_cnn"),
         scored("resnet50v2", "ResNet50V2", seed=1, quality=2.0, cut=0.6),
     ]
 

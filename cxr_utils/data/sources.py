@@ -1,7 +1,5 @@
 """Where X-rays come from: one class for each source, in one registry that everything else asks."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from dataclasses import dataclass
@@ -30,7 +28,7 @@ COUNTS = {
 }
 REAL_RUN = "python run_all.py --data kaggle --run real"
 REAL_RUN_COST = "a download of 2.3 GB, then about half an hour on 2 cores"
-SOURCES: dict[str, type[Source]] = {}  # by kind; a subclass enters itself
+SOURCES: dict[str, type["Source"]] = {}  # by kind; a subclass enters itself
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Source:
             SOURCES[cls.kind] = cls
 
     @classmethod
-    def locate(cls, data: Data) -> Source:
+    def locate(cls, data: Data) -> "Source":
         """Return where what `data` describes lies, or will lie, without drawing or download."""
         return cls(paths.cache_folder() / cls.kind / f"version{cls.version}")
 

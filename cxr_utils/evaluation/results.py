@@ -124,7 +124,7 @@ def _put(key: str, scored: dict[str, Any], data: Dataset, settings: Params, run:
 
 def evaluate(
     frame: pd.DataFrame,
-    thresholds: dict[str, float],
+    cuts: dict[str, float],
     operating_point: str,
     resamples: int,
     seed: int,
@@ -139,7 +139,7 @@ def evaluate(
     patients, subtypes = frame["patient"].to_numpy(), frame["subtype"].to_numpy()
     weights = intervals.patient_weights(patients, resamples, seed)
     points = {}
-    for name, cut in thresholds.items():
+    for name, cut in cuts.items():
         at = metrics.rates(labels, scores, cut)
         sampled = intervals.weighted_rates(labels, scores, cut, weights)
         shares = metrics.shares(at["confusion_matrix"])

@@ -74,7 +74,7 @@ class Validation(keras.callbacks.Callback):
 
     ``validation_loss``, ``validation_accuracy`` and, where the validation is our own,
     ``stress_loss`` on shifted copies of it. `model`, the network in float32 on one device, is given
-    the weights of the one in training. Raises FloatingPointError where a loss is not finite.
+    the weights of the one in training. Raises FloatingPointError once a loss is not finite.
     """
 
     def __init__(self, model: keras.Model, splits: dict[str, Split]) -> None:

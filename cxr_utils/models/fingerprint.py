@@ -103,8 +103,7 @@ def _recipe(cells: Iterable[str]) -> str:
 
 def _is_constant(value: ast.expr) -> bool:
     live = (ast.Name, ast.Call, ast.Attribute)
-    constant = not any(isinstance(node, live) for node in ast.walk(value))
-    return constant or isinstance(value, ast.Lambda)
+    return isinstance(value, ast.Lambda) or not any(isinstance(n, live) for n in ast.walk(value))
 
 
 def training_key(

@@ -17,7 +17,7 @@ from ..parameters import UsageError
 FASTER = 1.1  # bfloat16 must beat float32 by this much, or noise in a measurement would decide
 FLAGS = ("avx512_bf16", "amx_bf16")
 # On AMX the weight gradient of Xception's block1_conv2 at 128 px (oneDNN's brgconv_bwd_w, in
-# TensorFlow 2.21) reads memory that nothing has written, which now and then holds a NaN.
+# TensorFlow 2.21) reads memory that nothing has written; which sizes are safe is not known.
 NOT_IN_BFLOAT16 = ("Xception",)
 
 
@@ -36,8 +36,8 @@ def strategy_for(used: list[str], batch_size: int) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(used) if len(used) > 1 else tf.distribute.get_strategy()
 
 
-def precision(asked: str, backbone: str = "") -> str:
-    """Return ``float32`` or ``bfloat16``: what was asked for, or the faster one for ``auto``."""
+def precision(asked: str, backbone: str) -> str:
+    """Return ``float32`` or ``bfloat16``: as asked, or for ``auto`` the faster for a `backbone`."""
     if asked != "auto":
         return asked
     gpus = tf.config.list_physical_devices("GPU")
@@ -101,7 +101,8 @@ def check_memory(model: keras.Model, batch_size: int, kind: str, used: list[str]
     needed = (4 if kind == "float32" else 2) * batch_size * maps
     free = psutil.virtual_memory().available
     if needed > free:
-        said = f"a step takes more than {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are"
-        most = f"at most {batch_size * free // needed} images of this size fit"
-        remedy = "take a smaller batch_size or image_size"
-        raise UsageError(f"batch_size = {batch_size}: {said} free; {most}; {remedy}")
+        said = (
+            f"a step takes more than {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
+        )
+        remedy = f"at most {batch_size * free // needed} images of this size fit; take fewer"
+        raise UsageError(f"batch_size = {batch_size}: {said}; {remedy}, or smaller ones")

@@ -110,7 +110,8 @@ def pretrained(section: Resnet50v2, weights: Path | None = None) -> keras.Model:
 
 def _backbone(section: Resnet50v2) -> keras.Model:
     shape = (section.image_size, section.image_size, 3)
-    return getattr(keras.applications, section.backbone)(False, weights=None, input_shape=shape)
+    application = getattr(keras.applications, section.backbone)
+    return application(include_top=False, weights=None, input_shape=shape)
 
 
 def check_weights(section: Resnet50v2) -> None:

@@ -116,8 +116,9 @@ def fit(
         job = _attempt(train, section, seed, start, saved, precision)
     except FloatingPointError as error:
         if section.precision != "auto" or precision == "float32":
-            rate = "tuning_rate" if start.file else "learning_rate"
-            raise FloatingPointError(f"{error}; take a smaller {rate}") from None
+            remedy = f"take a smaller {'tuning_rate' if start.file else 'learning_rate'}"
+            remedy += " or precision=float32" * (precision != "float32")
+            raise FloatingPointError(f"{error}; {remedy}") from None
         print(f"in {precision} {error}: the training starts again in float32", flush=True)
         saved.discard()
         job = _attempt(train, section, seed, start, saved, "float32", precision)

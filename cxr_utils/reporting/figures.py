@@ -66,11 +66,6 @@ def augmentation(before: np.ndarray, changed: np.ndarray) -> Figure:
     return images(rows, "augmentation", "Training X-rays before and after augmentation")
 
 
-def some_of_each(split: Split, count: int) -> np.ndarray:
-    """Return the rows of the first images of each class, NORMAL first; int, (<= 2 * count,)."""
-    return np.concatenate([np.flatnonzero(split.labels == label)[:count] for label in (0, 1)])
-
-
 def standardised(pictures: np.ndarray) -> np.ndarray:
     """Return images less their mean and over their spread; -2.5 is shown black and 2.5 white."""
     return np.clip(0.5 + decoding.standardised(pictures) / 5, 0, 1)

@@ -1,5 +1,6 @@
 """Tables of the data, of scores and of published work; a cell is a number or a formatted score."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,9 +26,6 @@ SCORES |= {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "P
 SCORES |= {"f1": "F1", "loss": "log loss", "brier": "Brier score", "ece": "calibration error"}
 SHOWN = ("accuracy", "auroc", "sensitivity", "specificity")  # where there is room for four
 BRIEF = ["images", "patients", *(SCORES[score] for score in (*SHOWN, "ppv", "npv"))]
-SENTENCES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(paths.TEMPLATES), undefined=jinja2.StrictUndefined
-)
 STARTS = {"random": "random weights", "imagenet": "ImageNet weights", "file": "a file's weights"}
 
 
@@ -78,16 +76,26 @@ def origin(data: Dataset, standing: str) -> pd.DataFrame:
     return pd.DataFrame([{"": name, "this data": known[name]} for name in names])
 
 
-def says(finding: Finding, part: str = "") -> str:
-    """Return what was found, in words and numbers, by a macro of ``audit.md.j2``."""
-    macros = SENTENCES.get_template("audit.md.j2").module
-    macro = getattr(macros, finding.check.replace(" ", "_") + part)
-    return " ".join(macro(finding.facts | {"verdict": finding.verdict}).split())
+def says(finding: Finding) -> str:
+    """Return what was found, in words and numbers."""
+    return _filled(finding, "")
 
 
 def remedy(finding: Finding) -> str:
     """Return what to do about a finding; empty where all is fine."""
-    return "" if finding.verdict == "fine" else says(finding, "_remedy")
+    return "" if finding.verdict == "fine" else _filled(finding, "_remedy")
+
+
+def _filled(finding: Finding, part: str) -> str:
+    macro = getattr(_template("audit.md.j2").module, finding.check.replace(" ", "_") + part)
+    return " ".join(macro(finding.facts | {"verdict": finding.verdict}).split())
+
+
+@functools.cache
+def _template(name: str) -> jinja2.Template:
+    """A template of plain text, which a table escapes where it is shown."""
+    loader = jinja2.FileSystemLoader(paths.TEMPLATES)
+    return jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined).get_template(name)
 
 
 def audit(audited: list[Finding]) -> pd.DataFrame:
@@ -220,4 +228,4 @@ def _published(score: published.Score) -> dict[str, str]:
 
 def _own_protocol(model: Scored, data: dict[str, Any]) -> str:
     told = {"whole": published.TEST_IMAGES, "start": STARTS[model.card["start"]["kind"]]}
-    return SENTENCES.get_template("protocol.md.j2").render(told, model=model, data=data)
+    return _template("protocol.md.j2").render(told, model=model, data=data)

@@ -1,4 +1,4 @@
-"""What is fitted on validation does not make a model surer of itself than it can be."""
+"""The temperature makes no model surer of itself than it can be; thresholds do what they say."""
 
 import numpy as np
 import pytest

@@ -98,15 +98,20 @@ def test_bfloat16_is_taken_where_it_is_faster(monkeypatch, tmp_path):
     monkeypatch.setattr(hardware, "FLAGS", ("model name",))  # as if every CPU had it
     speeds = {tf.float32: 2.0, tf.bfloat16: 1.0}
     monkeypatch.setattr(hardware, "_speed_of", lambda kind: speeds[kind])
-    assert hardware.precision("auto") == "bfloat16" and hardware.precision("float32") == "float32"
+    assert (
+        hardware.precision("auto", "") == "bfloat16"
+        and hardware.precision("float32", "") == "float32"
+    )
     assert hardware.precision("auto", "Xception") == "float32"  # on a CPU it may end in NaN
     speeds[tf.bfloat16] = 4.0
-    assert hardware.precision("auto") == "bfloat16"
+    assert hardware.precision("auto", "") == "bfloat16"
     (tmp_path / "bfloat16.json").write_text("damaged")
-    assert hardware.precision("auto") == "float32"
+    assert hardware.precision("auto", "") == "float32"
     monkeypatch.setattr(hardware, "FLAGS", ("no such flag",))
     (tmp_path / "bfloat16.json").unlink()
-    assert hardware.precision("auto") == "float32" and not (tmp_path / "bfloat16.json").is_file()
+    assert (
+        hardware.precision("auto", "") == "float32" and not (tmp_path / "bfloat16.json").is_file()
+    )
 
 
 def test_speed_is_measured_in_both_kinds():

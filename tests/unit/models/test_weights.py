@@ -25,7 +25,7 @@ def weights_server(monkeypatch, tmp_path, server):
 
 @pytest.fixture(scope="module")
 def settings(smoke):
-    """A backbone that is small, and still has batch norm in its branches."""
+    """A backbone that is small, and still has batch norm."""
     return smoke.resnet50v2.model_copy(
         update={"backbone": "MobileNet", "head_epochs": 3, "tuning_epochs": 1, "average": 0.5}
     )
