@@ -13,6 +13,7 @@ import pytest
 
 from cxr_utils import paths
 from cxr_utils.evaluation import results
+from cxr_utils.reporting import tables
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="no Playwright: it comes with the extra 'dev'"
@@ -212,7 +213,7 @@ def test_slider_starts_with_and_returns_to_the_matrices_of_the_run(browser, run,
             shown, test = _shown(page, model), known[model]["test"]
             (tn, fp), (fn, tp) = test["confusion_matrix"]
             assert [int(shown[name]) for name in ("tn", "fp", "fn", "tp")] == [tn, fp, fn, tp]
-            assert shown["ppv"] == f"{test['ppv']:.3f}"  # at the prevalence of test
+            assert shown["ppv"] == tables.three(test["ppv"])  # at the prevalence of test
 
     with Visit(browser, run.html("04_comparison")) as visit:
         check(visit.page)
