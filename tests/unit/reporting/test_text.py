@@ -1,13 +1,12 @@
 """Whatever the data and the scores are, the reports can say it, and say no more than is known."""
 
-from types import SimpleNamespace
-
 import jinja2
 import numpy as np
 import pandas as pd
 import pytest
 
 from cxr_utils.evaluation import comparison
+from cxr_utils.evaluation.audit import Finding
 from cxr_utils.reporting import html, published, tables, text
 
 DATA = {"counts": {"test": {"NORMAL": 40, "PNEUMONIA": 80}}, "median_size": [224, 224]}
@@ -177,9 +176,10 @@ def test_data_is_told_from_the_files(smoke):
     from cxr_utils.data import dataset
 
     data = dataset.open_data(smoke, dataset.OVERVIEW_SIZE)
-    finding = SimpleNamespace(check="c", verdict="warning", says="Found.", remedy="mend it")
+    finding = Finding("usable files", "warning", {"files": 3, "damaged": 1})
     said = text.render("data", **text.data(data, "published", [finding]))
-    assert f"{len(data.files)} images are usable" in said and "mend it" in said
+    assert f"{len(data.files)} images are usable" in said
+    assert "3 files were left out" in said and "Remedy: fetch the damaged ones again" in said
     assert "does not hold what was published" in said and ".DS" in said
     assert "published" not in text.render("data", **text.data(data, "own", []))
     assert "patients" in text.render("children", **text.children(data.files))
