@@ -101,8 +101,6 @@ def check_memory(model: keras.Model, batch_size: int, kind: str, used: list[str]
     needed = (4 if kind == "float32" else 2) * batch_size * maps
     free = psutil.virtual_memory().available
     if needed > free:
-        said = (
-            f"a step takes more than {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
-        )
+        said = f"a step takes over {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
         remedy = f"at most {batch_size * free // needed} images of this size fit; take fewer"
         raise UsageError(f"batch_size = {batch_size}: {said}; {remedy}, or smaller ones")
