@@ -20,6 +20,7 @@ from cxr_utils import paths, profiles
 from cxr_utils.data import sources
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # two tests run at a time
 
 # A few cases, the same each time, unless --hypothesis-profile=many asks for more.
 settings.register_profile(
@@ -48,10 +49,18 @@ def pytest_terminal_summary(terminalreporter):
         )
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory, request):
+    """A folder that is one for all of pytest's processes."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if hasattr(request.config, "workerinput") else base
+
+
 @pytest.fixture(scope="session", autouse=True)
-def private_cache(tmp_path_factory):
+def private_cache(shared):
     """Nothing is read from or left in the user's cache; children inherit it."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = shared / "cache"
+    folder.mkdir(exist_ok=True)
     os.environ["CXR_CACHE"] = str(folder)
     return folder
 

@@ -32,6 +32,9 @@ SMALL = {
     "resnet50v2.epochs": 2,
     "evaluation.resamples": 100,
 }
+COMMAND = ["smoke", "--data", "phantom"]
+COMMAND += [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+SECRET = "hunter2-secret"  # in the environment of the runs; nothing may write it down
 ENOUGH = 600  # seconds that no run takes
 MARK = "CXR_TEST_BENCH"  # by its value the processes of a bench are known, whoever their parent is
 
@@ -60,7 +63,7 @@ class Bench:
         self.project, self.mark = copy_project(folder / "project"), uuid.uuid4().hex
         self.out, self.said = folder / "reports", folder / "said.txt"
         self.temporary = Path(tempfile.mkdtemp(prefix="f"))  # short, as sockets lie in it
-        self.run = paths.RunFolder(self.out / "run")
+        self.run = paths.RunFolder(self.out / "smoke")
 
     def close(self):
         for process in self.processes():
@@ -69,22 +72,8 @@ class Bench:
 
     def start(self, *extra, limit=0, **environment):
         """Start a run; with a `limit` no file can grow over so many bytes."""
-        command = [
-            sys.executable,
-            "-u",
-            str(self.project / "run_all.py"),
-            "smoke",
-            "--data",
-            "phantom",
-            "--run",
-            "run",
-        ]
-        command += [
-            "--out",
-            str(self.out),
-            *extra,
-            *(word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")),
-        ]
+        command = [sys.executable, "-u", str(self.project / "run_all.py"), *COMMAND]
+        command += ["--out", str(self.out), *extra]
         own = {"PYTHONPATH": str(self.project), "TMPDIR": str(self.temporary), MARK: self.mark}
         with self.said.open("w") as said:
             return subprocess.Popen(

@@ -41,6 +41,7 @@ def _benchmark(name, *arguments):
     ).stdout
 
 
+@pytest.mark.long
 def test_training_speed():
     """Four ways, and the way of another checkout, which is this one here."""
     asked = ("--model", "baseline_cnn", "--rounds", "1", "--steps", "6")

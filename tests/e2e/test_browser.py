@@ -1,7 +1,6 @@
 """The reports in a real browser, from files, offline: all can read them, and the slider counts."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,9 +14,6 @@ from cxr_utils import paths
 from cxr_utils.evaluation import results
 from cxr_utils.reporting import tables
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="no Playwright: it comes with the extra 'dev'"
-)
 axe = pytest.importorskip(
     "axe_playwright_python.sync_playwright", reason="no axe: it comes with the extra 'dev'"
 )
@@ -30,34 +26,8 @@ MARKUP = (
 
 
 @pytest.fixture(scope="module")
-def run(run_all, phantom_root, tmp_path_factory):
-    """A run on a SYNTHETIC phantom whose test files, patients and folder are named with markup."""
-    data, out = tmp_path_factory.mktemp("named") / "data", tmp_path_factory.mktemp("pages")
-    shutil.copytree(phantom_root, data)
-    for file in (data / "test").glob("*/*.jpeg"):
-        file.rename(file.with_name(MARKUP + file.name))
-    small = ("--set", "resnet50v2.backbone=MobileNet")
-    done = run_all("smoke", "--data", data, "--out", out, "--run", MARKUP, *small)
-    assert done.returncode == 0, done.stderr
-    return paths.RunFolder(out / MARKUP)
-
-
-@pytest.fixture(scope="module")
 def models(run):
     return list(results.read_metrics(run)["models"])
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = (
-        os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    )
-    if not found:
-        pytest.skip("no Chromium: apt install chromium")
-    with sync_api.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 class Visit:
@@ -250,10 +220,19 @@ def test_each_report_has_its_figure_on_the_index(browser, run, models):
     assert sum("Confusion matrix of" in alt for alt in alts) == len(models)
 
 
-def test_markup_in_names_is_text(browser, run):
-    """Errors are listed by file: names are there to read, and nothing in them ran."""
-    for name in ("02_baseline_cnn", "03_resnet50v2", "runs"):
-        with Visit(browser, _file(run, name)) as visit:
+@pytest.mark.long
+def test_markup_in_names_is_text(browser, run_all, phantom_root, tmp_path):
+    """Of files, patients, the data's folder and the run: it is there to read, and nothing ran."""
+    data, out = tmp_path / "named" / "data", tmp_path / "pages"
+    shutil.copytree(phantom_root, data)
+    for file in (data / "test").glob("*/*.jpeg"):
+        file.rename(file.with_name(MARKUP + file.name))
+    small = ("--set", "resnet50v2.backbone=MobileNet")
+    done = run_all("smoke", "--data", data, "--out", out, "--run", MARKUP, *small)
+    assert done.returncode == 0, done.stderr
+    named = paths.RunFolder(out / MARKUP)
+    for name in (*PAGES, "runs"):
+        with Visit(browser, _file(named, name)) as visit:
             assert MARKUP in visit.page.inner_text("main")
             assert visit.page.locator("main img[src=x]").count() == 0 and visit.said == []
 

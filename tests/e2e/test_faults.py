@@ -42,14 +42,9 @@ PLANTED = {
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(smoke_run, run):
     """A run that is left alone: its folder, its results and how long it took."""
-    bench = Bench(tmp_path_factory.mktemp("alone"))
-    started = time.monotonic()
-    assert bench.finish() == 0, bench.said.read_text()
-    faults.check_stopped(bench)
-    yield bench.run, faults.results(bench.run), time.monotonic() - started
-    bench.close()
+    return run, faults.results(run), smoke_run.seconds
 
 
 @pytest.fixture
@@ -160,8 +155,9 @@ def _check_room(bench, alone, code, reason):
     faults.check_recovers(bench, alone[1])
 
 
-# Three of them on every change, by their seeds; the others take too long for that.
-@pytest.mark.parametrize("step", [STEPS[1], pytest.param(STEPS[2], marks=pytest.mark.long)])
+# Two faults are tried on every change; the others take too long for that.
+@pytest.mark.long
+@pytest.mark.parametrize("step", STEPS[1:3])
 def test_killed_in_an_epoch(bench, alone, step, survived):
     with survived(f"killed in an epoch of {step}"):
         _kill_in_an_epoch(bench, alone, step)

@@ -240,11 +240,10 @@ def test_a_rewritten_file_is_read_again(planted):
 @pytest.mark.parametrize(
     "spoil", [lambda text: "", lambda text: "".join(text.splitlines(keepends=True)[:-3])]
 )
-def test_a_damaged_list_in_the_cache_is_made_again(planted, spoil, private_cache):
+def test_a_damaged_list_in_the_cache_is_made_again(planted, spoil, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
     before = read_manifest(planted)
-    cached = max(
-        (private_cache / "manifests").glob("*.csv"), key=lambda file: file.stat().st_mtime_ns
-    )
+    (cached,) = (tmp_path / "cache" / "manifests").glob("*.csv")
     cached.write_text(spoil(cached.read_text()))
     assert read_manifest(planted).digest == before.digest
 

@@ -172,6 +172,7 @@ def _draw(rng):
     return labels, labels * APART + noise, patients
 
 
+@pytest.mark.long
 def test_intervals_cover_the_truth():
     """In 93 to 97 % of 1,000 draws of 300 patients with two to seven images each, for accuracy .90
     and AUROC .95.

@@ -21,6 +21,7 @@ from cxr_utils.models import (
 from cxr_utils.parameters import UsageError
 
 RANDOM = weights.Start("random")
+LONG = pytest.mark.long
 ASKED = [
     "data.source=phantom",
     "data.phantom_images=500",
@@ -28,6 +29,12 @@ ASKED = [
     "baseline_cnn.image_size=64",
     "baseline_cnn.precision=float32",
 ]
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """What is built here has two narrow stages; only the network of `trained` is whole."""
+    monkeypatch.setattr(networks, "WIDTHS", (4, 8))
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +163,10 @@ def killed_after_its_first_epoch(saved, monkeypatch):
     monkeypatch.setattr(saved, "save", once)
 
 
-@pytest.mark.parametrize("kind", ["baseline", "bfloat16", "no average", "backbone", "weights"])
+@pytest.mark.parametrize(
+    "kind",
+    ["baseline", "bfloat16", "no average", pytest.param("backbone", marks=LONG), "weights"],
+)
 def test_a_stopped_training_ends_with_the_same_weights(smoke, fit, tmp_path, monkeypatch, kind):
     """Stopped after its first epoch and started again, with dropout and batch norm: equal to
     the last digit."""
@@ -165,8 +175,6 @@ def test_a_stopped_training_ends_with_the_same_weights(smoke, fit, tmp_path, mon
     settings = smoke.resnet50v2 if backbone else smoke.baseline_cnn
     changes = {"epochs": 3, "image_size": 32, "average": 0.0 if kind == "no average" else 0.9}
     changes["precision"] = "bfloat16" if kind == "bfloat16" else "float32"
-    if kind == "bfloat16":
-        monkeypatch.setattr(networks, "WIDTHS", (4, 8))  # few, as a CPU may be slow in it
     if backbone:  # a smaller one behind the same head
         changes |= {"backbone": "MobileNet", "tuning_epochs": 2, "head_epochs": 2}
     settings = settings.model_copy(update=changes)
