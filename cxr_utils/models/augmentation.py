@@ -43,6 +43,12 @@ def batches(
     return tf.data.Dataset.from_tensor_slices((rows, numbers)).map(batch).prefetch(1)
 
 
+def examples(split: Split, settings: Augmentation, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return three images of each class before and after `augment`: uint8, and floats in 0..1."""
+    before = split.pixels[split.files.groupby("label").head(3).index.to_numpy()]
+    return before, augment(to_float(before), settings, tf.constant([seed, 0])).numpy()[..., 0]
+
+
 def to_float(pixels: tf.Tensor) -> tf.Tensor:
     """Turn uint8, shape (n, size, size), into float32 in 0..1, shape (n, size, size, 1)."""
     return tf.cast(pixels, tf.float32)[..., tf.newaxis] / 255.0

@@ -92,7 +92,7 @@ class Checked(NamedTuple):
     """How often Grad-CAM's peak lies in the finding, beside maps that know less; shares in 0..1."""
 
     cases: int  # findings that the model called PNEUMONIA
-    inside: int  # peaks in their masks, grown by one cell of the map
+    inside: int  # peaks in their masks, grown by half a cell of the map: no peak is finer
     random: float  # the share that a peak at random would have inside: mean area of grown masks
     # With the maps dealt out to other cases, which know where findings usually are:
     swapped: float  # mean over many deals
@@ -119,7 +119,7 @@ def check_on_phantom(model: keras.Model, data: Dataset, called: np.ndarray) -> C
 def check(maps: np.ndarray, masks: np.ndarray) -> Checked:
     """Hold maps, as `explain` returns them, against masks; an empty map points nowhere."""
     count, size = len(maps), masks.shape[1]
-    large = grown(masks, size / min(maps.shape[1:]))
+    large = grown(masks, size / min(maps.shape[1:]) / 2)
     hits, peaks, each = large.reshape(count, -1), _peaks(maps, size), np.arange(count)
     pointing = maps.max(axis=(1, 2)) > 0
     rng = np.random.default_rng(0)

@@ -1,10 +1,12 @@
 """Shows figures, tables and prose in a notebook, and keeps the figures as files of the run."""
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import jinja2
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython import display
@@ -12,10 +14,12 @@ from IPython.core.pylabtools import print_figure
 from PIL import Image
 
 from .. import paths
+from ..evaluation.comparison import Scored
 from ..files import replacing
 from . import text
 
 DPI = 110
+PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(paths.TEMPLATES), trim_blocks=True)
 
 
 @dataclass(frozen=True)
@@ -93,3 +97,17 @@ def scrolling(inner: str, style: str, label: str) -> str:
     """Return HTML in a frame that scrolls, by keyboard too, where the page is narrower."""
     frame = f'class="{style}" role="region" tabindex="0" aria-label="{escape(label)}"'
     return f"<div {frame}>{inner}</div>"
+
+
+def slider(models: Sequence[Scored], synthetic: bool) -> str:
+    """Return HTML in which the reader moves threshold and prevalence and sees each model's rates.
+
+    Counts are of ``score >= threshold``, in double precision as everywhere; no network is needed.
+    """
+    data = {}
+    for model in models:
+        labels, scores = model.answers()
+        sick, well = (scores[labels == label].tolist() for label in (1, 0))
+        data[model.name] = {"sick": sick, "well": well, "own": model.test["threshold"]}
+    about = {"models": models, "data": data, "synthetic": synthetic}
+    return PAGES.get_template("slider.html.j2").render(about)

@@ -59,11 +59,11 @@ def preparation(rows: dict[str, Any]) -> Figure:
     return images(rows, "preparation", title)
 
 
-def augmentation(before: np.ndarray, changed: np.ndarray) -> Figure:
+def augmentation(model: str, before: np.ndarray, changed: np.ndarray) -> Figure:
     """Draw training X-rays before and after augmentation; uint8, and floats in 0..1."""
     turned = "moved, turned, stretched, in other sharpness, exposure and borders"
     rows = {"as it is": before, turned: changed, "standardised": standardised(255 * changed)}
-    return images(rows, "augmentation", "Training X-rays before and after augmentation")
+    return images(rows, f"augmentation_{model}", "Training X-rays before and after augmentation")
 
 
 def standardised(pictures: np.ndarray) -> np.ndarray:

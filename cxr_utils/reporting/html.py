@@ -7,23 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
 from PIL import Image
 
 from ..data.sources import REAL_RUN, REAL_RUN_COST
 from ..evaluation import comparison, results
-from ..evaluation.comparison import Scored
 from ..files import read_json, within, write_atomically
 from ..paths import TEMPLATES, RunFolder
 from . import display, published, tables, text
+from .display import PAGES
 
 THUMBNAIL = 560  # pixels of the longer side, shown at half of it
 # Keras' summary of a network: in colours for a dark terminal, and wider than a phone.
 SUMMARY = re.compile(r'<pre style="white-space:pre;[^"]*">(.*?)</pre>', re.DOTALL)
 CONTENTS = "<!-- contents -->"
 GENERATED = '<meta name="generator" content="cxr_utils">'
-PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True)
 BANNER = {"command": REAL_RUN, "cost": REAL_RUN_COST}
 Page = tuple[str, str, str]  # a step, the title of its report, and the figure that stands for it
 
@@ -65,10 +64,10 @@ def write_index(
         standing = published.standing(about.get("source", ""), about.get("counts", {}))
         judged = {"models": models, "references": references, "standing": standing}
         scored = tables.scores(models, references, ["test"]).loc[tables.BRIEF]
-        told["verdict"] = text.render_html("verdict", **judged, pairs=pairs)
+        told["verdict"] = markdown2html(text.render("verdict", **judged, pairs=pairs))
         told["scores"] = display.table_html(scored, index=True)
-        told["splits"] = text.render_html("splits", known=known)
-        told["slider"] = slider(models, synthetic)
+        told["splits"] = markdown2html(text.render("splits", known=known))
+        told["slider"] = display.slider(models, synthetic)
     written = [page for page in pages if folder.html(page[0]).is_file()]
     thumbnails = [found for page in written if (found := _thumbnail(folder, record, page))]
     told |= {"run": folder.name, "record": record, "synthetic": synthetic, "problems": problems}
@@ -89,20 +88,6 @@ def _thumbnail(folder: RunFolder, record: dict[str, Any], page: Page) -> dict[st
     picture.save(small, "JPEG", quality=80, optimize=True)
     data = base64.b64encode(small.getvalue()).decode()
     return {"step": step, "title": title, "alt": alt, "data": data, "size": picture.size}
-
-
-def slider(models: Sequence[Scored], synthetic: bool) -> str:
-    """Return HTML in which the reader moves threshold and prevalence and sees each model's rates.
-
-    Counts are of ``score >= threshold``, in double precision as everywhere; no network is needed.
-    """
-    data = {}
-    for model in models:
-        labels, scores = model.answers()
-        sick, well = (scores[labels == label].tolist() for label in (1, 0))
-        data[model.name] = {"sick": sick, "well": well, "own": model.test["threshold"]}
-    about = {"models": models, "data": data, "synthetic": synthetic}
-    return PAGES.get_template("slider.html.j2").render(about)
 
 
 def write_runs(folder: Path) -> None:

@@ -10,7 +10,6 @@ import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from nbconvert.filters import markdown2html
 from scipy.special import logit
 from sklearn.linear_model import LogisticRegression
 
@@ -32,11 +31,6 @@ SURE = 0.05  # P(true class) under which a model counts as sure of its error
 def render(template: str, **numbers: Any) -> str:
     """Return ``templates/<template>.md.j2``, filled in, as Markdown; text put in is escaped."""
     return _environment().get_template(f"{template}.md.j2").render(numbers).strip()
-
-
-def render_html(template: str, **numbers: Any) -> str:
-    """Return the same as HTML, for a page that is no notebook."""
-    return markdown2html(render(template, **numbers))
 
 
 def render_lines(template: str, **numbers: Any) -> list[str]:
