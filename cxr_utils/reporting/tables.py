@@ -5,13 +5,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 
 from .. import paths
 from ..data.dataset import Dataset
 from ..data.manifest import LABELS, Manifest
 from ..data.sources import COUNTS, Kaggle
-from ..evaluation import results
+from ..evaluation import intervals, metrics, results
 from ..evaluation.audit import Finding
 from ..evaluation.comparison import Scored
 from . import published
@@ -108,6 +109,22 @@ def audit_files(audited: list[Finding]) -> pd.DataFrame:
     """Return the files that the audit names; those joined by = belong together."""
     rows = [[finding.check, finding.verdict, name] for finding in audited for name in finding.files]
     return pd.DataFrame(rows, columns=["looked for", "verdict", "files"])
+
+
+def occlusion(views: dict[str, np.ndarray], part: pd.DataFrame) -> pd.DataFrame:
+    """Return the AUROC of films with parts hidden, by DeLong, and what hiding them costs.
+
+    `views` hold the logits of the images in `part`, the whole film's first.
+    """
+    labels, patients = metrics.labels_of(part), part["patient"].to_numpy()
+    found = {view: intervals.delong(labels, logit, patients) for view, logit in views.items()}
+    whole = next(iter(found.values()))
+    columns = ["AUROC", "low", "high", "lost"]
+    rows = [
+        [one.value, *(one.interval_of_share or (one.value, one.value)), whole.value - one.value]
+        for one in found.values() if one and whole
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns, index=pd.Index(list(found)[: len(rows)]))
 
 
 def scores(

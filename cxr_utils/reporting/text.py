@@ -105,6 +105,15 @@ def sizes(files: pd.DataFrame) -> Numbers:
     }
 
 
+def occlusion(table: pd.DataFrame, title: str) -> Numbers:
+    """Return what hiding each part of the films costs; see `tables.occlusion`."""
+    hidden = table.index.str.startswith("without")
+    lost = table[hidden].rename(lambda view: view.removeprefix("without the "))["lost"]
+    border = table.loc["only the border", ["AUROC", "low", "high"]].tolist()
+    told = {"title": title, "whole": table["AUROC"].iloc[0], "border": border}
+    return told | {"lost": lost.to_dict(), "most": lost.idxmax()}
+
+
 def errors(model: Scored) -> Numbers:
     """Return the numbers of ``errors``: what is called wrongly, and how surely."""
     labels, scores = model.answers()

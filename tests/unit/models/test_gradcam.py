@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from cxr_utils import profiles
-from cxr_utils.data import dataset
+from cxr_utils.data import dataset, phantom
 from cxr_utils.models import gradcam, networks, weights
 from cxr_utils.parameters import Resnet50v2
 
@@ -20,11 +21,10 @@ def data():
 
 @pytest.fixture(scope="module")
 def trained(data, fit):
-    """Trained for half a minute: with few changes to the images and without an average it
-    learns fast."""
+    """With few changes to the images and without an average it learns fast."""
     settings = profiles.load(
         "default",
-        ["baseline_cnn.epochs=8", "baseline_cnn.average=0", "baseline_cnn.precision=float32"],
+        ["baseline_cnn.epochs=12", "baseline_cnn.average=0", "baseline_cnn.precision=float32"],
     )
     still = dict.fromkeys(
         ("rotation", "stretch", "brightness", "contrast", "gamma", "sharpness", "noise", "rim"), 0.0
@@ -33,38 +33,37 @@ def trained(data, fit):
     return fit(settings.baseline_cnn, few, 1, data.splits).model
 
 
+def test_no_fixed_place_hits_many_consolidations():
+    """Else a map that never looks at its image would pass for one that does."""
+    drawn = [phantom.draw(phantom.Radiograph("", "bacteria", n, 0), 96, 1)[1] for n in range(500)]
+    masks = [Image.fromarray(mask).resize((96, 96)) for mask in drawn]
+    assert gradcam.grown(np.array(masks), 8).mean(axis=0).max() <= 0.4  # half of a cell of 6 x 6
+
+
 def _called(model, data):
     return networks.logits(model, data.splits["test"].pixels) >= 0
 
 
 @pytest.mark.long
 def test_the_peak_is_in_the_consolidation(trained, data):
-    """In 70 % and more, and in more than with the maps of other cases: where consolidations
-    usually are is not enough."""
+    """In 80 % and more, far more often than the best fixed place."""
     found = gradcam.check_on_phantom(trained, data, _called(trained, data))
     print(found)
-    assert found.cases >= 40 and found.inside / found.cases >= 0.7
-    assert found.inside / found.cases > found.swapped_most + 0.1
-    assert found.random < found.swapped < found.swapped_most < found.fixed
+    assert found.cases >= 40 and found.inside / found.cases >= max(0.8, found.fixed + 0.3)
+    assert found.random < found.swapped < found.swapped_most < found.fixed < 0.5
 
 
 @pytest.mark.long
-def test_shuffled_weights_lose_it(trained, data):
-    """The same images, the same layers, each layer's weights in another order: no more than the
-    maps of other cases give."""
-    called = _called(trained, data)
-    shuffled = keras.models.clone_model(trained)
-    for seed in range(3):
-        rng = np.random.default_rng(seed)
-        shuffled.set_weights(
-            [
-                rng.permutation(values.ravel()).reshape(values.shape)
-                for values in trained.get_weights()
-            ]
-        )
-        found = gradcam.check_on_phantom(shuffled, data, called)
-        print(found)
-        assert found.inside / found.cases < 0.6
+@pytest.mark.parametrize("seed", range(3))
+def test_shuffled_weights_lose_it(trained, data, seed):
+    """The same images, the same layers, each layer's weights in another order: no better than
+    the maps of other cases, but for chance."""
+    rng, shuffled = np.random.default_rng(seed), keras.models.clone_model(trained)
+    weights_of_it = [rng.permutation(w.ravel()).reshape(w.shape) for w in trained.get_weights()]
+    shuffled.set_weights(weights_of_it)
+    found = gradcam.check_on_phantom(shuffled, data, _called(trained, data))
+    print(found)
+    assert found.inside / found.cases <= max(found.random, found.swapped) + 0.1
 
 
 def test_one_map_for_all_images_is_found_out():

@@ -1,0 +1,57 @@
+"""Parts of films are hidden, and what a network loses by it shows what it looks at."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cxr_utils.models import occlusion
+from cxr_utils.reporting import tables, text
+
+
+def test_the_parts_cover_a_film_between_them_and_do_not_overlap():
+    covered = sum(occlusion.part(name, 96).astype(int) for name in occlusion.PARTS)
+    assert (covered == 1).all()
+    shares = {name: occlusion.part(name, 96).mean() for name in occlusion.PARTS}
+    assert shares == pytest.approx(
+        {"border": 7 / 16, "middle third": 1 / 4, "outer thirds": 5 / 16}
+    )
+
+
+def test_what_is_hidden_has_the_mean_of_what_is_in_view():
+    films = np.random.default_rng(0).integers(0, 256, (3, 48, 48)).astype(np.uint8)
+    for name in occlusion.PARTS:
+        here = occlusion.part(name, 48)
+        only = occlusion.seen(films, f"only the {name}")
+        without = occlusion.seen(films, f"without the {name}")
+        assert (only[:, here] == films[:, here]).all() and (
+            only[:, ~here] == films[:, here].mean(axis=1).round()[:, None]
+        ).all()
+        assert (without[:, ~here] == films[:, ~here]).all()
+        assert (without[:, here] == films[:, ~here].mean(axis=1).round()[:, None]).all()
+    assert occlusion.seen(films, "the whole film") is films
+
+
+@pytest.mark.parametrize("looked_at", occlusion.PARTS)
+def test_a_network_that_reads_one_part_loses_all_without_it(looked_at):
+    """Its films are noise but for a shade of that part, which goes with the label."""
+    rng, labels = np.random.default_rng(1), np.arange(200) % 2
+    films = rng.normal(120, 20, (200, 48, 48))
+    here = occlusion.part(looked_at, 48)
+    films[:, here] += 6 * labels[:, None]
+    films = np.clip(films, 0, 255).astype(np.uint8)
+    reads = SimpleNamespace(
+        predict_on_batch=lambda batch: batch.numpy()[:, here, 0].mean(axis=1, keepdims=True)
+    )
+    views = occlusion.logits(reads, films)
+    part = pd.DataFrame({"label": np.where(labels, "PNEUMONIA", "NORMAL")})
+    table = tables.occlusion(views, part.assign(patient=np.arange(200)))
+    assert list(table.index) == list(occlusion.VIEWS)
+    assert table.at["the whole film", "AUROC"] > 0.95 and table.at["the whole film", "lost"] == 0
+    assert table.at[f"only the {looked_at}", "AUROC"] > 0.9
+    told = text.occlusion(table, "A network")
+    assert told["most"] == looked_at and told["lost"][looked_at] > 0.2
+    said = text.render("occlusion", **told)
+    assert ("as it should" in said) == (looked_at == "outer thirds")
+    assert ("is not pneumonia" in said) == (looked_at == "border")
