@@ -214,6 +214,8 @@ class Evaluation(Section):
     """rule that fixes the decision threshold on the stress validation"""
     target_sensitivity: Number = Field(0.98, gt=0, lt=1)
     """sensitivity that the operating point 'sensitivity' reaches on the stress validation"""
+    members: int = Field(1, ge=1, le=10)
+    """trainings of each model, from as many seeds, whose mean logit is the model's"""
     test_time_flips: bool = True
     """score each image as the mean of it and of its mirror image"""
     resamples: int = Field(2000, ge=100, le=10_000)

@@ -77,6 +77,10 @@ class RunFolder:
         """The run's name, which is its folder's."""
         return self.root.name
 
+    def member(self, number: int) -> "RunFolder":
+        """The folder of one of the trainings whose mean a model is; `number` counts from 1."""
+        return RunFolder(self.root / "members" / str(number))
+
     def results(self) -> list[Path]:
         """All that is there and tells of the data: all but models, record and log."""
         kinds = ("metrics.json", "comparison.json", "predictions/*.csv", "floors/*.csv",

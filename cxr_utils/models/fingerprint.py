@@ -116,6 +116,7 @@ def training_key(
     """
     decides = {
         "seed": params.seed,
+        "members": params.evaluation.members,
         "validation": [params.data.validation, params.data.validation_fraction],
         "fit": params.data.fit,
         "augmentation": params.augmentation.model_dump(),

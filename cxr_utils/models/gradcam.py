@@ -11,6 +11,7 @@ from ..data import phantom
 from ..data.dataset import Dataset
 from ..data.decoding import Square
 from .augmentation import to_float
+from .networks import members
 from .weights import backbone_of
 
 LEAST_MAP = 6  # cells; a coarser map says little of where
@@ -23,8 +24,13 @@ def explain(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
     """Return what speaks for PNEUMONIA in a network's last stage that has 6 x 6 cells or more.
 
     Of grey images, uint8 of shape (n, size, size): float32, shape (n, height, width), in units of
-    the logit, shared among cells and channels; 0 where nothing speaks for PNEUMONIA.
+    the logit, shared among cells and channels; 0 where nothing speaks for PNEUMONIA. That of an
+    ensemble is the mean of its members'.
     """
+    return np.mean([_explained(network, pixels) for network in members(model)], axis=0)
+
+
+def _explained(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
     maps_and_logit, found = _maps_and_logit(model), []
     for start in range(0, len(pixels), BATCH):
         batch = to_float(tf.constant(pixels[start : start + BATCH]))

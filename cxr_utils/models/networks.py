@@ -1,6 +1,6 @@
 """The two networks: grey images in 0..1 go in, one logit of PNEUMONIA comes out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -15,6 +15,7 @@ from .weights import backbone_of, load_weights
 
 WIDTHS = (24, 48, 96, 192)
 HEAD = ("head_pool", "head_dropout", "head_logit")
+MEAN = "mean_logit"  # the layer by which an ensemble is known
 # Keras' default of .99 needs some 500 steps before inference agrees with training.
 BATCH_NORM_MOMENTUM = 0.9
 SCORING_BATCH = 16  # a small set is filled up to it; on a CPU 64 are no faster
@@ -130,6 +131,27 @@ def _preprocessing(backbone: str) -> layers.Layer:
         variance = [spread**2 for spread in TORCH_SPREAD]
         return layers.Normalization(mean=TORCH_MEAN, variance=variance, name="preprocess")
     return layers.Rescaling(2.0, offset=-1.0, name="preprocess")
+
+
+def ensemble(networks: Sequence[keras.Model], name: str) -> keras.Model:
+    """Return one network that gives the mean logit of several (Lakshminarayanan et al. 2017).
+
+    Deep ensembles, arXiv:1612.01474, there of probabilities. A single network is returned as it is.
+    """
+    if len(networks) == 1:
+        return networks[0]
+    for number, network in enumerate(networks, start=1):
+        network.name = f"member_{number}"
+    image = keras.Input(networks[0].input_shape[1:], name="image")
+    mean = layers.Average(name=MEAN)([network(image) for network in networks])
+    return keras.Model(image, mean, name=name)
+
+
+def members(model: keras.Model) -> list[keras.Model]:
+    """Return the networks of an `ensemble`; a single network is its own member."""
+    if model.layers[-1].name != MEAN:
+        return [model]
+    return [layer for layer in model.layers if isinstance(layer, keras.Model)]
 
 
 def logits(

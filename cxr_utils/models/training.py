@@ -41,6 +41,7 @@ class Job:
     """One attempt at a training, as the notebook's ``train`` takes it."""
 
     precision: str  # float32 or bfloat16
+    seed: int  # of the order of the images and their changes
     strategy: tf.distribute.Strategy  # shares each batch among the devices
     start: weights.Start  # the weights to start from
     epochs: int  # passes over the training images, which differ with weights
@@ -62,7 +63,8 @@ def train_or_load(
 
     `train` is the notebook's function that builds, compiles and fits the network, and returns it;
     `data` is decoded at the model's size. Where ``precision: auto`` took bfloat16 and a loss was
-    not finite, it is trained in float32.
+    not finite, it is trained in float32. With ``evaluation.members`` it is an ensemble of trainings
+    from the seed of the run and those after it, on the same split; its card is the first one's.
 
     Raises
     ------
@@ -79,13 +81,15 @@ def train_or_load(
     if fingerprint.is_trained(section, params, digest, recipe, run):
         card = read_json(card_file)
         print(f"{name}: loaded, trained before with the same data, parameters and code")
-        model = keras.models.load_model(model_file, compile=False, safe_mode=True)
-        return Trained(model, card)
+        return Trained(keras.models.load_model(model_file, compile=False, safe_mode=True), card)
     start = weights.find(section)
     key = fingerprint.training_key(section, params, digest, start.digest, recipe)
     card_file.unlink(missing_ok=True)
     saved = Saved(run.checkpoint(name), key)
-    trained = fit(train, section, params.seed, data.splits, start, saved)
+    if params.evaluation.members == 1:
+        trained = fit(train, section, params.seed, data.splits, start, saved)
+    else:
+        trained = _ensemble(train, section, params, data, run)
     with replacing(model_file) as part:
         trained.model.save(part)
     libraries = fingerprint.versions(fingerprint.TRAINING_LIBRARIES)
@@ -94,6 +98,26 @@ def train_or_load(
     write_atomically(card_file, json.dumps(trained.card, indent=1))
     saved.discard()
     return trained
+
+
+def _ensemble(
+    train: Callable[[Job], keras.Model],
+    section: ModelSection,
+    params: Params,
+    data: Dataset,
+    run: paths.RunFolder,
+) -> Trained:
+    """Train a model from several seeds; each member is kept in a folder of its own."""
+    alone, each = params.evaluation.model_copy(update={"members": 1}), []
+    for number in range(params.evaluation.members):
+        seed = params.seed + number
+        print(f"member {number + 1} of {params.evaluation.members}, seed {seed}", flush=True)
+        one = params.model_copy(update={"seed": seed, "evaluation": alone})
+        each.append(train_or_load(train, section, one, data, run.member(number + 1).make()))
+    network = networks.ensemble([trained.model for trained in each], section.name)
+    seconds = sum(trained.card["seconds"] for trained in each)
+    told = {"parameters": network.count_params(), "seconds": seconds, "members": len(each)}
+    return Trained(network, each[0].card | told)
 
 
 def fit(
@@ -150,7 +174,7 @@ def _attempt(
         print(f"going on after epoch {epoch}, where this training was stopped", flush=True)
     notes = {"precision": precision, "fell_back_from": fell_back_from, "head": None}
     notes |= {name: kept[name] for name in notes if name in kept}
-    job = Job(precision, strategy, start, epochs, rate, model, saved, epoch, notes)
+    job = Job(precision, seed, strategy, start, epochs, rate, model, saved, epoch, notes)
     keras.utils.set_random_seed(seed)
     try:
         model.set_weights(train(job).get_weights())
@@ -170,6 +194,7 @@ def _card(job: Job, section: ModelSection) -> dict[str, Any]:
         "builder": section.builder,
         "network": getattr(section, "backbone", section.builder),
         "parameters": job.model.count_params(),
+        "members": 1,
         "start": job.start.told(),
         "precision": {
             "asked": section.precision,

@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from .. import paths
 from ..data.dataset import Dataset
@@ -109,6 +110,21 @@ def audit_files(audited: list[Finding]) -> pd.DataFrame:
     """Return the files that the audit names; those joined by = belong together."""
     rows = [[finding.check, finding.verdict, name] for finding in audited for name in finding.files]
     return pd.DataFrame(rows, columns=["looked for", "verdict", "files"])
+
+
+def seeds(logits: Sequence[np.ndarray], model: Scored, seed: int) -> pd.DataFrame:
+    """Return what each member of an ensemble scores on test by itself, and the ensemble.
+
+    `logits` are those of the members, from `seed` on; temperature and threshold the ensemble's.
+    """
+    labels, cut, rows = metrics.labels_of(model.part()), model.test["threshold"], {}
+    for number, logit in enumerate(logits):
+        scores = expit(logit / model.test["temperature"])
+        rows[f"seed {seed + number}"] = metrics.of_scores(labels, scores) | metrics.rates(
+            labels, scores, cut
+        )
+    table = pd.DataFrame(rows | {"their mean logit": model.test}).T[[*SHOWN]]
+    return table.astype(float).rename(columns=SCORES)
 
 
 def occlusion(views: dict[str, np.ndarray], part: pd.DataFrame) -> pd.DataFrame:

@@ -58,6 +58,7 @@ def _environment() -> jinja2.Environment:
     for module in (tables, published, results):
         environment.globals |= {n: value for n, value in vars(module).items() if n.isupper()}
     environment.globals |= {"TEST_COUNTS": COUNTS["test"], "REAL_RUN": REAL_RUN}
+    environment.globals["three"] = tables.three  # by which a whole table is mapped
     return environment
 
 

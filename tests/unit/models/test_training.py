@@ -12,6 +12,7 @@ from cxr_utils.files import sha256_of
 from cxr_utils.models import (
     callbacks,
     fingerprint,
+    gradcam,
     hardware,
     networks,
     robustness,
@@ -80,6 +81,32 @@ def test_same_training_is_not_done_twice(trained, learner, learner_data, folder,
     train = train_of(section, learner.augmentation, learner.seed, learner_data.splits, folder)
     again = training.train_or_load(train, section, learner, learner_data, folder)
     assert again.history.equals(trained.history)
+
+
+def test_an_ensemble_is_the_mean_of_trainings_from_the_seeds_after_its_own(tmp_path, monkeypatch):
+    """Each member is what its seed gives alone, on the split of the first; a file holds all."""
+    small = ["data.source=phantom", "baseline_cnn.image_size=32", "evaluation.members=2"]
+    asked = profiles.load("smoke", small)
+    data, section = dataset.open_data(asked, 32), asked.baseline_cnn
+    run = paths.RunFolder(tmp_path / "run").make()
+    train = train_of(section, asked.augmentation, asked.seed, data.splits, run)
+    trained = training.train_or_load(train, section, asked, data, run)
+    pixels = data.splits["test"].pixels
+    alone = [networks.logits(one, pixels) for one in networks.members(trained.model)]
+    assert len(alone) == 2 == trained.card["members"]
+    assert np.abs(alone[0] - alone[1]).max() > 1e-3
+    assert networks.logits(trained.model, pixels) == pytest.approx(np.mean(alone, axis=0), abs=1e-5)
+    maps = [gradcam.explain(one, pixels[:2]) for one in networks.members(trained.model)]
+    assert gradcam.explain(trained.model, pixels[:2]) == pytest.approx(np.mean(maps, axis=0))
+    start, saved = RANDOM, callbacks.Saved(tmp_path / "again", "key")
+    second = training.fit(train, section, asked.seed + 1, data.splits, start, saved)
+    assert (networks.logits(second.model, pixels) == alone[1]).all()
+    monkeypatch.setattr(training, "fit", lambda *_: pytest.fail("trained again"))
+    loaded = training.train_or_load(train, section, asked, data, run)
+    assert (networks.logits(loaded.model, pixels) == networks.logits(trained.model, pixels)).all()
+    run.model("baseline_cnn").unlink()  # the members are there still
+    again = training.train_or_load(train, section, asked, data, run)
+    assert (networks.logits(again.model, pixels) == networks.logits(loaded.model, pixels)).all()
 
 
 def test_training_key_follows_what_decides_the_weights(learner):

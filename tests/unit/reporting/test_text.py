@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nbconvert.filters import markdown2html
+from scipy.special import logit
 
 from cxr_utils.evaluation import comparison
 from cxr_utils.evaluation.audit import Finding
@@ -156,6 +157,16 @@ def test_how_a_model_was_trained_is_told_from_its_card(models, scored):
         "4 epochs",
     ):
         assert told in said
+
+
+def test_the_spread_of_seeds_is_told_from_their_logits(models):
+    labels, scores = models[0].answers()
+    worse = np.where(labels == 1, -1.0, 1.0) * np.linspace(0.1, 1, len(labels))
+    found = tables.seeds([logit(scores), worse], models[0], 5)
+    assert list(found.index) == ["seed 5", "seed 6", "their mean logit"]
+    assert found.loc["seed 5"].tolist() == pytest.approx(found.loc["their mean logit"].tolist())
+    said = text.render("seeds", spread=found)
+    assert f"from 0.000 to {models[0].test['auroc']:.3f}" in said
 
 
 def test_what_looks_like_markup_is_text():
