@@ -146,11 +146,11 @@ def test_peaks_by_hand():
     maps = np.zeros((3, 6, 6), np.float32)
     maps[0, 1, 1] = maps[1, 5, 5] = 1.0
     masks = np.zeros((3, 96, 96), bool)
-    masks[:, 38:44, 38:44] = True
-    # The middle of cell (1, 1) is at pixel 24, less than a cell of 16 px from the mask. Cell (5,
-    # 5) is farther; the last map is empty.
+    masks[:, 30:44, 30:44] = True
+    # The middle of cell (1, 1) is at pixel 24, less than half a cell of 16 px from the mask. Cell
+    # (5, 5) is farther; the last map is empty.
     assert gradcam.check(maps, masks).inside == 1 and gradcam.check(maps[:1], masks[:1]).inside == 1
-    assert gradcam.grown(masks, 16)[0].sum() == 38**2
+    assert gradcam.grown(masks, 16)[0].sum() == 46**2
     large = gradcam.enlarged(maps, 96)
     assert large.shape == (3, 96, 96) and large[0].argmax() in {
         24 * 96 + 24,
