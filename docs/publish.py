@@ -27,7 +27,7 @@ from cxr_utils.reporting import published, tables, text
 
 DOCS = Path(__file__).resolve().parent
 # Figures that show scores alone; those of examples, errors, means and preparation show radiographs.
-PLOTS = ("comparison", "decision_curve", "class_counts")
+PLOTS = ("comparison", "class_counts")
 PLOTS_OF_MODEL = (
     "confusion_matrix_{}_test",
     "confusion_matrix_{}_validation",

@@ -1,4 +1,4 @@
-"""Scored models side by side, any number of them: paired differences, agreement, net benefit."""
+"""Scored models side by side, any number of them: paired differences and agreement."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
-from sklearn.metrics import cohen_kappa_score, roc_curve
+from sklearn.metrics import cohen_kappa_score
 
 from ..data.manifest import LABELS
 from ..data.splits import chosen_on
@@ -17,7 +17,6 @@ from ..files import read_json, sha256_of, within, write_atomically
 from ..paths import RunFolder
 from . import intervals, metrics, results
 
-GAIN_AT = 0.2  # the probability at which the gain of a decision curve is told
 AGREEMENT = ("both right", "first alone", "second alone", "both wrong")
 
 
@@ -151,25 +150,3 @@ def beyond(model: Scored, reference: pd.DataFrame, resamples: int, seed: int) ->
     theirs, ours = (metrics.of_scores(labels, scores)["auroc"] for scores in (other, own))
     drawn = [intervals.weighted_areas(labels == 1, s, weights)["auroc"] for s in (other, own)]
     return {"own": ours, "reference": theirs} | _difference(theirs, ours, drawn[1] - drawn[0])
-
-
-def best_accuracy(model: Scored) -> float:
-    """Return the accuracy on test at the threshold that is best in hindsight."""
-    alarms, hits, _ = roc_curve(*model.answers(), drop_intermediate=False)
-    well, sick = (sum(row) for row in model.test["confusion_matrix"])
-    return float(((1 - alarms) * well + hits * sick).max() / (well + sick))
-
-
-def decision_curve(model: Scored) -> dict[str, Any]:
-    """Return where acting on a model's scores beats calling all or none, and its gain at 20 %.
-
-    That is from ``low`` to ``high`` (None: nowhere), but not everywhere between if there are
-    ``gaps``; ``gain`` counts true positives an image.
-    """
-    labels, scores = model.answers()
-    all_called = metrics.net_benefit(labels, np.ones(len(labels)), metrics.CUTS)
-    gain = metrics.net_benefit(labels, scores, metrics.CUTS) - np.maximum(all_called, 0)
-    useful = np.flatnonzero(gain > 1e-12)
-    low, high = metrics.CUTS[useful[[0, -1]]].tolist() if len(useful) else (None, None)
-    gaps = bool((np.diff(useful) > 1).any())
-    return {"low": low, "high": high, "gaps": gaps, "gain": float(gain[metrics.CUTS == GAIN_AT][0])}

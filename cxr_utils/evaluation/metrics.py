@@ -8,7 +8,6 @@ from sklearn import metrics as sk
 
 CLIP = 1e-7  # scores are kept this far from 0 and 1 under the logarithm
 BINS = 15  # equal-width bins of the calibration error
-CUTS = np.arange(1, 100) / 100  # probabilities at which net benefit is shown
 
 
 def labels_of(table: pd.DataFrame) -> np.ndarray:
@@ -77,13 +76,3 @@ def shares(matrix: list[list[Any]]) -> dict[str, tuple[Any, Any]]:
         "ppv": (tp, tp + fp),
         "npv": (tn, tn + fn),
     }
-
-
-def net_benefit(labels: np.ndarray, scores: np.ndarray, cuts: np.ndarray) -> np.ndarray:
-    """Return the net benefit of acting on scores of at least each cut.
-
-    True positives an image, less false positives an image times the odds of the cut: from 0.2 on,
-    one missed case weighs four false alarms (Vickers and Elkin 2006, doi:10.1177/0272989X06295361).
-    """
-    called, odds = scores >= cuts[:, None], cuts / (1 - cuts)
-    return (called & (labels == 1)).mean(axis=1) - odds * (called & (labels == 0)).mean(axis=1)

@@ -1,4 +1,4 @@
-"""What besides the lungs tells the classes apart: traits of the files, the border, the aspect."""
+"""What besides the lungs tells the classes apart: traits of the files, and the border."""
 
 import hashlib
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from .. import paths
-from ..data.dataset import OVERVIEW_SIZE, Dataset, Pixels, Split, load_pixels, squares
+from ..data.dataset import OVERVIEW_SIZE, Dataset, Pixels, Split, load_pixels
 from ..data.decoding import Square, cached_at, standardised
 from ..data.manifest import LABELS
 from ..files import replacing, sha256_of
@@ -29,9 +29,7 @@ METADATA = ["width", "height", "aspect", "bytes a pixel", "sharpness"]  # and th
 TRAITS = [*METADATA, "brightness", "contrast", "black"]
 BLACK = 5  # grey values below count as black
 COARSE, BORDER = 32, 4  # the border is the outer 4 of 32 pixels on each side
-LEAK_IMAGES, LEAK_SIZE = 600, 16
 PATIENT_FOLDS, LEAST_PATIENTS = 5, 15  # of the cross-validation; of each class
-LEAST_SPREAD = 0.02  # of the aspect
 TRAINING = {"train", "validation"}  # folders of training patients, those set aside among them
 
 
@@ -122,27 +120,6 @@ def _guesses(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) ->
     scores, fitted = np.empty(len(files)), model.fit(features[train], labels[train])
     scores[train], scores[~train] = unseen, fitted.predict_proba(features[~train])[:, 1]
     return scores
-
-
-def fit_leaks(data: Dataset, seed: int) -> pd.DataFrame:
-    """Measure how well pixels tell a wide film from a narrow one after each way to make it square.
-
-    A row a way: fit, and the AUROC of "wider than midway between the narrowest and the widest" by a
-    logistic regression on 16 x 16 pixels of up to 600 training images, on patients it has not seen.
-    No row where all files have one aspect or are too few.
-    """
-    train = data.files[data.files["folder"] == "train"]
-    chosen = train.sample(min(len(train), LEAK_IMAGES), random_state=seed)
-    patients, aspect = chosen["patient"].to_numpy(), chosen["width"] / chosen["height"]
-    wide = (aspect > (aspect.min() + aspect.max()) / 2).to_numpy()
-    rows = []
-    for fit in ("squash", "crop", "pad") if aspect.max() - aspect.min() >= LEAST_SPREAD else ():
-        pictures = squares(data.manifest, chosen["path"], Square(LEAK_SIZE, fit))
-        features = pictures.reshape(len(chosen), -1).astype(np.float32)
-        guess = _unseen(_linear(0.01), features, wide, patients)
-        if guess is not None:
-            rows.append([fit, roc_auc_score(wide, guess)])
-    return pd.DataFrame(rows, columns=["fit", "AUROC"])
 
 
 def _linear(strength: float) -> BaseEstimator:

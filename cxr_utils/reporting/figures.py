@@ -231,24 +231,6 @@ def evidence(
     return Figure(drawn, name, f"{model.title}, test: {kind}", alt, photo=True)
 
 
-def decision_curve(models: Sequence[Scored]) -> Figure:
-    """Draw the net benefit on test of each model, of treating all and of treating none."""
-    (drawn, ((axis,),)), cuts = canvas(width=7), metrics.CUTS
-    for number, model in enumerate(models):
-        benefit = metrics.net_benefit(*model.answers(), cuts)
-        axis.plot(cuts, benefit, linestyle=LINES[number % len(LINES)], label=model.title)
-    labels = models[0].answers()[0]  # all models have the same test images
-    all_called = metrics.net_benefit(labels, np.ones(len(labels)), cuts)
-    axis.plot(cuts, all_called, ":", color="black", label="call all PNEUMONIA")
-    axis.axhline(0, color="grey", linewidth=1, label="call none")
-    axis.set(xlabel="probability of PNEUMONIA from which on one would act")
-    axis.set(ylabel="net benefit (true positives an image)", ylim=(-0.1, labels.mean() * 1.1))
-    axis.legend()
-    titles = ", ".join(model.title for model in models)
-    alt = f"Net benefit on test by probability: {titles}, calling all, calling none."
-    return Figure(drawn, "decision_curve", "Decision curves on test", alt)
-
-
 def comparison(models: Sequence[Scored]) -> Figure:
     """Draw test scores with their 95 % intervals, all models side by side."""
     drawn, ((axis,),) = canvas(width=7.5)

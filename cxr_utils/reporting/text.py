@@ -18,7 +18,7 @@ from ..data.dataset import Dataset
 from ..data.manifest import Manifest
 from ..data.sources import COUNTS, REAL_RUN
 from ..data.splits import reused_numbers
-from ..evaluation import comparison, metrics, results
+from ..evaluation import metrics, results
 from ..evaluation.audit import Finding
 from ..evaluation.comparison import Scored
 from . import published, tables
@@ -167,24 +167,12 @@ def missing(models: Sequence[Scored]) -> Numbers:
     return {"steps": steps, "models": models}
 
 
-def recommendations(models: Sequence[Scored], pairs: list[Numbers], standing: str) -> Numbers:
-    """Return the numbers of ``recommendations``: what a run can say of each usual one."""
+def next_steps(models: Sequence[Scored], standing: str) -> Numbers:
+    """Return the numbers of ``next_steps``: which rates fell by more than chance on test."""
     rates = ("specificity", "sensitivity")
     fallen = {rate: [model.title for model in models if _fell(model, rate)] for rate in rates}
-    hindsight = {model.title: comparison.best_accuracy(model) for model in models}
-    networks = [_networks(pair, models) for pair in pairs]
-    told = {"models": models, "standing": standing, "hindsight": hindsight, "networks": networks}
-    return told | {"fallen": {rate: titles for rate, titles in fallen.items() if titles}}
-
-
-def _networks(pair: Numbers, models: Sequence[Scored]) -> Numbers:
-    """The smaller and the larger network of a pair, and the AUROC that the larger one gained."""
-    both = [model for model in models if model.name in pair["names"]]
-    small, large = sorted(both, key=lambda model: model.card["parameters"])
-    gap = pair["differences"]["auroc"]
-    if small is both[1] and gap["low"] is not None:
-        gap = {"value": -gap["value"], "low": -gap["high"], "high": -gap["low"]}
-    return {"small": small, "large": large, "gap": gap}
+    fallen = {rate: titles for rate, titles in fallen.items() if titles}
+    return {"models": models, "standing": standing, "fallen": fallen}
 
 
 def _fell(model: Scored, score: str) -> bool:

@@ -158,16 +158,6 @@ def test_what_each_fit_lets_through_of_an_aspect_shortcut(tmp_path):
             test.labels, model.decision_function(test.pixels[:].reshape(len(test), -1))
         )
     assert found["crop"] < 0.6 < 0.8 < min(found["squash"], found["pad"])
-    leaks = shortcuts.fit_leaks(drawn, 1).set_index("fit")["AUROC"]
-    assert leaks["crop"] < 0.6 < 0.8 < min(leaks["squash"], leaks["pad"])
-
-
-def test_films_of_one_aspect_leave_nothing_to_measure(planted):
-    for label in ("NORMAL", "PNEUMONIA"):
-        _change(planted, label, lambda image: image.resize((64, 64)))
-    assert shortcuts.fit_leaks(
-        dataset.open_data(profiles.load("smoke", (), str(planted)), dataset.OVERVIEW_SIZE), 1
-    ).empty
 
 
 def test_class_means_are_those_of_the_pixels(smoke):

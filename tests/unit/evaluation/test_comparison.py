@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from cxr_utils import paths
-from cxr_utils.evaluation import comparison, metrics
+from cxr_utils.evaluation import comparison
 
 
 def test_differences_by_a_loop(models):
@@ -84,25 +84,6 @@ def test_beyond_a_reference_by_its_own_scores(models):
     blind = comparison.beyond(models[0], part.assign(score=0.7), 50, 0)
     assert blind["reference"] == 0.5
     assert blind["value"] == pytest.approx(models[0].test["auroc"] - 0.5)
-
-
-def test_best_accuracy_is_that_of_the_best_cut(models):
-    labels, scores = models[0].answers()
-    by_hand = max(np.mean((scores >= cut) == labels) for cut in [*scores, 2.0])
-    assert comparison.best_accuracy(models[0]) == pytest.approx(by_hand)
-
-
-def test_decision_curve_tells_where_it_is_of_use(models, scored):
-    perfect = models[0].predictions
-    perfect = perfect.assign(score=(perfect["label"] == "PNEUMONIA").astype(float))
-    found = comparison.decision_curve(scored("perfect", "Perfect", cut=0.5, frame=perfect))
-    labels = models[0].answers()[0]
-    gain = labels.mean() - max(labels.mean() - 0.25 * (1 - labels.mean()), 0)
-    assert (found["low"], found["high"], found["gaps"]) == (0.01, 0.99, False)
-    assert found["gain"] == pytest.approx(gain)
-    blind = scored("blind", "Blind", cut=0.5, frame=perfect.assign(score=1.0))
-    assert comparison.decision_curve(blind)["low"] is None
-    assert metrics.CUTS[19] == comparison.GAIN_AT
 
 
 def test_one_class_alone_leaves_areas_undefined(models, scored):

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from cxr_utils.evaluation import intervals, metrics
+from cxr_utils.evaluation import intervals
 from cxr_utils.evaluation.results import best_interval, evaluate
 
 
@@ -278,9 +278,3 @@ def test_delong_of_a_difference_holds_for_patients_with_several_images():
         gaps.append(gap.value)
         errors.append(gap.error)
     assert np.mean(errors) == pytest.approx(np.std(gaps), rel=0.12)
-
-
-def test_net_benefit_by_hand():
-    labels, scores = np.array([1, 1, 1, 0, 0]), np.array([0.9, 0.6, 0.1, 0.7, 0.2])
-    found = metrics.net_benefit(labels, scores, np.array([0.5, 0.2]))
-    assert found == pytest.approx([2 / 5 - 1 / 5, 2 / 5 - 2 / 5 * 0.25])

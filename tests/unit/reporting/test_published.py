@@ -60,7 +60,7 @@ def test_results_are_of_the_real_set_by_the_default_profile():
 
 
 def test_no_radiograph_and_no_path_of_a_machine_is_published():
-    shown = {"comparison", "decision_curve", "class_counts"}
+    shown = {"comparison", "class_counts"}
     models = "|".join(json.loads(RESULTS.metrics.read_text())["models"])
     kinds = "confusion_matrix|roc|reliability|learning_curves|scores"
     kinds = rf"({kinds})_({models})(_test|_validation)?"

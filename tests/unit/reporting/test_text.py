@@ -29,17 +29,15 @@ def _all_said(models, standing, pairs=None):
     bootstrap = {"resamples": 100, "seed": 0, "unit": "patient"}
     known = {"models": {m.name: m.scores for m in models}, "data": DATA, "bootstrap": bootstrap}
     doubtful = [text.doubtful(model, _files(model.part())) for model in models]
-    curves = {model.title: comparison.decision_curve(model) for model in models}
     said = [
         text.render("standing", standing=standing),
         text.render("verdict", **about, pairs=pairs, references={}),
         text.render("conclusion", **about, pairs=pairs),
-        text.render("recommendations", **text.recommendations(models, pairs, standing)),
+        text.render("next_steps", **text.next_steps(models, standing)),
         text.render("model_card", **about, data=DATA),
         text.render("references", **about, beyond=metadata),
         text.render("published", **about),
         text.render("splits", known=known),
-        text.render("decision_curve", curves=curves),
         text.render("doubtful", found=doubtful, synthetic=False),
         *(text.render(name, pair=pair) for pair in pairs for name in ("difference", "agreement")),
     ]
