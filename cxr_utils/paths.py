@@ -81,6 +81,10 @@ class RunFolder:
         """The folder of one of the trainings whose mean a model is; `number` counts from 1."""
         return RunFolder(self.root / "members" / str(number))
 
+    def members(self) -> list["RunFolder"]:
+        """The folders of those trainings that are there."""
+        return [RunFolder(folder) for folder in sorted(self.root.glob("members/*"))]
+
     def results(self) -> list[Path]:
         """All that is there and tells of the data: all but models, record and log."""
         kinds = ("metrics.json", "comparison.json", "predictions/*.csv", "floors/*.csv",

@@ -20,7 +20,6 @@ from cxr_utils import paths, profiles
 from cxr_utils.data import sources
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # two tests run at a time
 
 # A few cases, the same each time, unless --hypothesis-profile=many asks for more.
 settings.register_profile(

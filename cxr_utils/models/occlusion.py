@@ -1,7 +1,7 @@
-"""What a network still knows where parts of the film are hidden, which needs no map of evidence.
+"""What a network still knows where parts of a film are hidden.
 
-Zeiler and Fergus 2014, arXiv:1311.2901, hid a small square at a time; here it is what an upright
-chest X-ray holds by rough anatomy.
+Zeiler and Fergus 2014, arXiv:1311.2901, hid one small square at a time; here it is the border, the
+middle third or the outer thirds, which stand for rough anatomy in an upright chest X-ray.
 """
 
 import keras
@@ -21,8 +21,8 @@ def part(name: str, size: int) -> np.ndarray:
     """Return where one of `PARTS` is, which cover a film between them; bool, shape (size, size).
 
     The ``border`` is the outer eighth on all sides. Of what it encloses, the ``middle third`` of
-    the film's width holds spine, heart and large vessels, and the ``outer thirds`` most of the
-    lungs.
+    the film's width holds spine, heart and the inner part of the lungs, and the ``outer thirds``
+    the rest of the lungs.
     """
     place = np.arange(size)
     inside = (place >= round(BORDER * size)) & (place < size - round(BORDER * size))
@@ -46,7 +46,7 @@ def seen(pixels: np.ndarray, view: str) -> np.ndarray:
     return np.where(hidden, mean[:, None, None], pixels)
 
 
-def logits(model: keras.Model, pixels: Pixels, flips: bool = False) -> dict[str, np.ndarray]:
+def logits(model: keras.Model, pixels: Pixels) -> dict[str, np.ndarray]:
     """Return a network's logits of films in each of `VIEWS`; float64, shape (n,)."""
     films = pixels[:]
-    return {view: networks.logits(model, seen(films, view), flips=flips) for view in VIEWS}
+    return {view: networks.logits(model, seen(films, view)) for view in VIEWS}

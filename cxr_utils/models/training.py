@@ -63,8 +63,9 @@ def train_or_load(
 
     `train` is the notebook's function that builds, compiles and fits the network, and returns it;
     `data` is decoded at the model's size. Where ``precision: auto`` took bfloat16 and a loss was
-    not finite, it is trained in float32. With ``evaluation.members`` it is an ensemble of trainings
-    from the seed of the run and those after it, on the same split; its card is the first one's.
+    not finite, it is trained in float32. With ``evaluation.members`` > 1 it is an ensemble of
+    trainings from the run's seed and those after it, on one split and from the same weights; its
+    card tells of the first one, but for parameters and seconds, which are those of all.
 
     Raises
     ------
@@ -76,20 +77,38 @@ def train_or_load(
     """
     tf.config.experimental.enable_op_determinism()  # scores of a loaded model are the same, too
     digest, recipe = data.manifest.digest, fingerprint.recipe_of(train)
-    name = section.name
-    card_file, model_file = run.model_card(name), run.model(name)
     if fingerprint.is_trained(section, params, digest, recipe, run):
-        card = read_json(card_file)
-        print(f"{name}: loaded, trained before with the same data, parameters and code")
-        return Trained(keras.models.load_model(model_file, compile=False, safe_mode=True), card)
-    start = weights.find(section)
+        return _loaded(section.name, run)
+    return _trained(train, section, params, data, run, weights.find(section))
+
+
+def _loaded(name: str, run: paths.RunFolder) -> Trained:
+    print(f"{name}: loaded, trained before with the same data, parameters and code")
+    model = keras.models.load_model(run.model(name), compile=False, safe_mode=True)
+    return Trained(model, read_json(run.model_card(name)))
+
+
+def _trained(
+    train: Callable[[Job], keras.Model],
+    section: ModelSection,
+    params: Params,
+    data: Dataset,
+    run: paths.RunFolder,
+    start: weights.Start,
+) -> Trained:
+    """Train a model from some weights, and keep it and its card."""
+    name, digest, recipe = section.name, data.manifest.digest, fingerprint.recipe_of(train)
     key = fingerprint.training_key(section, params, digest, start.digest, recipe)
+    card_file, model_file = run.model_card(name), run.model(name)
+    known = read_json(card_file)
+    if known.get("training_key") == key and known.get("sha256") == sha256_of(model_file):
+        return _loaded(name, run)  # a member of an ensemble that was stopped
     card_file.unlink(missing_ok=True)
     saved = Saved(run.checkpoint(name), key)
     if params.evaluation.members == 1:
         trained = fit(train, section, params.seed, data.splits, start, saved)
     else:
-        trained = _ensemble(train, section, params, data, run)
+        trained = _ensemble(train, section, params, data, run, start)
     with replacing(model_file) as part:
         trained.model.save(part)
     libraries = fingerprint.versions(fingerprint.TRAINING_LIBRARIES)
@@ -106,17 +125,24 @@ def _ensemble(
     params: Params,
     data: Dataset,
     run: paths.RunFolder,
+    start: weights.Start,
 ) -> Trained:
-    """Train a model from several seeds; each member is kept in a folder of its own."""
-    alone, each = params.evaluation.model_copy(update={"members": 1}), []
-    for number in range(params.evaluation.members):
-        seed = params.seed + number
-        print(f"member {number + 1} of {params.evaluation.members}, seed {seed}", flush=True)
-        one = params.model_copy(update={"seed": seed, "evaluation": alone})
-        each.append(train_or_load(train, section, one, data, run.member(number + 1).make()))
+    """Train a model from several seeds, all in one arithmetic; each is kept in its own folder."""
+    count, alone = params.evaluation.members, params.evaluation.model_copy(update={"members": 1})
+    each: list[Trained] = []
+    for number in range(count):
+        print(f"member {number + 1} of {count}, seed {params.seed + number}", flush=True)
+        one = params.model_copy(update={"seed": params.seed + number, "evaluation": alone})
+        member = run.member(number + 1).make()
+        each.append(_trained(train, section, one, data, member, start))
+        if each[-1].card["precision"]["fell_back_from"]:
+            same = section.model_copy(update={"precision": "float32"})
+            told = {"precision": each[-1].card["precision"]}
+            found = _ensemble(train, same, params, data, run, start)
+            return Trained(found.model, found.card | told)
     network = networks.ensemble([trained.model for trained in each], section.name)
     seconds = sum(trained.card["seconds"] for trained in each)
-    told = {"parameters": network.count_params(), "seconds": seconds, "members": len(each)}
+    told = {"parameters": network.count_params(), "seconds": seconds, "members": count}
     return Trained(network, each[0].card | told)
 
 

@@ -190,7 +190,8 @@ def _clear(step: Step, run: Run, force: bool) -> None:
     stale = [folder.executed(step.name), folder.html(step.name), folder.progress(model)]
     if model:
         results.forget(model, folder)
-        stale += [folder.model_card(model), folder.checkpoint(model)] * force
+        for trained in [folder, *folder.members()] * force:
+            stale += [trained.model_card(model), trained.checkpoint(model)]
     for file in stale:
         file.unlink(missing_ok=True)
 

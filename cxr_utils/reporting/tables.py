@@ -1,6 +1,7 @@
 """Tables of the data, of scores and of published work; a cell is a number or a formatted score."""
 
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -38,8 +39,8 @@ def with_interval(entry: dict[str, Any], score: str) -> str:
 
 
 def three(value: float | None) -> str:
-    """Return a number with three decimals; None is undefined."""
-    return "undefined" if value is None else f"{value:.3f}"
+    """Return a number with three decimals; None and NaN are undefined."""
+    return "undefined" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def counts(manifest: Manifest, standing: str) -> pd.DataFrame:
@@ -123,24 +124,26 @@ def seeds(logits: Sequence[np.ndarray], model: Scored, seed: int) -> pd.DataFram
         rows[f"seed {seed + number}"] = metrics.of_scores(labels, scores) | metrics.rates(
             labels, scores, cut
         )
-    table = pd.DataFrame(rows | {"their mean logit": model.test}).T[[*SHOWN]]
+    table = pd.DataFrame(rows | {"ensemble": model.test}).T[[*SHOWN]]
     return table.astype(float).rename(columns=SCORES)
 
 
 def occlusion(views: dict[str, np.ndarray], part: pd.DataFrame) -> pd.DataFrame:
-    """Return the AUROC of films with parts hidden, by DeLong, and what hiding them costs.
+    """Return AUROCs with parts of the films hidden, and what that costs, by DeLong.
 
-    `views` hold the logits of the images in `part`, the whole film's first.
+    `views` hold the logits of the images in `part`, the whole film's first. What is undefined is
+    NaN: everything with fewer than two patients of a class, and intervals without any error.
     """
-    labels, patients = metrics.labels_of(part), part["patient"].to_numpy()
-    found = {view: intervals.delong(labels, logit, patients) for view, logit in views.items()}
-    whole = next(iter(found.values()))
-    columns = ["AUROC", "low", "high", "lost"]
-    rows = [
-        [one.value, *(one.interval_of_share or (one.value, one.value)), whole.value - one.value]
-        for one in found.values() if one and whole
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns, index=pd.Index(list(found)[: len(rows)]))
+    known, rows = (metrics.labels_of(part), part["patient"].to_numpy()), {}
+    for view, logit in views.items():
+        area = intervals.delong(known[0], logit, known[1])
+        cost = intervals.delong(known[0], next(iter(views.values())), known[1], less=logit)
+        low, high = (area and area.interval_of_share) or (np.nan, np.nan)
+        lost = cost.as_difference() if cost else dict.fromkeys(("value", "low", "high"), np.nan)
+        of_area = [area.value if area else np.nan, low, high]
+        rows[view] = [*of_area, lost["value"], lost["low"], lost["high"]]
+    columns = ["AUROC", "low", "high", "AUROC lost", "lost, low", "lost, high"]
+    return pd.DataFrame.from_dict(rows, "index", columns=columns)
 
 
 def scores(

@@ -108,11 +108,11 @@ def sizes(files: pd.DataFrame) -> Numbers:
 
 def occlusion(table: pd.DataFrame, title: str) -> Numbers:
     """Return what hiding each part of the films costs; see `tables.occlusion`."""
-    hidden = table.index.str.startswith("without")
-    lost = table[hidden].rename(lambda view: view.removeprefix("without the "))["lost"]
-    border = table.loc["only the border", ["AUROC", "low", "high"]].tolist()
-    told = {"title": title, "whole": table["AUROC"].iloc[0], "border": border}
-    return told | {"lost": lost.to_dict(), "most": lost.idxmax()}
+    lost = table[table.index.str.startswith("without")].rename(lambda view: view.split(" the ")[1])
+    others = lost.drop("outer thirds")["lost, high"].max()
+    told = {"title": title, "whole": table["AUROC"].iloc[0], "border": table.loc["only the border"]}
+    told |= {"lost": lost, "lungs_most": lost.at["outer thirds", "lost, low"] > others}
+    return told | {"border_counts": lost.at["border", "lost, low"] > 0}
 
 
 def errors(model: Scored) -> Numbers:

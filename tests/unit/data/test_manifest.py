@@ -248,7 +248,8 @@ def test_a_damaged_list_in_the_cache_is_made_again(planted, spoil, tmp_path, mon
     assert read_manifest(planted).digest == before.digest
 
 
-def test_only_what_has_changed_is_read_again(planted, monkeypatch):
+def test_only_what_has_changed_is_read_again(planted, monkeypatch, tmp_path):
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
     before, asked = read_manifest(planted), []
     in_parallel = decoding.in_parallel
     monkeypatch.setattr(

@@ -179,7 +179,10 @@ def test_metadata_alone_find_a_planted_trait(smoke):
     assert found.low <= found.test <= found.high or (found.test == 1 and np.isnan(found.low))
 
 
-def test_metadata_scores_are_kept_until_what_decides_them_changes(smoke, planted, monkeypatch):
+def test_metadata_scores_are_kept_until_what_decides_them_changes(
+    smoke, planted, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
     data = dataset.open_data(smoke, 32)
     before = shortcuts.metadata_scores(data)
     monkeypatch.setattr(shortcuts, "classify", lambda looks, files: pytest.fail("computed again"))

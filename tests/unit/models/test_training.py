@@ -104,6 +104,9 @@ def test_an_ensemble_is_the_mean_of_trainings_from_the_seeds_after_its_own(tmp_p
     monkeypatch.setattr(training, "fit", lambda *_: pytest.fail("trained again"))
     loaded = training.train_or_load(train, section, asked, data, run)
     assert (networks.logits(loaded.model, pixels) == networks.logits(trained.model, pixels)).all()
+    kept = [networks.logits(one, pixels) for one in networks.members(loaded.model)]
+    assert all((one == two).all() for one, two in zip(kept, alone, strict=True))
+    assert gradcam.explain(loaded.model, pixels[:2]) == pytest.approx(np.mean(maps, axis=0))
     run.model("baseline_cnn").unlink()  # the members are there still
     again = training.train_or_load(train, section, asked, data, run)
     assert (networks.logits(again.model, pixels) == networks.logits(loaded.model, pixels)).all()
@@ -122,6 +125,7 @@ def test_training_key_follows_what_decides_the_weights(learner):
         ("data.validation=val", False),
         ("resnet50v2.epochs=9", True),
         ("evaluation.resamples=300", True),
+        ("evaluation.members=2", False),
     ):
         assert (key(profiles.load("smoke", [*ASKED, change])) == key()) == same, change
 

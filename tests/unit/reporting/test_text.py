@@ -161,8 +161,8 @@ def test_the_spread_of_seeds_is_told_from_their_logits(models):
     labels, scores = models[0].answers()
     worse = np.where(labels == 1, -1.0, 1.0) * np.linspace(0.1, 1, len(labels))
     found = tables.seeds([logit(scores), worse], models[0], 5)
-    assert list(found.index) == ["seed 5", "seed 6", "their mean logit"]
-    assert found.loc["seed 5"].tolist() == pytest.approx(found.loc["their mean logit"].tolist())
+    assert list(found.index) == ["seed 5", "seed 6", "ensemble"]
+    assert found.loc["seed 5"].tolist() == pytest.approx(found.loc["ensemble"].tolist())
     said = text.render("seeds", spread=found)
     assert f"from 0.000 to {models[0].test['auroc']:.3f}" in said
 
