@@ -6,18 +6,21 @@
 
 For each choice of patients a recipe is trained once, from random weights, without any of these:
 
-random       patients drawn at random within classes and subtypes, as ``data.validation=patients``
-blocks       one of six runs of neighbouring file numbers in each series (IM, NORMAL2-IM, person)
-adverse      half of the patients whose films look like the other class to a classifier that sees
-             metadata, tone, sharpness and the border only, and has not seen the patient
+random       patients drawn at random within classes, as ``data.validation=patients``
+adverse      half of the other patients whose films look like the other class to a classifier that
+             sees metadata, tone, sharpness and the border only, and has not seen the patient
+blocks       of the rest, one of six runs of neighbouring file numbers in each series
+stopping     of the rest, a few at random: they choose the epoch, so that the others do not
 
 Beside them stand ``shifted``, the random ones changed as by ``cxr_utils/models/robustness.py``, and
-``mixed``, the random and the adverse ones together. Rows that the file of rows has already are not
-trained again, so that a study which was stopped goes on. Test is not looked at.
+``mixed``, the random and the adverse ones together. Log losses are before any temperature. Rows
+that the file has already, of the same data and parameters, are not trained again, so that a study
+that was stopped goes on. Test is not looked at.
 """
 
 import argparse
 import itertools
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +30,7 @@ import pandas as pd
 
 CHANGES = ("rotation", "shift", "zoom", "stretch", "brightness", "contrast", "gamma")
 CHANGES += ("sharpness", "noise", "rim")
+MORE_OFTEN = "contradicting films more often"
 RECIPES = {
     "recipe": [],
     "no augmentation": [f"augmentation.{name}=0" for name in CHANGES],
@@ -35,13 +39,16 @@ RECIPES = {
     "stronger exposure": ["augmentation.contrast=0.4", "augmentation.gamma=0.7"],
     "stronger blur and noise": ["augmentation.sharpness=1", "augmentation.noise=0.08"],
     "stronger zoom and shift": ["augmentation.zoom=0.4", "augmentation.shift=0.15"],
-    "contradicting films more often": [],
+    MORE_OFTEN: [],
     "label smoothing 0.1": ["baseline_cnn.label_smoothing=0.1"],
     "class weights": ["baseline_cnn.class_weights=true"],
 }
-MORE_OFTEN = ((0.8, 3), (0.5, 5))  # P(own class) under which a film is shown so many times
-RANDOM, BLOCKS = 0.1, 6
+OFTEN = ((0.8, 3), (0.5, 5))  # a film whose P(own class) is under the first is shown so many times
+SHARES = {"random": 0.1, "stopping": 0.05}
+BLOCKS = (0, 2, 4)  # which sixth of a series, by choice
+SIDES = ("random", "adverse", "blocks")
 LEAST_SENSITIVITY = 0.97
+KNOWN = ["choice", "recipe", "settings"]
 
 
 def main() -> None:
@@ -49,24 +56,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", nargs="?", help="a folder in the Kaggle layout, or phantom")
     parser.add_argument("--csv", type=Path, required=True, help="file that the rows are added to")
-    parser.add_argument("--choices", type=int, default=3, help="choices of patients")
+    parser.add_argument("--choices", type=int, default=3, choices=range(1, len(BLOCKS) + 1))
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--set", action="append", default=[], help="a parameter of all recipes")
     asked = parser.parse_args()
     if asked.source:
         source = asked.source if asked.source == "phantom" else str(Path(asked.source).resolve())
+        settings = json.dumps([Path(source).name, *asked.set])
         for choice, recipe in itertools.product(range(asked.choices), asked.only):
-            if not _is_done(asked.csv, choice, recipe):
+            known = pd.read_csv(asked.csv) if asked.csv.exists() else pd.DataFrame(columns=KNOWN)
+            if not (known[KNOWN] == [choice, recipe, settings]).all(axis=1).any():
                 rows = pd.DataFrame(measure(recipe, choice, source, asked.set))
                 print(rows.to_string(index=False, float_format="%.4f"), flush=True)
+                rows = rows.assign(settings=settings)
                 rows.to_csv(asked.csv, mode="a", index=False, header=not asked.csv.exists())
-    for table in tables(pd.read_csv(asked.csv)):
-        print("\n" + table.to_string(float_format="%.3f"))
-
-
-def _is_done(file: Path, choice: int, recipe: str) -> bool:
-    known = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["choice", "recipe"])
-    return bool(((known["choice"] == choice) & (known["recipe"] == recipe)).any())
+    for _, rows in pd.read_csv(asked.csv).groupby("settings"):
+        for table in tables(rows):
+            print("\n" + table.to_string(float_format="%.3f"))
 
 
 def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list[dict]:
@@ -78,103 +84,118 @@ def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list
     from cxr_utils.models import callbacks, networks, robustness, training, weights
 
     chosen = profiles.load("default", [*overrides, *RECIPES[recipe]], source)
-    section = chosen.baseline_cnn
-    data = dataset.open_data(chosen, section.image_size)
-    own = own_class(data)
-    sides = choose(data.files, own, choice)
-    known = {side: _split(data, np.flatnonzero(sides == side)) for side in sorted(set(sides))}
-    rows = np.flatnonzero(sides == "train")
-    if recipe == "contradicting films more often":
-        times = np.ones(len(rows), int)
-        for under, often in MORE_OFTEN:
-            times[own[rows] < under] = often
-        rows = np.repeat(rows, times)
-    splits = {"train": _split(data, rows), "validation": known["random"]}
-    run = paths.RunFolder(Path(tempfile.mkdtemp()))
-    train = train_of(section, chosen.augmentation, choice, splits, run)
-    saved = callbacks.Saved(run.root / "checkpoint", "validations")
-    trained = training.fit(train, section, choice, splits, weights.Start("random"), saved)
+    section, data = chosen.baseline_cnn, dataset.open_data(chosen, chosen.baseline_cnn.image_size)
+    films = data.files.assign(row=range(len(data.files)))
+    films = films[films["folder"].isin({"train", "validation"})]
+    looks = looks_of(data).loc[films.index]
+    side = choose(films, own_class(looks, films), choice)
+    known = {name: _split(data, films["row"][side == name]) for name in (*SIDES, "stopping")}
+    train = films[side == "train"]
+    if recipe == MORE_OFTEN:  # by a classifier that has not seen the validation patients either
+        own, times = own_class(looks.loc[train.index], train), np.ones(len(train), int)
+        for under, often in OFTEN:
+            times[own < under] = often
+        train = train.iloc[np.repeat(np.arange(len(train)), times)]
+    splits = {"train": _split(data, train["row"]), "validation": known["stopping"]}
+    with tempfile.TemporaryDirectory() as folder:
+        run = paths.RunFolder(Path(folder))
+        code = train_of(section, chosen.augmentation, choice, splits, run)
+        saved = callbacks.Saved(run.root / "checkpoint", "validations")
+        trained = training.fit(code, section, choice, splits, weights.Start("random"), saved)
     found = {
-        side: (networks.logits(trained.model, known[side].pixels, flips=True), known[side].labels)
-        for side in ("random", "blocks", "adverse")
-        if side in known
+        name: (networks.logits(trained.model, known[name].pixels, flips=True), known[name].labels)
+        for name in SIDES
     }
     shifted = robustness.mixed_logits(trained.model, known["random"], flips=True)
     found["shifted"] = shifted, known["random"].labels
-    parts = [found["random"], found["adverse"]]
-    found["mixed"] = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    both = zip(found["random"], found["adverse"], strict=True)
+    found["mixed"] = tuple(np.concatenate(pair) for pair in both)
     about = {"choice": choice, "recipe": recipe, "seconds": trained.card["seconds"]}
-    return [about | {"validation": side, **_judged(*one)} for side, one in found.items()]
+    return [about | {"validation": name, **_judged(*one)} for name, one in found.items()]
 
 
-def own_class(data) -> np.ndarray:
-    """Return P(own class) of each film by its looks alone, by a model of other patients."""
+def looks_of(data) -> pd.DataFrame:
+    """Return what can be told of each film without looking at the lungs, as numbers."""
+    from cxr_utils.evaluation import shortcuts
+
+    looks, edge = shortcuts.traits(data), data.stored.shape[1] // 8
+    looks = looks.drop(columns="mode").join(pd.get_dummies(looks["mode"]).astype(float))
+    measured = []
+    for start in range(0, len(data.stored), 512):
+        film = data.stored[start : start + 512].astype(np.float32)
+        rim = film[:, :edge], film[:, -edge:], film[:, :, :edge], film[:, :, -edge:]
+        tones = np.percentile(film.reshape(len(film), -1), (5, 25, 50, 75, 95), axis=1)
+        measured.append(np.stack([*(side.mean((1, 2)) for side in rim), *tones], axis=1))
+    names = ["top", "bottom", "left", "right", *(f"tone {share}" for share in (5, 25, 50, 75, 95))]
+    return looks.join(pd.DataFrame(np.concatenate(measured), looks.index, names))
+
+
+def own_class(looks: pd.DataFrame, films: pd.DataFrame) -> np.ndarray:
+    """Return P(own class) of each film by its looks, from a model of other patients; (n,)."""
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from threadpoolctl import threadpool_limits
 
-    from cxr_utils.evaluation import metrics, shortcuts
-
-    looks = shortcuts.traits(data)
-    side = data.stored.shape[1]
-    rim = side // 8
-    borders = np.ones((side, side), bool)
-    borders[rim:-rim, rim:-rim] = False
-    films = [data.stored[start : start + 512] for start in range(0, len(data.stored), 512)]
-    for name, rows in (("top", slice(None, rim)), ("bottom", slice(-rim, None))):
-        looks[name] = np.concatenate([film[:, rows].mean((1, 2)) for film in films])
-        looks[f"{name} sides"] = np.concatenate([film[:, :, rows].mean((1, 2)) for film in films])
-    for share in (5, 25, 50, 75, 95):
-        looks[f"tone {share}"] = np.concatenate(
-            [np.percentile(film.reshape(len(film), -1), share, axis=1) for film in films]
-        )
-    features = looks.drop(columns="mode").join(pd.get_dummies(looks["mode"]).astype(float))
-    model = HistGradientBoostingClassifier(max_iter=100, min_samples_leaf=20, random_state=0)
-    sick = shortcuts._guesses(model, features.to_numpy(np.float64), data.files)
-    return np.where(metrics.labels_of(data.files) == 1, sick, 1 - sick)
+    model = HistGradientBoostingClassifier(min_samples_leaf=20, random_state=0)
+    sick = (films["label"] == "PNEUMONIA").to_numpy()
+    asked = {"groups": children(films), "cv": StratifiedGroupKFold(5), "method": "predict_proba"}
+    with threadpool_limits(limits=1):
+        guess = cross_val_predict(model, looks.to_numpy(), sick, **asked)[:, 1]
+    return np.where(sick, guess, 1 - guess)
 
 
-def choose(files: pd.DataFrame, own: np.ndarray, choice: int) -> np.ndarray:
-    """Return what each film is for: train, random, blocks, adverse, or nothing (empty)."""
-    training = files["folder"].isin({"train", "validation"}).to_numpy()
-    side = np.where(training, "train", "").astype(object)
-    by = files[training].assign(own=own[training]).groupby("patient")
-    patients = by.agg(label=("label", "first"), own=("own", "mean"), kind=("subtype", "first"))
-    number = patients.index.str.extract(r"(\d+)", expand=False).astype(float)
-    patients["number"] = np.nan_to_num(number.to_numpy())
-    patients["series"] = patients.index.str.extract(r"^(\D*)", expand=False)
-    rng = np.random.default_rng([choice, 5])
-    taken = pd.Series("train", index=patients.index)
-    for _, few in patients[patients["own"] < 0.5].groupby("label"):
-        taken[rng.permutation(few.index)[: len(few) // 2]] = "adverse"
-    for _, series in patients.groupby("series"):
-        rank = series["number"].rank(pct=True, method="first")
-        block = rank.index[np.ceil(rank * BLOCKS) == 1 + 2 * choice % BLOCKS]
-        taken[[name for name in block if taken[name] == "train"]] = "blocks"
-    for _, kind in patients[taken == "train"].groupby("kind"):
-        taken[rng.permutation(kind.index)[: round(RANDOM * len(kind))]] = "random"
-    side[training] = files.loc[training, "patient"].map(taken)
-    return side
+def children(films: pd.DataFrame) -> np.ndarray:
+    """Return who may be one child, by all names that it may have."""
+    from cxr_utils.data.splits import ONE_CHILD
+
+    return np.array([ONE_CHILD.sub(r"\1", name) for name in films["patient"]])
 
 
-def _split(data, rows: np.ndarray):
+def choose(films: pd.DataFrame, own: np.ndarray, choice: int) -> np.ndarray:
+    """Return what each training film is for: train, stopping, or one of `SIDES`.
+
+    Raises SystemExit where no film contradicts its class.
+    """
+    by = films.assign(own=own, child=children(films)).groupby("child")
+    known = by.agg(label=("label", "first"), own=("own", "mean"), patient=("patient", "first"))
+    known[["series", "number"]] = known["patient"].str.extract(r"^(.*?)(\d+)(?:_|$)").to_numpy()
+    rng, taken = np.random.default_rng([choice, 5]), pd.Series("train", index=known.index)
+
+    def some(of: pd.DataFrame, share: float, name: str) -> None:
+        for _, label in of.groupby("label"):
+            taken[rng.permutation(label.index)[: round(share * len(label))]] = name
+
+    some(known, SHARES["random"], "random")
+    some(known[(taken == "train") & (known["own"] < 0.5)], 0.5, "adverse")
+    if set(known["label"][taken == "adverse"]) != {"NORMAL", "PNEUMONIA"}:
+        raise SystemExit("too few films contradict their class: no adverse validation can be made")
+    for _, series in known.groupby("series"):
+        sixth = pd.to_numeric(series["number"]).rank(pct=True, method="first") * 6
+        block = sixth.index[(sixth > BLOCKS[choice]) & (sixth <= BLOCKS[choice] + 1)]
+        taken[block[(taken[block] == "train").to_numpy()]] = "blocks"
+    some(known[taken == "train"], SHARES["stopping"], "stopping")
+    return taken[children(films)].to_numpy()
+
+
+def _split(data, rows: pd.Series):
     """A split of some rows of a data set, which may be there several times."""
-    one = next(iter(data.splits.values()))
-    files = data.files.iloc[rows].reset_index(drop=True)
+    one, files = next(iter(data.splits.values())), data.files.iloc[rows].reset_index(drop=True)
     labels = (files["label"] == "PNEUMONIA").to_numpy(np.int64)
-    return replace(one, pixels=replace(one.pixels, rows=rows), labels=labels, files=files)
+    return replace(
+        one, pixels=replace(one.pixels, rows=rows.to_numpy()), labels=labels, files=files
+    )
 
 
 def _judged(logit: np.ndarray, labels: np.ndarray) -> dict:
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    from cxr_utils.evaluation import thresholds
     from cxr_utils.models import robustness
 
     alarms, hits, _ = roc_curve(labels, logit)
-    cool = logit / thresholds.fit_temperature(logit, labels)
     return {
         "films": len(labels),
         "AUROC": roc_auc_score(labels, logit),
-        "log loss": robustness.log_loss(cool, labels),
+        "log loss": robustness.log_loss(logit, labels),
         "specificity": 1 - alarms[np.argmax(hits >= LEAST_SENSITIVITY)],
     }
 
@@ -192,8 +213,8 @@ def tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
             for score in scores
         }
     ).rename_axis("Spearman between choices")
-    ranked = rows.pivot_table(index="recipe", columns="validation", values="AUROC")
-    return [hard, agreed, ranked.sort_values("adverse")]
+    ranked = rows.pivot_table(index="recipe", columns="validation", values="log loss")
+    return [hard, agreed, ranked.sort_values("adverse").rename_axis("log loss of")]
 
 
 def _agreement(scores: pd.DataFrame) -> float:

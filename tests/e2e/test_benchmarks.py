@@ -67,6 +67,18 @@ def test_ablation(tmp_path):
 
 
 @pytest.mark.long
+def test_validations(tmp_path):
+    """A row for each validation of a recipe; what is in the file already is not trained again."""
+    asked = ("--csv", str(tmp_path / "rows.csv"), "--choices", "1", "--only", "recipe")
+    asked += ("--set", "data.phantom_images=400", "--set", "baseline_cnn.epochs=1")
+    said = [_benchmark("validations.py", *asked) for _ in range(2)]
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    assert rows["validation"].tolist() == ["random", "adverse", "blocks", "shifted", "mixed"]
+    assert rows["log loss"].nunique() == 5 and rows["films"].gt(0).all()
+    assert all("Spearman between choices" in one for one in said)
+
+
+@pytest.mark.long
 def test_runner_overhead():
     command = [sys.executable, paths.ROOT / "benchmarks" / "runner_overhead.py", "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

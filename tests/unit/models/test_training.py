@@ -112,6 +112,29 @@ def test_an_ensemble_is_the_mean_of_trainings_from_the_seeds_after_its_own(tmp_p
     assert (networks.logits(again.model, pixels) == networks.logits(loaded.model, pixels)).all()
 
 
+def test_members_share_one_arithmetic(tmp_path, monkeypatch):
+    """Where one falls back to float32, all are trained in it; what was asked for is remembered."""
+    small = ["data.source=phantom", "baseline_cnn.image_size=32", "evaluation.members=2"]
+    asked, done = profiles.load("smoke", small), []
+
+    def fit(_, section, seed, *others):
+        done.append((seed - asked.seed, section.precision))
+        fell = "bfloat16" if done[-1] == (1, "auto") else None
+        told = {"precision": {"used": "float32", "fell_back_from": fell}, "seconds": 1.0}
+        return training.Trained(networks.build(section), told | {"history": []})
+
+    monkeypatch.setattr(training, "fit", fit)
+    data, section = dataset.open_data(asked, 32), asked.baseline_cnn
+    run = paths.RunFolder(tmp_path / "run").make()
+    train = train_of(section, asked.augmentation, asked.seed, data.splits, run)
+    trained = training.train_or_load(train, section, asked, data, run)
+    assert done == [(0, "auto"), (1, "auto"), (0, "float32"), (1, "float32")]
+    assert trained.card["precision"]["fell_back_from"] == "bfloat16"
+    assert len(networks.members(trained.model)) == trained.card["members"] == 2
+    again = training.train_or_load(train, section, asked, data, run)
+    assert len(done) == 4 and again.card == trained.card
+
+
 def test_training_key_follows_what_decides_the_weights(learner):
     def key(params=learner, digest="digest", start="random", recipe="recipe"):
         return fingerprint.training_key(params.baseline_cnn, params, digest, start, recipe)

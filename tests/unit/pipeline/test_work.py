@@ -25,6 +25,19 @@ def test_a_run_is_done_once(done, notebooks):
     assert {action for action, _ in decided.values()} == {"keep"}
 
 
+def test_force_takes_away_what_was_trained(done, notebooks):
+    """Of an ensemble also the trainings that it is the mean of; other models' stay."""
+    run, _, _ = done()
+    member = run.folder.member(1).make()
+    for name in ("baseline_cnn", "resnet50v2"):
+        member.model_card(name).write_text("{}")
+    done(asked=["02_baseline_cnn"])
+    assert member.model_card("baseline_cnn").is_file()
+    done(asked=["02_baseline_cnn"], force=True)
+    assert not member.model_card("baseline_cnn").is_file()
+    assert member.model_card("resnet50v2").is_file()
+
+
 def test_what_changed_is_named_and_runs_alone(done, notebooks):
     run, _, _ = done()
     changed = profiles.load("smoke", ["augmentation.noise=0.2", "data.source=phantom"])
