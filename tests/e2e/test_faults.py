@@ -73,7 +73,7 @@ def _plant_and_run(bench, alone, step, kind, seed):
     code, expected, said = PLANTED[kind]
     shutil.copytree(alone[0].root, bench.run.root)
     remove = bench.plant(step, code, random.Random(seed))
-    process = bench.start("--time-limit", "0.6")
+    process = bench.start("--time-limit", "0.6" if kind == "hung cell" else "10")
     if kind in ("Ctrl-C", "SIGTERM"):
         bench.until("here", process)
         process.send_signal(signal.SIGINT if kind == "Ctrl-C" else signal.SIGTERM)
