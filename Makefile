@@ -24,7 +24,7 @@ run: setup ## set up, then run the notebooks and write the reports
 test: setup ## set up, then run the test suite
 	$(RUN) -m pytest
 
-test-long: setup ## two hours of broken runs, thousands of odd inputs, and the default run (outside make test)
+test-long: setup ## hours of broken runs, thousands of odd inputs, longer trainings (outside make test)
 	$(RUN) -m pytest -m "long or fuzz" --dist load --hypothesis-profile=many --hypothesis-show-statistics
 
 lint: setup ## check code, notebooks and types
