@@ -48,18 +48,14 @@ def pytest_terminal_summary(terminalreporter):
         )
 
 
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory, request):
-    """A folder that is one for all of pytest's processes."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if hasattr(request.config, "workerinput") else base
-
-
 @pytest.fixture(scope="session", autouse=True)
-def private_cache(shared):
-    """Nothing is read from or left in the user's cache; children inherit it."""
-    folder = shared / "cache"
-    folder.mkdir(exist_ok=True)
+def private_cache(tmp_path_factory):
+    """Nothing is read from or left in the user's cache; children inherit it.
+
+    Each of pytest's processes has its own: who waits for another's says so, where tests expect one
+    line.
+    """
+    folder = tmp_path_factory.mktemp("cache")
     os.environ["CXR_CACHE"] = str(folder)
     return folder
 

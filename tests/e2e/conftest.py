@@ -24,8 +24,10 @@ class Finished:
 
 
 @pytest.fixture(scope="session")
-def out(shared):
-    """The reports' folder of the shared run."""
+def out(tmp_path_factory, request):
+    """The reports' folder of the shared run, one for all of pytest's processes."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if hasattr(request.config, "workerinput") else base
     return shared / "re{ports}"  # braces, which papermill would format
 
 
@@ -44,8 +46,11 @@ def smoke_run(run_all, out):
 
 
 @pytest.fixture(scope="session")
-def run(smoke_run, out):
-    """What the shared run left, to be read; who changes it takes a copy."""
+def run(smoke_run, out, phantom_root):
+    """What the shared run left, to be read; who changes it takes a copy.
+
+    Its data is in the cache of this process too, as what is valid is told by it.
+    """
     assert smoke_run.returncode == 0, smoke_run.stderr
     return paths.RunFolder(out / "smoke")
 
