@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import keras
 
 from cxr_utils import parameters, paths
-from cxr_utils.models import augmentation, callbacks, networks, training
+from cxr_utils.models import augmentation, callbacks, networks, optimizer, training
 
 
 def namespace_of(section, changes, seed, splits, run):
@@ -36,7 +36,7 @@ def namespace_of(section, changes, seed, splits, run):
     ]
     file = run.root / "notebook.py"  # the key of a training reads the source of its functions
     file.write_text("\n\n".join(functions), encoding="utf-8")
-    modules = (augmentation, callbacks, networks, training)
+    modules = (augmentation, callbacks, networks, optimizer, training)
     names = {module.__name__.split(".")[-1]: module for module in (keras, *modules)}
     names |= section.model_dump() | {
         "__name__": "notebook",

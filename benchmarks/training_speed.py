@@ -147,13 +147,13 @@ def _limit(chosen, section, data, asked) -> float:
     import numpy as np
     import tensorflow as tf
 
-    from cxr_utils.models import training
+    from cxr_utils.models import optimizer
 
     side = section.image_size
     images = np.random.default_rng(0).uniform(size=(section.batch_size, side, side, 1))
     labels = tf.constant(np.arange(section.batch_size) % 2, tf.float32)
     feed = tf.data.Dataset.from_tensors((tf.constant(images, tf.float32), labels)).repeat()
-    return _fitted(section, feed, asked.steps, training.AdamW(1e-3, section.weight_decay))
+    return _fitted(section, feed, asked.steps, optimizer.AdamW(1e-3, section.weight_decay))
 
 
 def _dataset(chosen, section, data, asked) -> float:

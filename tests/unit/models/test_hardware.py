@@ -46,7 +46,7 @@ told = runs[0].card["precision"]
 print(told["used"], told["devices"], "| same", same, "| finite", finite, len(runs[0].history))
 """
 WHOLE_BATCH = """
-from cxr_utils.models.training import AdamW
+from cxr_utils.models.optimizer import AdamW
 images = np.random.default_rng(0).uniform(size=(24, 16, 16, 1)).astype("float32")
 labels, moved = (np.arange(24) % 3 == 0).astype("float32"), []
 for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):

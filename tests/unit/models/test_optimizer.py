@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cxr_utils.models import callbacks, networks, training
+from cxr_utils.models import callbacks, networks, optimizer
 
 
 def test_fused_adamw_is_keras_adamw():
@@ -13,7 +13,7 @@ def test_fused_adamw_is_keras_adamw():
     start = rng.normal(size=(4, 3)).astype("float32")
     gradients = rng.normal(size=(20, 4, 3)).astype("float32")
     ours, theirs = keras.Variable(start), keras.Variable(start)
-    fused = training.AdamW(0.01, weight_decay=0.1)
+    fused = optimizer.AdamW(0.01, weight_decay=0.1)
     plain = keras.optimizers.AdamW(0.01, weight_decay=0.1)
     for moved in gradients:
         for kind, variable in ((fused, ours), (plain, theirs)):
@@ -25,22 +25,22 @@ def test_fused_adamw_is_keras_adamw():
 def test_each_weight_has_its_share_of_rate_and_decay_and_biases_do_not_decay():
     start, nothing = np.ones((2, 2), np.float32), tf.zeros((2, 2))
     variables = [keras.Variable(start, name=name) for name in ("kernel", "other", "bias")]
-    adamw = training.AdamW(0.01, weight_decay=0.0, shares=[1.0, 0.3, 1.0])
+    adamw = optimizer.AdamW(0.01, weight_decay=0.0, shares=[1.0, 0.3, 1.0])
     adamw.apply([tf.ones((2, 2))] * 3, variables)
     first, second, _ = (1 - variable.numpy()[0, 0] for variable in variables)
     assert second == pytest.approx(0.3 * first, rel=1e-3)
     variables = [keras.Variable(start, name=name) for name in ("kernel", "other", "bias")]
-    training.AdamW(0.01, 0.5, [1.0, 0.3, 1.0]).apply([nothing] * 3, variables)
+    optimizer.AdamW(0.01, 0.5, [1.0, 0.3, 1.0]).apply([nothing] * 3, variables)
     first, second, third = (1 - variable.numpy()[0, 0] for variable in variables)
     assert (first, second, third) == pytest.approx((0.005, 0.0015, 0), abs=1e-6)
 
 
 def test_learning_rate_rises_then_falls():
-    schedule = training.cosine(0.1, epochs=10, steps=5, warmup_epochs=2.0)
+    schedule = optimizer.cosine(0.1, epochs=10, steps=5, warmup_epochs=2.0)
     rates = np.array([float(schedule(step)) for step in range(50)])
     assert rates.argmax() == 10 and rates.max() == pytest.approx(0.1) and rates[0] > 0
     assert (np.diff(rates[:11]) > 0).all() and (np.diff(rates[10:]) < 0).all() and rates[-1] < 1e-3
-    assert float(training.cosine(0.1, 1, 1, 0.0)(0)) == pytest.approx(0.1)
+    assert float(optimizer.cosine(0.1, 1, 1, 0.0)(0)) == pytest.approx(0.1)
 
 
 def test_average_follows_the_weights(smoke):

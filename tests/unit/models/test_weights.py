@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from cxr_utils import files, paths
 from cxr_utils.data import dataset
-from cxr_utils.models import networks, training, weights
+from cxr_utils.models import networks, optimizer, training, weights
 from cxr_utils.parameters import UsageError
 
 
@@ -134,7 +134,7 @@ def splits(smoke):
 
 def test_the_head_alone_is_trained_on_features_of_the_frozen_backbone(settings, splits, file):
     model, network = (networks.build(settings, weights=file) for _ in range(2))
-    network.compile(training.AdamW(1e-3, 0.05), keras.losses.BinaryCrossentropy(from_logits=True))
+    network.compile(optimizer.AdamW(1e-3, 0.05), keras.losses.BinaryCrossentropy(from_logits=True))
     before, job = model.get_weights(), SimpleNamespace(model=model, notes={})
     training.train_head(network, job, settings, splits)
     after = network.get_weights()
