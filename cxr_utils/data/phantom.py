@@ -198,16 +198,19 @@ def _bones(x: Field, y: Field, trunk: Field, body: Generator) -> Field:
 
 
 def _consolidation(x: Field, y: Field, lungs: Field, body: Generator, view: Generator) -> Fields:
-    """A ragged, dense patch, small and anywhere in either lung (bacterial)."""
+    """One or two ragged, dense patches, small and anywhere in either lung (bacterial)."""
     ragged = _cloud(x.shape, 9, view) * np.float32(0.3)
-    side, along = body.choice((-1, 1)), body.uniform(-0.8, 0.55)
-    across = body.uniform(-0.8, 0.8) * (1 - abs(along) ** 2.6) ** (1 / 2.4)
-    centre_y = 0.78 * along - 0.1
-    centre_x = side * (0.44 + across * 0.33 * (0.98 + 0.22 * centre_y))
-    radius = np.float32(body.uniform(0.1, 0.17))
-    distance = np.hypot(x - centre_x, (y - centre_y) * body.uniform(0.8, 1.2)) / radius
-    shape = _edge(distance + ragged - 1, 0.14) * lungs
-    strength = body.uniform(0.4, 0.58) * view.uniform(0.85, 1.15)
+    shape = np.zeros_like(x)
+    for _ in range(1 + (body.uniform() < 0.25)):
+        side, along = body.choice((-1, 1)), body.uniform(-0.8, 0.55)
+        across = body.uniform(-0.8, 0.8) * (1 - abs(along) ** 2.6) ** (1 / 2.4)
+        centre_y = 0.78 * along - 0.1
+        centre_x = side * (0.44 + across * 0.33 * (0.98 + 0.22 * centre_y))
+        radius = np.float32(body.uniform(0.1, 0.17))
+        distance = np.hypot(x - centre_x, (y - centre_y) * body.uniform(0.8, 1.2)) / radius
+        shape = np.maximum(shape, _edge(distance + ragged - 1, 0.14))
+    shape *= lungs
+    strength = body.uniform(0.36, 0.55) * view.uniform(0.85, 1.15)
     return shape * np.float32(strength), shape > 0.5
 
 
