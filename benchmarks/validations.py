@@ -22,7 +22,7 @@ import argparse
 import itertools
 import json
 import tempfile
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,22 +81,24 @@ def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list
 
     from cxr_utils import paths, profiles
     from cxr_utils.data import dataset
+    from cxr_utils.evaluation import shortcuts
     from cxr_utils.models import callbacks, networks, robustness, training, weights
 
     chosen = profiles.load("default", [*overrides, *RECIPES[recipe]], source)
     section, data = chosen.baseline_cnn, dataset.open_data(chosen, chosen.baseline_cnn.image_size)
+    part = partial(dataset.split_of, data.files, data.stored)
     films = data.files.assign(row=range(len(data.files)))
-    films = films[films["folder"].isin({"train", "validation"})]
+    films = films[films["folder"].isin(shortcuts.TRAINING)]
     looks = looks_of(data).loc[films.index]
     side = choose(films, own_class(looks, films), choice)
-    known = {name: _split(data, films["row"][side == name]) for name in (*SIDES, "stopping")}
+    known = {name: part(films["row"][side == name].to_numpy()) for name in (*SIDES, "stopping")}
     train = films[side == "train"]
     if recipe == MORE_OFTEN:  # by a classifier that has not seen the validation patients either
         own, times = own_class(looks.loc[train.index], train), np.ones(len(train), int)
         for under, often in OFTEN:
             times[own < under] = often
         train = train.iloc[np.repeat(np.arange(len(train)), times)]
-    splits = {"train": _split(data, train["row"]), "validation": known["stopping"]}
+    splits = {"train": part(train["row"].to_numpy()), "validation": known["stopping"]}
     with tempfile.TemporaryDirectory() as folder:
         run = paths.RunFolder(Path(folder))
         code = train_of(section, chosen.augmentation, choice, splits, run)
@@ -133,22 +135,16 @@ def looks_of(data) -> pd.DataFrame:
 def own_class(looks: pd.DataFrame, films: pd.DataFrame) -> np.ndarray:
     """Return P(own class) of each film by its looks, from a model of other patients; (n,)."""
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-    from threadpoolctl import threadpool_limits
+
+    from cxr_utils.data.splits import children
+    from cxr_utils.evaluation import metrics, shortcuts
 
     model = HistGradientBoostingClassifier(min_samples_leaf=20, random_state=0)
-    sick = (films["label"] == "PNEUMONIA").to_numpy()
-    asked = {"groups": children(films), "cv": StratifiedGroupKFold(5), "method": "predict_proba"}
-    with threadpool_limits(limits=1):
-        guess = cross_val_predict(model, looks.to_numpy(), sick, **asked)[:, 1]
-    return np.where(sick, guess, 1 - guess)
-
-
-def children(films: pd.DataFrame) -> np.ndarray:
-    """Return who may be one child, by all names that it may have."""
-    from cxr_utils.data.splits import ONE_CHILD
-
-    return np.array([ONE_CHILD.sub(r"\1", name) for name in films["patient"]])
+    sick = metrics.labels_of(films)
+    guess = shortcuts.unseen_scores(model, looks.to_numpy(), sick, children(films))
+    if guess is None:
+        raise SystemExit(f"fewer than {shortcuts.LEAST_PATIENTS} patients of a class: too few")
+    return np.where(sick == 1, guess, 1 - guess)
 
 
 def choose(films: pd.DataFrame, own: np.ndarray, choice: int) -> np.ndarray:
@@ -156,6 +152,8 @@ def choose(films: pd.DataFrame, own: np.ndarray, choice: int) -> np.ndarray:
 
     Raises SystemExit where no film contradicts its class.
     """
+    from cxr_utils.data.splits import children
+
     by = films.assign(own=own, child=children(films)).groupby("child")
     known = by.agg(label=("label", "first"), own=("own", "mean"), patient=("patient", "first"))
     known[["series", "number"]] = known["patient"].str.extract(r"^(.*?)(\d+)(?:_|$)").to_numpy()
@@ -175,15 +173,6 @@ def choose(films: pd.DataFrame, own: np.ndarray, choice: int) -> np.ndarray:
         taken[block[(taken[block] == "train").to_numpy()]] = "blocks"
     some(known[taken == "train"], SHARES["stopping"], "stopping")
     return taken[children(films)].to_numpy()
-
-
-def _split(data, rows: pd.Series):
-    """A split of some rows of a data set, which may be there several times."""
-    one, files = next(iter(data.splits.values())), data.files.iloc[rows].reset_index(drop=True)
-    labels = (files["label"] == "PNEUMONIA").to_numpy(np.int64)
-    return replace(
-        one, pixels=replace(one.pixels, rows=rows.to_numpy()), labels=labels, files=files
-    )
 
 
 def _judged(logit: np.ndarray, labels: np.ndarray) -> dict:

@@ -85,10 +85,14 @@ def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
     for split in SPLITS:
         rows = np.flatnonzero(files["split"] == split)
         if len(rows):
-            part = files.iloc[rows].reset_index(drop=True)
-            labels = (part["label"] == "PNEUMONIA").to_numpy(np.int64)
-            splits[split] = Split(Pixels(stored, rows), labels, part)
+            splits[split] = split_of(files, stored, rows)
     return Dataset(source, manifest, files, stored, splits, params.data.fit)
+
+
+def split_of(files: pd.DataFrame, stored: np.ndarray, rows: np.ndarray) -> Split:
+    """Return some rows of a data set as a split; a row may be there several times."""
+    part = files.iloc[rows].reset_index(drop=True)
+    return Split(Pixels(stored, rows), (part["label"] == "PNEUMONIA").to_numpy(np.int64), part)
 
 
 def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> np.ndarray:

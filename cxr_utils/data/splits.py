@@ -41,7 +41,7 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
     if "validation" in set(files["folder"]):
         return files
     train = files[files["folder"] == "train"]
-    train = train.assign(number=[ONE_CHILD.sub(r"\1", name) for name in train["patient"]])
+    train = train.assign(number=children(train))
     kinds = ("subtype", lambda found: "+".join(sorted(set(found))))
     strata = train.groupby("number").agg(stratum=kinds, images=("path", "size"))
     rng = np.random.default_rng([seed, 1])
@@ -61,6 +61,11 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
             needed = "more training patients or another data.validation_fraction are needed"
             raise UsageError(f"data: no {min(missing)} is left for {split}; {needed}")
     return files
+
+
+def children(files: pd.DataFrame) -> np.ndarray:
+    """Return a name for each image that is one for all names that one child may have."""
+    return np.array([ONE_CHILD.sub(r"\1", name) for name in files["patient"]])
 
 
 def patients_known(files: pd.DataFrame) -> bool:

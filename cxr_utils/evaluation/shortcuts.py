@@ -114,7 +114,9 @@ def reach(scores: np.ndarray | None, files: pd.DataFrame) -> Reach:
 def _guesses(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> np.ndarray | None:
     """Scores by cross-validation over training patients, and of the others by all of these."""
     labels, train = metrics.labels_of(files), files["folder"].isin(TRAINING).to_numpy()
-    unseen = _unseen(model, features[train], labels[train], files["patient"].to_numpy()[train])
+    unseen = unseen_scores(
+        model, features[train], labels[train], files["patient"].to_numpy()[train]
+    )
     if unseen is None:
         return None
     scores, fitted = np.empty(len(files)), model.fit(features[train], labels[train])
@@ -128,7 +130,7 @@ def _linear(strength: float) -> BaseEstimator:
 
 # On a busy machine more threads wait for each other, twenty times.
 @threadpool_limits.wrap(limits=1)
-def _unseen(
+def unseen_scores(
     model: BaseEstimator, features: np.ndarray, labels: np.ndarray, patients: np.ndarray
 ) -> np.ndarray | None:
     """Scores of each row by a model that has not seen its patient; None where these are too few."""

@@ -4,6 +4,7 @@ import json
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -80,7 +81,7 @@ def train_or_load(
     digest, recipe = data.manifest.digest, fingerprint.recipe_of(train)
     if fingerprint.is_trained(section, params, digest, recipe, run):
         return _loaded(section.name, run)
-    return _trained(train, section, params, data, run, weights.find(section))
+    return _trained(train, data, weights.find(section), section, params, run)
 
 
 def _loaded(name: str, run: paths.RunFolder) -> Trained:
@@ -91,11 +92,11 @@ def _loaded(name: str, run: paths.RunFolder) -> Trained:
 
 def _trained(
     train: Callable[[Job], keras.Model],
+    data: Dataset,
+    start: weights.Start,
     section: ModelSection,
     params: Params,
-    data: Dataset,
     run: paths.RunFolder,
-    start: weights.Start,
 ) -> Trained:
     """Train a model from some weights, and keep it and its card."""
     name, digest, recipe = section.name, data.manifest.digest, fingerprint.recipe_of(train)
@@ -109,7 +110,7 @@ def _trained(
     if params.evaluation.members == 1:
         trained = fit(train, section, params.seed, data.splits, start, saved)
     else:
-        trained = _ensemble(train, section, params, data, run, start)
+        trained = _ensemble(partial(_trained, train, data, start), section, params, run)
     with replacing(model_file) as part:
         trained.model.save(part)
     libraries = fingerprint.versions(fingerprint.TRAINING_LIBRARIES)
@@ -121,12 +122,7 @@ def _trained(
 
 
 def _ensemble(
-    train: Callable[[Job], keras.Model],
-    section: ModelSection,
-    params: Params,
-    data: Dataset,
-    run: paths.RunFolder,
-    start: weights.Start,
+    train: Callable[..., Trained], section: ModelSection, params: Params, run: paths.RunFolder
 ) -> Trained:
     """Train a model from several seeds, all in one arithmetic; each is kept in its own folder."""
     count, alone = params.evaluation.members, params.evaluation.model_copy(update={"members": 1})
@@ -135,11 +131,11 @@ def _ensemble(
         print(f"member {number + 1} of {count}, seed {params.seed + number}", flush=True)
         one = params.model_copy(update={"seed": params.seed + number, "evaluation": alone})
         member = run.member(number + 1).make()
-        each.append(_trained(train, section, one, data, member, start))
+        each.append(train(section, one, member))
         if each[-1].card["precision"]["fell_back_from"]:
             same = section.model_copy(update={"precision": "float32"})
             told = {"precision": each[-1].card["precision"]}
-            found = _ensemble(train, same, params, data, run, start)
+            found = _ensemble(train, same, params, run)
             return Trained(found.model, found.card | told)
     network = networks.ensemble([trained.model for trained in each], section.name)
     seconds = sum(trained.card["seconds"] for trained in each)
