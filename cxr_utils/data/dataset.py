@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from ..files import exclusive
 from ..parameters import Params, UsageError
@@ -101,32 +100,18 @@ def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> n
     shape = (len(manifest.files), square.size, square.size)
     with exclusive("pixels"):
         if not cached.is_file() or cached.stat().st_size != math.prod(shape):
-            rows = list(manifest.files[["path", "sha256"]].itertuples(name=None))
-            with decoding.stores([square], len(rows)) as (store,):
-                decode = partial(_decode_file, manifest.root, store)
-                list(decoding.in_parallel(decode, rows, "decoding", progress))
-                store.keep(manifest.digest, range(len(rows)))
+            rows = list(manifest.files[["path", "sha256"]].itertuples(index=False, name=None))
+            decode = partial(_decode_file, manifest.root, square)
+            with decoding.storing([square]) as files:
+                for picture in decoding.in_parallel(decode, rows, "decoding", progress):
+                    files[0].write(picture)
+                decoding.keep(files, [square], manifest.digest)
     return np.memmap(cached, np.uint8, "r", shape=shape)
 
 
-def _decode_file(root: Path, store: decoding.Store, row: tuple[int, str, str]) -> None:
-    index, name, sha256 = row
+def _decode_file(root: Path, square: Square, row: tuple[str, str]) -> np.ndarray:
+    name, sha256 = row
     content = (root / name).read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UsageError(f"data {root / name}: changed while the data was read; run again")
-    store.put(index, decoding.decode(content, store.square))
-
-
-def as_filed(manifest: Manifest, names: Sequence[str]) -> list[np.ndarray]:
-    """Return some images upright, grey and in their own aspect, as uint8; JPEGs are reduced."""
-    pictures = []
-    for name in names:
-        with Image.open(manifest.root / name) as image:
-            pictures.append(np.asarray(decoding.upright(image, OVERVIEW_SIZE)))
-    return pictures
-
-
-def squares(manifest: Manifest, names: Sequence[str], square: Square) -> np.ndarray:
-    """Return some images made square, past the cache; uint8, shape (n, size, size)."""
-    contents = ((manifest.root / name).read_bytes() for name in names)
-    return np.stack([decoding.decode(content, square) for content in contents])
+    return decoding.decode(content, square)

@@ -1,7 +1,6 @@
 """From an image file to a grey square of uint8, on every core, and the cache of such squares."""
 
 import contextlib
-import errno
 import hashlib
 import io
 import multiprocessing
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import PIL
@@ -131,41 +130,27 @@ def _start_worker() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-class Store:
-    """Squares of `count` files, written by the workers, until the data they are of is known."""
-
-    def __init__(self, square: Square, count: int) -> None:
-        self.square, self.bytes = square, square.size**2
-        self.part = _folder() / f"{square.fit}-{square.size}.part"
-        self.part.parent.mkdir(parents=True, exist_ok=True)
-        with self.part.open("wb") as file:
-            file.truncate(count * self.bytes)
-
-    def put(self, index: int, decoded: np.ndarray) -> None:
-        """Write one square at its place; any process may."""
-        with self.part.open("r+b") as file:
-            if os.pwrite(file.fileno(), decoded.tobytes(), index * self.bytes) < self.bytes:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.part))
-
-    def keep(self, digest: str, used: Sequence[int]) -> None:
-        """Make the squares of the files that were used the cache of the data with this digest."""
-        with self.part.open("r+b") as file:
-            for place, index in enumerate(used):
-                if place != index:
-                    moved = os.pread(file.fileno(), self.bytes, index * self.bytes)
-                    os.pwrite(file.fileno(), moved, place * self.bytes)
-            file.truncate(len(used) * self.bytes)
-        put_in_place(self.part, cached_at(digest, self.square))
-
-
 @contextlib.contextmanager
-def stores(squares: Sequence[Square], count: int) -> Iterator[list[Store]]:
-    """Yield a store for each kind of square; the caller holds the pixels' lock."""
+def storing(squares: Sequence[Square]) -> Iterator[list[BinaryIO]]:
+    """Yield a file to write each kind of square to, in order, until `keep` says what they are of.
+
+    The caller holds the pixels' lock.
+    """
+    _folder().mkdir(parents=True, exist_ok=True)
     try:
-        yield [Store(square, count) for square in squares]
+        with contextlib.ExitStack() as opened:
+            parts = [_folder() / f"{square.fit}-{square.size}.part" for square in squares]
+            yield [opened.enter_context(part.open("wb")) for part in parts]
     finally:  # what was not kept, and what killed processes have left
         for left in _folder().glob("*.part"):
             left.unlink()
+
+
+def keep(files: Sequence[BinaryIO], squares: Sequence[Square], digest: str) -> None:
+    """Make what was written the cache of the data with this digest."""
+    for file, square in zip(files, squares, strict=True):
+        file.close()
+        put_in_place(Path(file.name), cached_at(digest, square))
 
 
 def _folder() -> Path:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import PIL
 
@@ -79,16 +79,18 @@ def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = F
         known, states = _cached_table(cached), list(found)
         if list(known.index) == states:
             return _checked(root, known)
-        new = [item for item in enumerate(found.values()) if states[item[0]] not in known.index]
-        kept = squares if len(new) == len(found) else ()
-        with decoding.stores(kept, len(found)) as stores:
-            inspect = partial(_inspect, root, stores)
-            rows = decoding.in_parallel(inspect, new, "reading the images", progress)
-            read = pd.DataFrame(list(rows), [states[number] for number, _ in new], COLUMNS)
+        new = {state: name for state, name in found.items() if state not in known.index}
+        kept, rows = squares if len(new) == len(found) else (), []
+        with decoding.storing(kept) as files:
+            inspect, names = partial(_inspect, root, kept), list(new.values())
+            for row, made in decoding.in_parallel(inspect, names, "reading the images", progress):
+                rows.append(row)
+                for file, square in zip(files, made, strict=False):
+                    file.write(square)
+            read = pd.DataFrame(rows, list(new), COLUMNS)
             table = (pd.concat([known, read]) if len(known) else read).loc[states]
             manifest = _checked(root, table)
-            for store in stores:
-                store.keep(manifest.digest, np.flatnonzero(table["problem"] == "").tolist())
+            decoding.keep(files, kept, manifest.digest)
             write_atomically(cached, table.to_csv(index_label="state", quoting=csv.QUOTE_ALL))
             return manifest
 
@@ -166,32 +168,31 @@ def _walk(root: Path) -> Iterator[str]:
         yield from (f"{folder}/{name}" for name in names)
 
 
-def _inspect(root: Path, stores: Sequence[decoding.Store], item: tuple[int, str]) -> list:
-    """One row of the table: what the file is, its squares being stored, or why it is unusable."""
-    index, relative = item
+def _inspect(root: Path, squares: Sequence[Square], relative: str) -> tuple[list, list]:
+    """One row of the table: what the file is, or why it is unusable; and its squares."""
     name = relative.encode(errors="surrogateescape").decode(errors="replace")
     folder, label, file = name.split("/")
     path = root / relative
     patient, subtype = parse_name(Path(file).stem, label)
-    row, unusable = [name, folder, label, subtype, patient], [0, 0, "", 0, ""]
+    row: list[Any] = [name, folder, label, subtype, patient]
+    unusable = [0, 0, "", 0, ""]
     if problem := _no_image(path) or ("its name is not UTF-8" if name != relative else ""):
-        return [*row, *unusable, problem]
+        return [*row, *unusable, problem], []
     try:
         content = path.read_bytes()
     except PermissionError:
-        return [*row, *unusable, "cannot be read (permission denied)"]
+        return [*row, *unusable, "cannot be read (permission denied)"], []
     except OSError as error:  # of the disk or the network, now: not a property of the data
         said = f"data {path}: cannot be read now ({error.strerror})"
         raise UsageError(f"{said}; check the disk and run again") from None
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow's, of what we judge by the outcome
-            picture = decoding.read(content, [store.square for store in stores] or [Square(1)])
+            picture = decoding.read(content, squares or [Square(1)])
     except Exception as error:  # of many kinds, by Pillow's decoders: the file is unusable
         said = " ".join(re.sub(r"<_io.BytesIO[^>]*>", "it", str(error)).split())
-        return [*row, *unusable, f"not a readable image ({said or type(error).__name__})"]
-    for store, decoded in zip(stores, picture.squares, strict=False):
-        store.put(index, decoded)
-    return [*row, *picture[:3], len(content), hashlib.sha256(content).hexdigest(), ""]
+        return [*row, *unusable, f"not a readable image ({said or type(error).__name__})"], []
+    row += [*picture[:3], len(content), hashlib.sha256(content).hexdigest(), ""]
+    return row, picture.squares
 
 
 def _no_image(path: Path) -> str:

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
-from sklearn.metrics import cohen_kappa_score
 
 from ..data.manifest import LABELS
 from ..data.splits import chosen_on
@@ -106,13 +104,11 @@ def _difference(one: float | None, two: float | None, sampled: np.ndarray) -> di
 
 def _agreement(one: Scored, two: Scored, patients: np.ndarray) -> dict[str, Any]:
     """The two tests, and what both, one or none calls rightly."""
-    (labels, scores), (_, others) = one.answers(), two.answers()
+    (labels, scores), others = one.answers(), two.answers()[1]
     first, second = one.right(), two.right()
     *alone, p = intervals.mcnemar(first, second)
     gap = intervals.delong(labels, others, patients, less=scores)
     kinds = np.select([first & second, first, second], AGREEMENT[:3], AGREEMENT[3])
-    answers = first == (labels == 1), second == (labels == 1)
-    ranks = spearmanr(scores, others).statistic
     return {
         "mcnemar": {"alone": alone, "p": p},
         "delong": gap.as_difference() if gap else None,
@@ -121,8 +117,6 @@ def _agreement(one: Scored, two: Scored, patients: np.ndarray) -> dict[str, Any]
             for kind in AGREEMENT
         },
         "same_answer": float(np.mean(first == second)),
-        "kappa": float(cohen_kappa_score(*answers)) if len(np.unique(answers)) > 1 else None,
-        "spearman": float(ranks) if np.isfinite(ranks) else None,
     }
 
 

@@ -53,10 +53,10 @@ def examples(split: Split, count: int, seed: int) -> Figure:
     return images(rows, "examples", "Training X-rays of each kind")
 
 
-def preparation(rows: dict[str, Any]) -> Figure:
-    """Draw training X-rays as filed, made square in each way, and standardised."""
-    title = "Training X-rays as filed, made square in three ways, and standardised"
-    return images(rows, "preparation", title)
+def preparation(pictures: np.ndarray, fit: str) -> Figure:
+    """Draw X-rays as they are made square by `fit`, and standardised."""
+    rows = {fit: pictures, f"{fit}, standardised": standardised(pictures)}
+    return images(rows, "preparation", "Training X-rays made square, and standardised")
 
 
 def augmentation(model: str, before: np.ndarray, changed: np.ndarray) -> Figure:

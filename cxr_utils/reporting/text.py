@@ -10,8 +10,6 @@ import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from scipy.special import logit
-from sklearn.linear_model import LogisticRegression
 
 from .. import parameters, paths
 from ..data.dataset import Dataset
@@ -134,15 +132,9 @@ def telling_cases(model: Scored, most: int) -> dict[str, np.ndarray]:
 
 
 def calibration(model: Scored) -> Numbers:
-    """Return the numbers of ``calibration``: whether test scores can be read as probabilities.
-
-    The slope is of a logistic regression of label on logit (Cox 1958); under 1: scores too extreme.
-    """
+    """Return the numbers of ``calibration``: whether test scores can be read as probabilities."""
     labels, scores = model.answers()
-    scores = np.clip(scores, metrics.CLIP, 1 - metrics.CLIP)
-    fit = LogisticRegression(C=np.inf, max_iter=1000).fit(logit(scores)[:, None], labels)
-    slope = fit.coef_[0, 0]
-    return {"test": model.test, "mean": scores.mean(), "share": labels.mean(), "slope": slope}
+    return {"test": model.test, "mean": scores.mean(), "share": labels.mean()}
 
 
 def doubtful(model: Scored, files: pd.DataFrame) -> Numbers:

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cxr_utils.models import occlusion
+from cxr_utils.models import explanation
 from cxr_utils.reporting import tables, text
 
 
 def test_the_parts_cover_a_film_between_them_and_do_not_overlap():
-    covered = sum(occlusion.part(name, 96).astype(int) for name in occlusion.PARTS)
+    covered = sum(explanation.part(name, 96).astype(int) for name in explanation.PARTS)
     assert (covered == 1).all()
-    shares = {name: occlusion.part(name, 96).mean() for name in occlusion.PARTS}
+    shares = {name: explanation.part(name, 96).mean() for name in explanation.PARTS}
     assert shares == pytest.approx(
         {"border": 7 / 16, "middle third": 1 / 4, "outer thirds": 5 / 16}
     )
@@ -21,33 +21,33 @@ def test_the_parts_cover_a_film_between_them_and_do_not_overlap():
 
 def test_what_is_hidden_has_the_mean_of_what_is_in_view():
     films = np.random.default_rng(0).integers(0, 256, (3, 48, 48)).astype(np.uint8)
-    for name in occlusion.PARTS:
-        here = occlusion.part(name, 48)
-        only = occlusion.seen(films, f"only the {name}")
-        without = occlusion.seen(films, f"without the {name}")
+    for name in explanation.PARTS:
+        here = explanation.part(name, 48)
+        only = explanation.seen(films, f"only the {name}")
+        without = explanation.seen(films, f"without the {name}")
         assert (only[:, here] == films[:, here]).all() and (
             only[:, ~here] == films[:, here].mean(axis=1).round()[:, None]
         ).all()
         assert (without[:, ~here] == films[:, ~here]).all()
         assert (without[:, here] == films[:, ~here].mean(axis=1).round()[:, None]).all()
-    assert occlusion.seen(films, "the whole film") is films
+    assert explanation.seen(films, "the whole film") is films
 
 
-@pytest.mark.parametrize("looked_at", occlusion.PARTS)
+@pytest.mark.parametrize("looked_at", explanation.PARTS)
 def test_a_network_that_reads_one_part_loses_all_without_it(looked_at):
     """Its films are noise but for a shade of that part, which goes with the label."""
     rng, labels = np.random.default_rng(1), np.arange(200) % 2
     films = rng.normal(120, 20, (200, 48, 48))
-    here = occlusion.part(looked_at, 48)
+    here = explanation.part(looked_at, 48)
     films[:, here] += (9 * labels + rng.normal(0, 3, 200))[:, None]
     films = np.clip(films, 0, 255).astype(np.uint8)
     reads = SimpleNamespace(
         predict_on_batch=lambda batch: batch.numpy()[:, here, 0].mean(axis=1, keepdims=True)
     )
-    views = occlusion.logits(reads, films)
+    views = explanation.occluded_logits(reads, films)
     part = pd.DataFrame({"label": np.where(labels, "PNEUMONIA", "NORMAL")})
     table = tables.occlusion(views, part.assign(patient=np.arange(200)))
-    assert list(table.index) == list(occlusion.VIEWS)
+    assert list(table.index) == list(explanation.VIEWS)
     assert table.at["the whole film", "AUROC"] > 0.95
     assert table.at["the whole film", "AUROC lost"] == 0
     assert table.at[f"only the {looked_at}", "AUROC"] > 0.9
@@ -62,13 +62,13 @@ def test_a_network_that_reads_one_part_loses_all_without_it(looked_at):
 def test_what_chance_may_have_made_is_no_verdict():
     labels = np.arange(60) % 2
     part = pd.DataFrame({"label": np.where(labels, "PNEUMONIA", "NORMAL"), "patient": range(60)})
-    noise = np.random.default_rng(2).normal(size=(len(occlusion.VIEWS), 60))
+    noise = np.random.default_rng(2).normal(size=(len(explanation.VIEWS), 60))
     for frame, names in ((part, "none"), (part.assign(patient=labels), "undefined")):
-        views = dict(zip(occlusion.VIEWS, labels + noise, strict=True))
+        views = dict(zip(explanation.VIEWS, labels + noise, strict=True))
         table = tables.occlusion(views, frame)
         said = text.render("occlusion", **text.occlusion(table, "A network"))
         assert "as it should" not in said and "outside the lungs" not in said
         assert ("undefined" in said) == (names == "undefined")
-    certain = dict.fromkeys(occlusion.VIEWS, labels.astype(float))
+    certain = dict.fromkeys(explanation.VIEWS, labels.astype(float))
     found = text.occlusion(tables.occlusion(certain, part), "A network")
     assert not found["lungs_most"] and "hardly pneumonia" not in text.render("occlusion", **found)

@@ -11,8 +11,8 @@ from cxr_utils.data import dataset
 from cxr_utils.files import sha256_of
 from cxr_utils.models import (
     callbacks,
+    explanation,
     fingerprint,
-    gradcam,
     hardware,
     networks,
     robustness,
@@ -96,8 +96,8 @@ def test_an_ensemble_is_the_mean_of_trainings_from_the_seeds_after_its_own(tmp_p
     assert len(alone) == 2 == trained.card["members"]
     assert np.abs(alone[0] - alone[1]).max() > 1e-3
     assert networks.logits(trained.model, pixels) == pytest.approx(np.mean(alone, axis=0), abs=1e-5)
-    maps = [gradcam.explain(one, pixels[:2]) for one in networks.members(trained.model)]
-    assert gradcam.explain(trained.model, pixels[:2]) == pytest.approx(np.mean(maps, axis=0))
+    maps = [explanation.grad_cam(one, pixels[:2]) for one in networks.members(trained.model)]
+    assert explanation.grad_cam(trained.model, pixels[:2]) == pytest.approx(np.mean(maps, axis=0))
     start, saved = RANDOM, callbacks.Saved(tmp_path / "again", "key")
     second = training.fit(train, section, asked.seed + 1, data.splits, start, saved)
     assert (networks.logits(second.model, pixels) == alone[1]).all()
@@ -106,7 +106,7 @@ def test_an_ensemble_is_the_mean_of_trainings_from_the_seeds_after_its_own(tmp_p
     assert (networks.logits(loaded.model, pixels) == networks.logits(trained.model, pixels)).all()
     kept = [networks.logits(one, pixels) for one in networks.members(loaded.model)]
     assert all((one == two).all() for one, two in zip(kept, alone, strict=True))
-    assert gradcam.explain(loaded.model, pixels[:2]) == pytest.approx(np.mean(maps, axis=0))
+    assert explanation.grad_cam(loaded.model, pixels[:2]) == pytest.approx(np.mean(maps, axis=0))
     run.model("baseline_cnn").unlink()  # the members are there still
     again = training.train_or_load(train, section, asked, data, run)
     assert (networks.logits(again.model, pixels) == networks.logits(loaded.model, pixels)).all()

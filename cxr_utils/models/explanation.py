@@ -1,4 +1,9 @@
-"""Where a network sees PNEUMONIA: Grad-CAM (Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74)."""
+"""Where a network sees PNEUMONIA, and what it still knows where parts of a film are hidden.
+
+Grad-CAM is by Selvaraju et al. 2017, doi:10.1109/ICCV.2017.74. Zeiler and Fergus 2014,
+arXiv:1311.2901, hid one small square at a time; here it is the border, the middle third or the
+outer thirds, which stand for rough anatomy in an upright chest X-ray.
+"""
 
 from typing import NamedTuple
 
@@ -8,29 +13,34 @@ import tensorflow as tf
 from scipy.ndimage import maximum_filter, zoom
 
 from ..data import phantom
-from ..data.dataset import Dataset
+from ..data.dataset import Dataset, Pixels
 from ..data.decoding import Square
 from .augmentation import to_float
-from .networks import members
+from .networks import logits, members
 from .weights import backbone_of
 
 LEAST_MAP = 6  # cells; a coarser map says little of where
 NO_MAPS = (keras.layers.InputLayer, keras.layers.ZeroPadding2D)
 BATCH = 32
 DEALS = 100  # of maps to other cases
+BORDER = 1 / 8  # of the side: markers, collimator edges, hardly any lung
+PARTS = ("border", "middle third", "outer thirds")
+VIEWS = ("the whole film", *(f"only the {part}" for part in PARTS), *(
+    f"without the {part}" for part in PARTS
+))  # fmt: skip
 
 
-def explain(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
+def grad_cam(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
     """Return what speaks for PNEUMONIA in a network's last stage that has 6 x 6 cells or more.
 
     Of grey images, uint8 of shape (n, size, size): float32, shape (n, height, width), in units of
     the logit, shared among cells and channels; 0 where nothing speaks for PNEUMONIA. That of an
     ensemble is the mean of its members'.
     """
-    return np.mean([_explained(network, pixels) for network in members(model)], axis=0)
+    return np.mean([_grad_cam(network, pixels) for network in members(model)], axis=0)
 
 
-def _explained(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
+def _grad_cam(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
     maps_and_logit, found = _maps_and_logit(model), []
     for start in range(0, len(pixels), BATCH):
         batch = to_float(tf.constant(pixels[start : start + BATCH]))
@@ -100,9 +110,7 @@ class Checked(NamedTuple):
     cases: int  # findings that the model called PNEUMONIA
     inside: int  # peaks in their masks, grown by half a cell of the map: no peak is finer
     random: float  # the share that a peak at random would have inside: mean area of grown masks
-    # With the maps dealt out to other cases, which know where findings usually are:
-    swapped: float  # mean over many deals
-    swapped_most: float  # maximum
+    swapped: float  # with the maps dealt out to other cases: they know where findings usually are
     fixed: float  # of the best single place for all cases, chosen with the truth in hand
 
 
@@ -119,11 +127,11 @@ def check_on_phantom(model: keras.Model, data: Dataset, called: np.ndarray) -> C
         return None
     square = Square(test.pixels.shape[1], data.fit)
     masks = phantom.masks(root, test.files["path"].iloc[rows], square)
-    return check(explain(model, test.pixels[rows]), masks)
+    return check(grad_cam(model, test.pixels[rows]), masks)
 
 
 def check(maps: np.ndarray, masks: np.ndarray) -> Checked:
-    """Hold maps, as `explain` returns them, against masks; an empty map points nowhere."""
+    """Hold maps, as `grad_cam` returns them, against masks; an empty map points nowhere."""
     count, size = len(maps), masks.shape[1]
     large = grown(masks, size / min(maps.shape[1:]) / 2)
     hits, peaks, each = large.reshape(count, -1), _peaks(maps, size), np.arange(count)
@@ -136,7 +144,6 @@ def check(maps: np.ndarray, masks: np.ndarray) -> Checked:
         inside=int((hits[each, peaks] & pointing).sum()),
         random=float(large.mean()),
         swapped=float(np.mean(swapped)),
-        swapped_most=float(np.max(swapped)),
         fixed=float(large.mean(axis=0).max()),
     )
 
@@ -169,3 +176,38 @@ def _places(maps: np.ndarray) -> list[float]:
     middle = (columns >= side / 3) & (columns < 2 * side / 3)
     outer = (np.minimum(rows, columns) < side / 8) | (np.maximum(rows, columns) >= side * 7 / 8)
     return [float(middle.mean()), float(outer.mean())]
+
+
+def part(name: str, size: int) -> np.ndarray:
+    """Return where one of `PARTS` is, which cover a film between them; bool, shape (size, size).
+
+    The ``border`` is the outer eighth on all sides. Of what it encloses, the ``middle third`` of
+    the film's width holds spine, heart and the inner part of the lungs, and the ``outer thirds``
+    the rest of the lungs.
+    """
+    place = np.arange(size)
+    inside = (place >= round(BORDER * size)) & (place < size - round(BORDER * size))
+    enclosed = inside[:, None] & inside[None, :]
+    middle = ((place >= size / 3) & (place < 2 * size / 3))[None, :]
+    named = {"border": ~enclosed, "middle third": enclosed & middle}
+    return named.get(name, enclosed & ~middle)
+
+
+def seen(pixels: np.ndarray, view: str) -> np.ndarray:
+    """Return films as one of `VIEWS` shows them; uint8, shape (n, size, size).
+
+    What is hidden has the mean grey value of what is in view: that of the whole film would tell
+    something of the part that is hidden.
+    """
+    if view == VIEWS[0]:
+        return pixels
+    how, _, name = view.partition(" the ")
+    hidden = part(name, pixels.shape[1]) ^ (how == "only")
+    mean = pixels[:, ~hidden].mean(axis=1).round().astype(np.uint8)
+    return np.where(hidden, mean[:, None, None], pixels)
+
+
+def occluded_logits(model: keras.Model, pixels: Pixels) -> dict[str, np.ndarray]:
+    """Return a network's logits of films in each of `VIEWS`; float64, shape (n,)."""
+    films = pixels[:]
+    return {view: logits(model, seen(films, view)) for view in VIEWS}
