@@ -12,10 +12,10 @@ adverse      half of the other patients whose films look like the other class to
 blocks       of the rest, one of six runs of neighbouring file numbers in each series
 stopping     of the rest, a few at random: they choose the epoch, so that the others do not
 
-Beside them stand ``shifted``, the random ones changed as by ``cxr_utils/models/robustness.py``, and
-``mixed``, the random and the adverse ones together. Log losses are before any temperature. Rows
-that the file has already, of the same data and parameters, are not trained again, so that a study
-that was stopped goes on. Test is not looked at.
+Beside them stand ``mixed``, the random and the adverse ones together, and ``shifted`` copies,
+changed as by ``cxr_utils/models/robustness.py``. Log losses are before any temperature. Rows that
+the file has already, of the same data and parameters, are not trained again, so that a study that
+was stopped goes on. Test is not looked at.
 """
 
 import argparse
@@ -108,10 +108,12 @@ def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list
         name: (networks.logits(trained.model, known[name].pixels, flips=True), known[name].labels)
         for name in SIDES
     }
-    shifted = robustness.mixed_logits(trained.model, known["random"], flips=True)
-    found["shifted"] = shifted, known["random"].labels
-    both = zip(found["random"], found["adverse"], strict=True)
-    found["mixed"] = tuple(np.concatenate(pair) for pair in both)
+    for name in ("random", "adverse"):
+        shifted = robustness.mixed_logits(trained.model, known[name], flips=True)
+        found[f"{name}, shifted"] = shifted, known[name].labels
+    for kind in ("", ", shifted"):
+        both = zip(found[f"random{kind}"], found[f"adverse{kind}"], strict=True)
+        found[f"mixed{kind}"] = tuple(np.concatenate(pair) for pair in both)
     about = {"choice": choice, "recipe": recipe, "seconds": trained.card["seconds"]}
     return [about | {"validation": name, **_judged(*one)} for name, one in found.items()]
 

@@ -34,7 +34,6 @@ PLOTS_OF_MODEL = (
     "roc_{}",
     "reliability_{}",
     "learning_curves_{}",
-    "scores_{}",
 )
 MARKS = ("<!-- scores -->", "<!-- end of scores -->")  # in the README
 ALL_RUNS = ' <a href="../index.html">All runs in this folder</a>.'

@@ -95,7 +95,8 @@ def border(data: Dataset) -> Reach:
     for block in _blocks(data.stored[:, : side * COARSE, : side * COARSE]):
         cells = block.astype(np.float32).reshape(-1, COARSE, side, COARSE, side)
         rows.append(standardised(cells.mean((2, 4)))[:, outer])
-    return reach(_guesses(_linear(0.001), np.concatenate(rows), data.files), data.files)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.001, max_iter=1000))
+    return reach(_guesses(model, np.concatenate(rows), data.files), data.files)
 
 
 def reach(scores: np.ndarray | None, files: pd.DataFrame) -> Reach:
@@ -122,10 +123,6 @@ def _guesses(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) ->
     scores, fitted = np.empty(len(files)), model.fit(features[train], labels[train])
     scores[train], scores[~train] = unseen, fitted.predict_proba(features[~train])[:, 1]
     return scores
-
-
-def _linear(strength: float) -> BaseEstimator:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
 
 
 # On a busy machine more threads wait for each other, twenty times.

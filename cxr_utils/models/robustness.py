@@ -9,10 +9,7 @@ from functools import partial
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
-from scipy.special import expit
-from sklearn.metrics import roc_auc_score
 
 from ..data.dataset import Split
 from ..parameters import Augmentation
@@ -41,7 +38,6 @@ SHIFTS: dict[str, dict[str, float]] = {
     "other border": {},
 }
 BORDER = 0.12  # width on each side, as a share of the image's
-TABLE_IMAGES = 200
 
 
 def shifted(pixels: tf.Tensor, shift: str) -> tf.Tensor:
@@ -102,24 +98,3 @@ def for_choices(model: keras.Model, splits: dict[str, Split], flips: bool = Fals
 def log_loss(logit: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean cross-entropy of logits, in nats."""
     return float(np.mean(np.logaddexp(0, -logit * (2 * labels - 1))))
-
-
-def table(
-    model: keras.Model,
-    split: Split,
-    temperature: float,
-    threshold: float,
-    seed: int,
-    images: int = TABLE_IMAGES,
-    flips: bool = False,
-) -> pd.DataFrame:
-    """Return how a model does under each shift, on images drawn at random from a split."""
-    chosen = np.sort(np.random.default_rng([seed, 4]).permutation(len(split))[:images])
-    labels, rows = split.labels[chosen], []
-    for shift in SHIFTS:
-        logit = logits(model, split, chosen, shift, flips) / temperature
-        right = (expit(logit) >= threshold) == (labels == 1)
-        rates = [right.mean(), right[labels == 1].mean(), right[labels == 0].mean()]
-        rows.append([shift, log_loss(logit, labels), roc_auc_score(labels, logit), *rates])
-    columns = ["shift", "log loss", "AUROC", "accuracy", "sensitivity", "specificity"]
-    return pd.DataFrame(rows, columns=columns)

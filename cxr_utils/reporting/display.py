@@ -11,7 +11,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython import display
 from IPython.core.pylabtools import print_figure
-from PIL import Image
 
 from .. import paths
 from ..evaluation.comparison import Scored
@@ -54,11 +53,6 @@ class Gallery:
         shown = f'<img class="plot" alt="{escape(alt)}" src="data:image/{kind};base64,{picture}">'
         width, height = figure.drawn.get_size_inches()
         show_html(scrolling(shown, "wide", figure.title) if width > 1.4 * height else shown)
-
-
-def alt_text(picture: Image.Image) -> str:
-    """Return the alt text that `Gallery.show` put into a picture."""
-    return picture.info.get("Description", "")
 
 
 def say(template: str, **numbers: Any) -> None:

@@ -200,18 +200,6 @@ def reliability(model: Scored) -> Figure:
     return Figure(drawn, f"reliability_{model.name}", f"{model.title}: reliability", alt)
 
 
-def scores(model: Scored) -> Figure:
-    """Draw the scores of the test images by class, with the threshold."""
-    drawn, ((axis,),) = canvas(width=6.4)
-    bins, cut = np.linspace(0, 1, 31), model.test["threshold"]
-    sns.histplot(model.part(), x="score", hue="label", hue_order=LABELS, bins=bins, ax=axis)
-    axis.axvline(cut, color="black", linestyle="--")
-    axis.annotate("threshold ", (cut, 0.92), xycoords=("data", "axes fraction"), ha="right")
-    axis.set(xlabel="score, P(PNEUMONIA)", ylabel="test images")
-    alt = f"Histogram of the test scores by class, with the decision threshold of {cut:.3f}."
-    return Figure(drawn, f"scores_{model.name}", f"{model.title}: scores of the test images", alt)
-
-
 def evidence(
     model: Scored, kind: str, rows: np.ndarray, pictures: np.ndarray, heat: np.ndarray
 ) -> Figure:

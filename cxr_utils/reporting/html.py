@@ -83,7 +83,7 @@ def _thumbnail(folder: RunFolder, record: dict[str, Any], page: Page) -> dict[st
         return {}
     small = io.BytesIO()
     with Image.open(file) as stored:
-        alt, picture = display.alt_text(stored), stored.convert("RGB")
+        alt, picture = stored.info.get("Description", ""), stored.convert("RGB")
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     picture.save(small, "JPEG", quality=80, optimize=True)
     data = base64.b64encode(small.getvalue()).decode()

@@ -49,23 +49,6 @@ def test_training_speed():
     assert said.count("images/s") == 5 and "ours is  1.00 of it" in said
 
 
-def test_ablation(tmp_path):
-    """A row for each variant, and one for the recipe without test-time flips; the table is kept."""
-    some = (
-        "--only",
-        "recipe",
-        "class weights",
-        "--set",
-        "baseline_cnn.epochs=1",
-        "--csv",
-        str(tmp_path / "rows.csv"),
-    )
-    assert "class weights" in _benchmark("ablation.py", *some)
-    rows = pd.read_csv(tmp_path / "rows.csv")
-    assert rows["variant"].tolist() == ["recipe", "recipe, no test-time flips", "class weights"]
-    assert rows["log loss"].gt(0).all() and rows["log loss"].nunique() == 3
-
-
 @pytest.mark.long
 def test_validations(tmp_path):
     """A row for each validation of a recipe; what is in the file already is not trained again."""
@@ -73,8 +56,8 @@ def test_validations(tmp_path):
     asked += ("--set", "data.phantom_images=400", "--set", "baseline_cnn.epochs=1")
     said = [_benchmark("validations.py", *asked) for _ in range(2)]
     rows = pd.read_csv(tmp_path / "rows.csv")
-    assert rows["validation"].tolist() == ["random", "adverse", "blocks", "shifted", "mixed"]
-    assert rows["log loss"].nunique() == 5 and rows["films"].gt(0).all()
+    assert len(set(rows["validation"])) == len(rows) == 7
+    assert rows["log loss"].nunique() == 7 and rows["films"].gt(0).all()
     assert all("Spearman between choices" in one for one in said)
 
 

@@ -54,15 +54,6 @@ def test_log_loss_is_the_cross_entropy():
     )
 
 
-def test_table_has_a_row_a_shift(smoke, fold):
-    model = networks.build(smoke.baseline_cnn)
-    table = robustness.table(model, fold, 1.0, 0.0, 1)
-    assert table["shift"].tolist() == list(robustness.SHIFTS)
-    assert (table["sensitivity"] == 1).all() and (
-        table["specificity"] == 0
-    ).all()  # at a threshold of 0
-
-
 def test_other_rim_is_that_of_the_other_class(fold):
     rows = np.arange(len(fold))
     mixed, own = robustness.with_other_border(fold, rows), fold.pixels[rows]
