@@ -30,7 +30,6 @@ import pandas as pd
 
 CHANGES = ("rotation", "shift", "zoom", "stretch", "brightness", "contrast", "gamma")
 CHANGES += ("sharpness", "noise", "rim")
-MORE_OFTEN = "contradicting films more often"
 RECIPES = {
     "recipe": [],
     "no augmentation": [f"augmentation.{name}=0" for name in CHANGES],
@@ -39,11 +38,10 @@ RECIPES = {
     "stronger exposure": ["augmentation.contrast=0.4", "augmentation.gamma=0.7"],
     "stronger blur and noise": ["augmentation.sharpness=1", "augmentation.noise=0.08"],
     "stronger zoom and shift": ["augmentation.zoom=0.4", "augmentation.shift=0.15"],
-    MORE_OFTEN: [],
+    "all films once": ["baseline_cnn.oversampling=1"],
     "label smoothing 0.1": ["baseline_cnn.label_smoothing=0.1"],
     "class weights": ["baseline_cnn.class_weights=true"],
 }
-OFTEN = ((0.8, 3), (0.5, 5))  # a film whose P(own class) is under the first is shown so many times
 SHARES = {"random": 0.1, "stopping": 0.05}
 BLOCKS = (0, 2, 4)  # which sixth of a series, by choice
 SIDES = ("random", "adverse", "blocks")
@@ -80,25 +78,23 @@ def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list
     from cells import train_of
 
     from cxr_utils import paths, profiles
-    from cxr_utils.data import dataset
-    from cxr_utils.evaluation import shortcuts
+    from cxr_utils.data import dataset, looks
+    from cxr_utils.data.splits import TRAINING
     from cxr_utils.models import callbacks, networks, robustness, training, weights
 
     chosen = profiles.load("default", [*overrides, *RECIPES[recipe]], source)
     section, data = chosen.baseline_cnn, dataset.open_data(chosen, chosen.baseline_cnn.image_size)
     part = partial(dataset.split_of, data.files, data.stored)
     films = data.files.assign(row=range(len(data.files)))
-    films = films[films["folder"].isin(shortcuts.TRAINING)]
-    looks = looks_of(data).loc[films.index]
-    side = choose(films, own_class(looks, films), choice)
+    films = films[films["folder"].isin(TRAINING)]
+    square = dataset.Square(dataset.OVERVIEW_SIZE, data.fit)
+    pictures = dataset.load_pixels(data.manifest, square)
+    side = choose(films, looks.own_class(films, pictures[films["row"]]), choice)
     known = {name: part(films["row"][side == name].to_numpy()) for name in (*SIDES, "stopping")}
     train = films[side == "train"]
-    if recipe == MORE_OFTEN:  # by a classifier that has not seen the validation patients either
-        own, times = own_class(looks.loc[train.index], train), np.ones(len(train), int)
-        for under, often in OFTEN:
-            times[own < under] = often
-        train = train.iloc[np.repeat(np.arange(len(train)), times)]
     splits = {"train": part(train["row"].to_numpy()), "validation": known["stopping"]}
+    # By a classifier that has not seen the validation patients either.
+    splits["train"].files["own_class"] = looks.own_class(train, pictures[train["row"]])
     with tempfile.TemporaryDirectory() as folder:
         run = paths.RunFolder(Path(folder))
         code = train_of(section, chosen.augmentation, choice, splits, run)
@@ -116,37 +112,6 @@ def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list
         found[f"mixed{kind}"] = tuple(np.concatenate(pair) for pair in both)
     about = {"choice": choice, "recipe": recipe, "seconds": trained.card["seconds"]}
     return [about | {"validation": name, **_judged(*one)} for name, one in found.items()]
-
-
-def looks_of(data) -> pd.DataFrame:
-    """Return what can be told of each film without looking at the lungs, as numbers."""
-    from cxr_utils.evaluation import shortcuts
-
-    looks, edge = shortcuts.traits(data), data.stored.shape[1] // 8
-    looks = looks.drop(columns="mode").join(pd.get_dummies(looks["mode"]).astype(float))
-    measured = []
-    for start in range(0, len(data.stored), 512):
-        film = data.stored[start : start + 512].astype(np.float32)
-        rim = film[:, :edge], film[:, -edge:], film[:, :, :edge], film[:, :, -edge:]
-        tones = np.percentile(film.reshape(len(film), -1), (5, 25, 50, 75, 95), axis=1)
-        measured.append(np.stack([*(side.mean((1, 2)) for side in rim), *tones], axis=1))
-    names = ["top", "bottom", "left", "right", *(f"tone {share}" for share in (5, 25, 50, 75, 95))]
-    return looks.join(pd.DataFrame(np.concatenate(measured), looks.index, names))
-
-
-def own_class(looks: pd.DataFrame, films: pd.DataFrame) -> np.ndarray:
-    """Return P(own class) of each film by its looks, from a model of other patients; (n,)."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    from cxr_utils.data.splits import children
-    from cxr_utils.evaluation import metrics, shortcuts
-
-    model = HistGradientBoostingClassifier(min_samples_leaf=20, random_state=0)
-    sick = metrics.labels_of(films)
-    guess = shortcuts.unseen_scores(model, looks.to_numpy(), sick, children(films))
-    if guess is None:
-        raise SystemExit(f"fewer than {shortcuts.LEAST_PATIENTS} patients of a class: too few")
-    return np.where(sick == 1, guess, 1 - guess)
 
 
 def choose(films: pd.DataFrame, own: np.ndarray, choice: int) -> np.ndarray:

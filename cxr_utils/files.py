@@ -8,10 +8,11 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from . import paths
@@ -142,6 +143,19 @@ def check_room(folder: Path, megabytes: int) -> None:
         said = f"{megabytes:,} MB are needed and {free:,.0f} MB are free"
         remedy = "make room or set CXR_CACHE to a folder on another disk"
         raise UsageError(f"{folder}: {said}; {remedy}")
+
+
+def cached_array(part: str, decides: Iterable[str], compute: Callable[[], Any]) -> Any:
+    """Return an array of a part of the cache, computed where what `decides` it has changed."""
+    key = hashlib.sha256(" ".join(decides).encode()).hexdigest()[:32]
+    cached = paths.cache_folder() / part / f"{key}.npy"
+    try:
+        return np.load(cached)
+    except (OSError, ValueError, EOFError):  # there is none, or it is damaged
+        found = compute()
+        with replacing(cached) as unfinished:
+            np.save(unfinished, found)
+        return found
 
 
 def one_line(said: object) -> str:

@@ -5,16 +5,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ..files import exclusive
+from ..files import cached_array, exclusive, sha256_of
 from ..parameters import Params, UsageError
-from . import decoding, sources
+from . import decoding, looks, sources
 from .decoding import Square
-from .manifest import SPLITS, Manifest, read_manifest
+from .manifest import SPLITS, Manifest, labels_of, read_manifest
 from .splits import assign_splits, chosen_on, patients_known
 
 OVERVIEW_SIZE = 128  # side of the squares that are shown and audited, in pixels
@@ -78,8 +79,8 @@ def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
     source = sources.fetch(params.data, progress)
     square = Square(size, params.data.fit)
     manifest = read_manifest(source.root, [square], progress)
-    files = assign_splits(manifest.files, params.data, params.seed)
     stored = load_pixels(manifest, square, progress)
+    files = split_files(manifest, params, progress)
     splits = {}
     for split in SPLITS:
         rows = np.flatnonzero(files["split"] == split)
@@ -88,10 +89,28 @@ def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
     return Dataset(source, manifest, files, stored, splits, params.data.fit)
 
 
+def split_files(manifest: Manifest, params: Params, progress: bool = False) -> pd.DataFrame:
+    """Return a manifest's files with the column ``split``, and ``own_class`` by their looks.
+
+    See `splits.assign_splits` and `looks.own_class`, whose answer is cached. Raises UsageError.
+    """
+    files, square, own = manifest.files, Square(OVERVIEW_SIZE, params.data.fit), None
+    if patients_known(files):
+        code = sha256_of(Path(looks.__file__)), version("scikit-learn"), version("numpy")
+        decides = [decoding.cached_at(manifest.digest, square).name, *code]
+        own = cached_array(
+            "looks",
+            decides,
+            lambda: looks.own_class(files, load_pixels(manifest, square, progress)),
+        )
+    found = assign_splits(files, params.data, params.seed, own)
+    return found.assign(own_class=np.nan if own is None else own)
+
+
 def split_of(files: pd.DataFrame, stored: np.ndarray, rows: np.ndarray) -> Split:
     """Return some rows of a data set as a split; a row may be there several times."""
     part = files.iloc[rows].reset_index(drop=True)
-    return Split(Pixels(stored, rows), (part["label"] == "PNEUMONIA").to_numpy(np.int64), part)
+    return Split(Pixels(stored, rows), labels_of(part), part)
 
 
 def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> np.ndarray:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import PIL
 
@@ -51,6 +52,11 @@ class Manifest:
         """Return usable files per published folder and class."""
         table = pd.crosstab(self.files["label"], self.files["folder"]).to_dict()
         return {folder: table[folder] for folder in SPLITS if folder in table}
+
+
+def labels_of(table: pd.DataFrame) -> np.ndarray:
+    """Return the column ``label`` as int64: 1 for PNEUMONIA, 0 for NORMAL."""
+    return (table["label"] == "PNEUMONIA").to_numpy(np.int64)
 
 
 def parse_name(stem: str, label: str) -> tuple[str, str]:

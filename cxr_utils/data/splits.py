@@ -12,17 +12,50 @@ from .manifest import LABELS, SPLITS
 
 # Maybe one child by several names: person1 of _bacteria and _virus, IM-0429 also after NORMAL2.
 ONE_CHILD = re.compile(r"^(person\d+)_.*|^NORMAL2-(?=IM)", re.DOTALL)
+TRAINING = {"train", "validation"}  # folders of training patients, those set aside among them
 MOST_UNNAMED = 0.9  # share of files whose names tell no patient; beyond it patients are unknown
 
 
-def assign_splits(files: pd.DataFrame, data: Data, seed: int) -> pd.DataFrame:
-    """Add the column ``split``, with our own validation or ``val``; UsageError if it cannot be."""
-    if data.validation == "patients":
-        return carve_validation(files, data.validation_fraction, seed)
-    if set(files["folder"]) & {"val", "validation"} != {"val"}:
-        said = "data.validation = val: this data set has no val folder, or a validation of its own"
-        raise UsageError(f"{said}; take data.validation=patients")
-    return files.assign(split=files["folder"])
+def assign_splits(
+    files: pd.DataFrame, data: Data, seed: int, own_class: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Add the columns ``split``, and ``adverse``: set aside for it contradicts its class.
+
+    These are known by `own_class`, from `looks.own_class`; where there are none, and none are asked
+    for by name, validation holds patients drawn at random. Raises UsageError if it cannot be made.
+    """
+    folders = set(files["folder"])
+    if data.validation == "val":
+        if folders & {"val", "validation"} != {"val"}:
+            said = "this data set has no val folder, or a validation of its own"
+            raise UsageError(f"data.validation = val: {said}; take data.validation=patients")
+        return files.assign(split=files["folder"], adverse=False)
+    files = carve_validation(files, data.validation_fraction, seed).assign(adverse=False)
+    if data.validation != "patients" and own_class is not None and "validation" not in folders:
+        files["adverse"] = _adverse(files, own_class, seed)
+        files.loc[files["adverse"], "split"] = "validation"
+    if data.validation == "adverse" and not files["adverse"].any():
+        said = "too few patients are known, or too few films contradict their class"
+        raise UsageError(f"data.validation = adverse: {said}; take data.validation=patients")
+    return files
+
+
+def _adverse(files: pd.DataFrame, own_class: np.ndarray, seed: int) -> np.ndarray:
+    """Tell which films belong to half of those training patients that look like the other class.
+
+    Test has more of them than a random part of training has; the other half is left to be learned
+    from. None where a class would have none on one side. Bool, shape (n,).
+    """
+    train = files.assign(own=own_class, child=children(files)).query("split == 'train'")
+    known = train.groupby("child").agg(label=("label", "first"), own=("own", "mean"))
+    rng = np.random.default_rng([seed, 5])
+    chosen: list[np.ndarray] = []
+    for label in LABELS:
+        found = known.index[(known["label"] == label) & (known["own"] < 0.5)]
+        chosen.append(rng.permutation(found)[: len(found) // 2])
+    if not all(map(len, chosen)):
+        return np.zeros(len(files), bool)
+    return files.index.isin(train.index[train["child"].isin(np.concatenate(chosen))])
 
 
 def chosen_on(splits: Iterable[str]) -> str:

@@ -12,11 +12,11 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import radius_neighbors_graph
 
+from ..data import looks
 from ..data.dataset import Dataset
-from ..data.manifest import NO_IMAGE, Manifest
-from ..data.splits import patients_known, reused_numbers
-from . import intervals, metrics, shortcuts
-from .shortcuts import TRAINING, TRAITS
+from ..data.manifest import NO_IMAGE, Manifest, labels_of
+from ..data.splits import TRAINING, patients_known, reused_numbers
+from . import intervals, shortcuts
 
 NOTED, WARNED = 0.65, 0.8  # AUROC of a shortcut from which on it is a note, or a warning
 HASH_SIDE = 16  # a perceptual hash has its square of bits
@@ -48,7 +48,7 @@ def audit(data: Dataset) -> list[Finding]:
         _patients(files),
         _numbers(files, data.source.synthetic),
         _judged("metadata alone", np.fmax(metadata.seen, metadata.low), vars(metadata)),
-        _single_traits(shortcuts.traits(data), files),
+        _single_traits(looks.traits(files, data.stored), files),
         _judged("border alone", np.fmax(border.seen, border.low), vars(border)),
         _prior(files),
     ]
@@ -113,32 +113,32 @@ def _numbers(files: pd.DataFrame, synthetic: bool) -> Finding:
     """Person numbers in several splits under different kinds: perhaps one child, perhaps two."""
     several = files.assign(number=reused_numbers(files)).dropna(subset="number")
     tested = several[several["folder"] == "test"]
-    sick = int(metrics.labels_of(files[files["folder"] == "test"]).sum())
+    sick = int(labels_of(files[files["folder"] == "test"]).sum())
     facts = {"numbers": several["number"].nunique(), "tested": tested["number"].nunique()}
     facts |= {"images": len(tested), "sick": sick, "synthetic": synthetic}
     verdict = "fine" if several.empty or synthetic else "note"
     return Finding("reused patient numbers", verdict, facts)
 
 
-def _single_traits(looks: pd.DataFrame, files: pd.DataFrame) -> Finding:
+def _single_traits(traits: pd.DataFrame, files: pd.DataFrame) -> Finding:
     train = files[files["folder"].isin(TRAINING)]
-    labels, looks = metrics.labels_of(train), looks.loc[train.index]
-    areas = [(name, float(roc_auc_score(labels, looks[name]))) for name in TRAITS]
+    labels, traits = labels_of(train), traits.loc[train.index]
+    areas = [(name, float(roc_auc_score(labels, traits[name]))) for name in looks.TRAITS]
     areas.sort(key=lambda named: -abs(named[1] - 0.5))
     best, area = areas[0]
-    found = intervals.delong(labels, looks[best].to_numpy(float), train["patient"].to_numpy())
+    found = intervals.delong(labels, traits[best].to_numpy(float), train["patient"].to_numpy())
     surely = max(area, 1 - area) - 1.96 * found.error if found else np.nan
     return _judged("single traits", surely, {"best": areas[:3]})
 
 
 def _judged(check: str, area: float, facts: dict[str, Any]) -> Finding:
     """Judge a shortcut by the AUROC that it surely has; NaN where there are too few patients."""
-    facts = facts | {"known": not np.isnan(area), "least": shortcuts.LEAST_PATIENTS}
+    facts = facts | {"known": not np.isnan(area), "least": looks.LEAST_PATIENTS}
     verdict = "warning" if area >= WARNED else "fine" if area < NOTED else "note"
     return Finding(check, verdict, facts)
 
 
 def _prior(files: pd.DataFrame) -> Finding:
-    shares = files.assign(sick=metrics.labels_of(files)).groupby("folder")["sick"].mean()
+    shares = files.assign(sick=labels_of(files)).groupby("folder")["sick"].mean()
     apart = abs(shares["train"] - shares["test"]) >= SHIFT
     return Finding("prior shift", "note" if apart else "fine", shares.to_dict())

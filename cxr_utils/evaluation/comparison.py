@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..data.manifest import LABELS
+from ..data.manifest import LABELS, labels_of
 from ..data.splits import chosen_on
 from ..files import read_json, sha256_of, within, write_atomically
 from ..paths import RunFolder
@@ -49,7 +49,7 @@ class Scored:
     def answers(self, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
         """Return labels (1 for PNEUMONIA) and scores of the images of a split."""
         part = self.part(split)
-        return metrics.labels_of(part), part["score"].to_numpy()
+        return labels_of(part), part["score"].to_numpy()
 
     def right(self) -> np.ndarray:
         """Tell which test images the model calls rightly at its threshold; bool, shape (n,)."""

@@ -3,16 +3,10 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from sklearn import metrics as sk
 
 CLIP = 1e-7  # scores are kept this far from 0 and 1 under the logarithm
 BINS = 15  # equal-width bins of the calibration error
-
-
-def labels_of(table: pd.DataFrame) -> np.ndarray:
-    """Return the column ``label`` as int64: 1 for PNEUMONIA, 0 for NORMAL."""
-    return (table["label"] == "PNEUMONIA").to_numpy(np.int64)
 
 
 def cross_entropy(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from ..data.dataset import Dataset
+from ..data.manifest import labels_of
 from ..files import read_json, within, write_atomically
 from ..parameters import ModelSection, Params
 from ..paths import RunFolder
@@ -87,7 +88,7 @@ def score_references(data: Dataset, settings: Params, run: RunFolder) -> dict[st
             point, cut = "half", 0.0
             if name == "metadata":
                 chosen = table[table["split"] == data.chosen_on]
-                known = metrics.labels_of(chosen), chosen["score"].to_numpy()
+                known = labels_of(chosen), chosen["score"].to_numpy()
                 point, cut = "youden", thresholds.choose(*known)["youden"]
             card = {"thresholds": {point: cut}, "operating_point": point, "temperature": 1.0}
             found[name] = _entries(table, card, data, settings)
@@ -135,7 +136,7 @@ def evaluate(
     `frame` holds patient, label (NORMAL or PNEUMONIA), subtype and score of each image. The rates
     at `operating_point` stand on top; ``uncalibrated`` is from before division by `temperature`.
     """
-    labels, scores = metrics.labels_of(frame), frame["score"].to_numpy(np.float64)
+    labels, scores = labels_of(frame), frame["score"].to_numpy(np.float64)
     patients, subtypes = frame["patient"].to_numpy(), frame["subtype"].to_numpy()
     weights = intervals.patient_weights(patients, resamples, seed)
     points = {}

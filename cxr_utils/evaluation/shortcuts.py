@@ -1,7 +1,5 @@
 """What besides the lungs tells the classes apart: traits of the files, and the border."""
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,44 +10,19 @@ from sklearn.base import BaseEstimator
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from .. import paths
-from ..data.dataset import OVERVIEW_SIZE, Dataset, Pixels, Split, load_pixels
+from ..data import looks
+from ..data.dataset import OVERVIEW_SIZE, Dataset, Split, load_pixels
 from ..data.decoding import Square, cached_at, standardised
-from ..data.manifest import LABELS
-from ..files import replacing, sha256_of
-from . import intervals, metrics
+from ..data.manifest import LABELS, labels_of
+from ..data.splits import TRAINING
+from ..files import cached_array, sha256_of
+from . import intervals
 
-BLOCK = 512  # images looked at together
-METADATA = ["width", "height", "aspect", "bytes a pixel", "sharpness"]  # and the colour mode
-TRAITS = [*METADATA, "brightness", "contrast", "black"]
-BLACK = 5  # grey values below count as black
 COARSE, BORDER = 32, 4  # the border is the outer 4 of 32 pixels on each side
-PATIENT_FOLDS, LEAST_PATIENTS = 5, 15  # of the cross-validation; of each class
-TRAINING = {"train", "validation"}  # folders of training patients, those set aside among them
-
-
-def traits(data: Dataset) -> pd.DataFrame:
-    """Return `TRAITS` and colour mode of each image: what is told without looking at the lungs.
-
-    Width and height are in px; brightness and contrast, mean and spread of grey values in 0..255;
-    black, the share of black pixels; sharpness, the log of the spread of the Laplacian.
-    """
-    files, looks = data.files, []
-    for block in _blocks(load_pixels(data.manifest, Square(OVERVIEW_SIZE, data.fit))):
-        grey = block.astype(np.float32)
-        beside = grey[:, :-2, 1:-1], grey[:, 2:, 1:-1], grey[:, 1:-1, :-2], grey[:, 1:-1, 2:]
-        edges = 4 * grey[:, 1:-1, 1:-1] - beside[0] - beside[1] - beside[2] - beside[3]
-        sharpness, black = np.log(edges.std((1, 2)) + 1e-3), (grey < BLACK).mean((1, 2))
-        looks.append([grey.mean((1, 2)), grey.std((1, 2)), sharpness, black])
-    table = files[["width", "height", "mode"]].assign(aspect=files["width"] / files["height"])
-    table["bytes a pixel"] = files["bytes"] / (files["width"] * files["height"])
-    table[["brightness", "contrast", "sharpness", "black"]] = np.concatenate(looks, axis=1).T
-    return table
 
 
 @dataclass(frozen=True)
@@ -63,24 +36,23 @@ class Reach:
 
 
 def metadata_scores(data: Dataset) -> np.ndarray | None:
-    """Return what `classify` says, cached by what decides it: not our own split, see `TRAINING`."""
-    pixels = cached_at(data.manifest.digest, Square(OVERVIEW_SIZE, data.fit)).name
-    decides = f"{pixels} {sha256_of(Path(__file__))} {sklearn.__version__} {np.__version__}"
-    key = hashlib.sha256(decides.encode()).hexdigest()[:32]
-    cached = paths.cache_folder() / "metadata" / f"{key}.npy"
-    try:
-        scores = np.load(cached)
-    except (OSError, ValueError):  # there is none, or it is damaged
-        found = classify(traits(data), data.files)
-        scores = np.empty(0) if found is None else found
-        with replacing(cached) as part:
-            np.save(part, scores)
-    return scores if len(scores) else None
+    """Return what `classify` says, cached by what decides it: not our own split."""
+    square = Square(OVERVIEW_SIZE, data.fit)
+    decides = [cached_at(data.manifest.digest, square).name, sklearn.__version__, np.__version__]
+    decides += [sha256_of(Path(file)) for file in (__file__, looks.__file__)]
+
+    def compute() -> np.ndarray:
+        traits = looks.traits(data.files, load_pixels(data.manifest, square))
+        found = classify(traits, data.files)
+        return np.empty(0) if found is None else found
+
+    found = cached_array("metadata", decides, compute)
+    return found if len(found) else None
 
 
-def classify(looks: pd.DataFrame, files: pd.DataFrame) -> np.ndarray | None:
+def classify(traits: pd.DataFrame, files: pd.DataFrame) -> np.ndarray | None:
     """Return P(PNEUMONIA) by boosting on metadata of other patients; None where these are few."""
-    features = looks[METADATA].join(pd.get_dummies(looks["mode"]).astype(float))
+    features = traits[looks.METADATA].join(pd.get_dummies(traits["mode"]).astype(float))
     leaf = int(np.clip(len(files) // 40, 2, 20))
     model = HistGradientBoostingClassifier(max_iter=50, min_samples_leaf=leaf, random_state=0)
     return _guesses(model, features.to_numpy(np.float64), files)
@@ -92,8 +64,8 @@ def border(data: Dataset) -> Reach:
     outer = np.ones((COARSE, COARSE), bool)
     outer[BORDER:-BORDER, BORDER:-BORDER] = False
     rows = []
-    for block in _blocks(data.stored[:, : side * COARSE, : side * COARSE]):
-        cells = block.astype(np.float32).reshape(-1, COARSE, side, COARSE, side)
+    for block in looks.blocks(data.stored[:, : side * COARSE, : side * COARSE]):
+        cells = block.reshape(-1, COARSE, side, COARSE, side)
         rows.append(standardised(cells.mean((2, 4)))[:, outer])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.001, max_iter=1000))
     return reach(_guesses(model, np.concatenate(rows), data.files), data.files)
@@ -103,7 +75,7 @@ def reach(scores: np.ndarray | None, files: pd.DataFrame) -> Reach:
     """Return how far scores get that know nothing of an image's patient."""
     if scores is None:
         return Reach(np.nan, np.nan, np.nan, np.nan)
-    labels, patients = metrics.labels_of(files), files["patient"].to_numpy()
+    labels, patients = labels_of(files), files["patient"].to_numpy()
     train, test = files["folder"].isin(TRAINING), files["folder"] == "test"
     found = intervals.delong(labels[test], scores[test], patients[test])
     interval = (found.interval_of_share if found else None) or (np.nan, np.nan)
@@ -114,10 +86,9 @@ def reach(scores: np.ndarray | None, files: pd.DataFrame) -> Reach:
 @threadpool_limits.wrap(limits=1)
 def _guesses(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> np.ndarray | None:
     """Scores by cross-validation over training patients, and of the others by all of these."""
-    labels, train = metrics.labels_of(files), files["folder"].isin(TRAINING).to_numpy()
-    unseen = unseen_scores(
-        model, features[train], labels[train], files["patient"].to_numpy()[train]
-    )
+    labels, train = labels_of(files), files["folder"].isin(TRAINING).to_numpy()
+    patients = files["patient"].to_numpy()[train]
+    unseen = looks.unseen_scores(model, features[train], labels[train], patients)
     if unseen is None:
         return None
     scores, fitted = np.empty(len(files)), model.fit(features[train], labels[train])
@@ -125,24 +96,7 @@ def _guesses(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) ->
     return scores
 
 
-# On a busy machine more threads wait for each other, twenty times.
-@threadpool_limits.wrap(limits=1)
-def unseen_scores(
-    model: BaseEstimator, features: np.ndarray, labels: np.ndarray, patients: np.ndarray
-) -> np.ndarray | None:
-    """Scores of each row by a model that has not seen its patient; None where these are too few."""
-    if min(len(set(patients[labels == label])) for label in (False, True)) < LEAST_PATIENTS:
-        return None
-    asked = {"groups": patients, "cv": StratifiedGroupKFold(PATIENT_FOLDS)}
-    return cross_val_predict(model, features, labels, method="predict_proba", **asked)[:, 1]
-
-
 def class_means(split: Split) -> dict[str, np.ndarray]:
     """Return the mean image of each class, and ``difference``, PNEUMONIA less NORMAL; float64."""
     means = {label: split.pixels[split.labels == n].mean(0) for n, label in enumerate(LABELS)}
     return means | {"difference": means[LABELS[1]] - means[LABELS[0]]}
-
-
-def _blocks(pictures: np.ndarray | Pixels) -> Iterator[np.ndarray]:
-    """Images, so many at a time that they need not all be in memory."""
-    return (pictures[start : start + BLOCK] for start in range(0, len(pictures), BLOCK))

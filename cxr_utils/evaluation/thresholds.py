@@ -24,7 +24,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x))
 
 
-def choose(labels: np.ndarray, scores: np.ndarray, target: float = 0.98) -> dict[str, float]:
+def choose(labels: np.ndarray, scores: np.ndarray, target: float = 0.97) -> dict[str, float]:
     """Return the operating points, fixed on calibrated scores of both classes.
 
     ``half``: 0.5. ``youden``: the largest sensitivity + specificity (Youden 1950). ``sensitivity``:

@@ -17,10 +17,10 @@ from ..parameters import ModelSection, Params, UsageError
 SECTIONS = [value for value in Params().model_dump().values() if isinstance(value, dict)]
 PARAMETERS = {"run_dir", "seed"}.union(*SECTIONS)
 KEYED_BY_CONTENT = {"data/sources", "data/phantom"}  # the digest of the data stands for them
-TRAINING_LIBRARIES = ("tensorflow", "keras", "numpy", "pillow")
+TRAINING_LIBRARIES = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn")
 LIBRARIES = (
-    *TRAINING_LIBRARIES, "pandas", "scikit-learn", "scipy", "matplotlib", "seaborn",
-    "papermill", "nbclient", "nbconvert", "ipykernel", "pydantic",
+    *TRAINING_LIBRARIES, "pandas", "scipy", "matplotlib", "seaborn", "papermill", "nbclient",
+    "nbconvert", "ipykernel", "pydantic",
 )  # fmt: skip
 
 

@@ -21,8 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .. import paths, profiles
-from ..data import sources
-from ..data.splits import assign_splits
+from ..data import dataset, sources
 from ..evaluation import results
 from ..files import read_json, within, write_atomically
 from ..models import weights
@@ -95,7 +94,7 @@ def check_data(run: Run, known: dict[str, Any]) -> None:
     record.check_same_data(known, run)
     training = float("inf")
     if run.manifest:
-        files = assign_splits(run.manifest.files, run.params.data, run.params.seed)
+        files = dataset.split_files(run.manifest, run.params)
         training = int((files["split"] == "train").sum())
     for name in filter(None, (step.section for step in run.steps)):
         section = run.params.sections[name]

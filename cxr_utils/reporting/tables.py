@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from .. import paths
 from ..data.dataset import Dataset
-from ..data.manifest import LABELS, Manifest
+from ..data.manifest import LABELS, Manifest, labels_of
 from ..data.sources import COUNTS, Kaggle
 from ..evaluation import intervals, metrics, results
 from ..evaluation.audit import Finding
@@ -118,7 +118,7 @@ def seeds(logits: Sequence[np.ndarray], model: Scored, seed: int) -> pd.DataFram
 
     `logits` are those of the members, from `seed` on; temperature and threshold the ensemble's.
     """
-    labels, cut, rows = metrics.labels_of(model.part()), model.test["threshold"], {}
+    labels, cut, rows = labels_of(model.part()), model.test["threshold"], {}
     for number, logit in enumerate(logits):
         scores = expit(logit / model.test["temperature"])
         rows[f"seed {seed + number}"] = metrics.of_scores(labels, scores) | metrics.rates(
@@ -134,7 +134,7 @@ def occlusion(views: dict[str, np.ndarray], part: pd.DataFrame) -> pd.DataFrame:
     `views` hold the logits of the images in `part`, the whole film's first. What is undefined is
     NaN: everything with fewer than two patients of a class, and intervals without any error.
     """
-    known, rows = (metrics.labels_of(part), part["patient"].to_numpy()), {}
+    known, rows = (labels_of(part), part["patient"].to_numpy()), {}
     for view, logit in views.items():
         area = intervals.delong(known[0], logit, known[1])
         cost = intervals.delong(known[0], next(iter(views.values())), known[1], less=logit)

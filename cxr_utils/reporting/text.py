@@ -84,6 +84,7 @@ def data(data: Dataset, standing: str, audited: list[Finding]) -> Numbers:
     train, chosen = (set(data.splits[n].files["patient"]) for n in ("train", data.chosen_on))
     told: Numbers = {"data": data, "standing": standing, "audited": audited}
     told |= {"patients": len(chosen), "shared": len(train & chosen)}
+    told["adverse"] = data.files[data.files["adverse"]]["label"].value_counts().to_dict()
     return told | counts(data.manifest, standing)
 
 

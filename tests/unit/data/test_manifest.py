@@ -5,14 +5,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
 from cxr_utils import paths
 from cxr_utils.data import decoding, manifest
 from cxr_utils.data.manifest import parse_name, read_manifest
-from cxr_utils.data.splits import carve_validation
 from cxr_utils.parameters import UsageError
 
 
@@ -184,45 +182,6 @@ def test_a_changed_file_changes_the_digest(planted):
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(file)
     after = read_manifest(planted)
     assert before.digest != after.digest and len(before.files) == len(after.files)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_no_patient_on_both_sides(phantom_root, seed):
-    files = carve_validation(read_manifest(phantom_root).files, 0.2, seed)
-    splits = {split: set(part["patient"]) for split, part in files.groupby("split")}
-    assert set(splits) == {"train", "validation", "val", "test"}
-    assert not splits["train"] & splits["validation"]
-    train = files[files["folder"] == "train"]
-    share = train.groupby("subtype")["split"].apply(lambda split: (split == "validation").mean())
-    assert share.between(0.15, 0.35).all()
-    assert (files["split"] == "validation").sum() == (train["split"] == "validation").sum()
-
-
-def test_split_repeats_with_its_seed(phantom_root):
-    files = read_manifest(phantom_root).files
-    splits = [carve_validation(files, 0.2, seed)["split"].tolist() for seed in (1, 1, 2)]
-    assert splits[0] == splits[1] != splits[2]
-
-
-def test_no_number_on_both_sides(phantom_root):
-    """The phantom numbers bacterial and viral patients alike, as the published set does."""
-    files = carve_validation(read_manifest(phantom_root).files, 0.2, 1)
-    numbers = files["patient"].str.extract(r"^(person\d+)_", expand=False)
-    splits = {
-        split: set(numbers[files["split"] == split].dropna()) for split in ("train", "validation")
-    }
-    assert splits["validation"] and not splits["train"] & splits["validation"]
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_a_patient_with_most_images_does_not_empty_a_class(seed):
-    rows = [("NORMAL", "a", "normal")] + [("NORMAL", "b", "normal")] * 12
-    rows += [("PNEUMONIA", f"person{number}_virus", "virus") for number in range(20)]
-    files = pd.DataFrame(rows, columns=["label", "patient", "subtype"]).assign(
-        folder="train", path=range(33)
-    )
-    carved = carve_validation(files, 0.15, seed)
-    assert carved.groupby("label")["split"].nunique().tolist() == [2, 2]
 
 
 def test_a_rewritten_file_is_read_again(planted):

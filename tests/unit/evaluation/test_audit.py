@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from cxr_utils import paths, profiles
-from cxr_utils.data import dataset
+from cxr_utils.data import dataset, looks
 from cxr_utils.evaluation import audit, shortcuts
 from cxr_utils.reporting import tables
 
@@ -170,7 +170,7 @@ def test_class_means_are_those_of_the_pixels(smoke):
 def test_metadata_alone_find_a_planted_trait(smoke):
     """On patients the classifier has not seen: chance without a shortcut, near 1 with one."""
     data = dataset.open_data(smoke, dataset.OVERVIEW_SIZE)
-    blind = shortcuts.traits(data).assign(**dict.fromkeys(shortcuts.METADATA, 0.0))
+    blind = looks.traits(data.files, data.stored).assign(**dict.fromkeys(looks.METADATA, 0.0))
     found = shortcuts.reach(shortcuts.classify(blind, data.files), data.files)
     assert abs(found.seen - 0.5) < 0.1
     planted = blind.assign(width=1000.0 * (data.files["label"] == "PNEUMONIA"))

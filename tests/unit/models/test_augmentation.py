@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
@@ -118,3 +119,20 @@ def test_class_weights_let_both_classes_weigh_alike(smoke):
     train = dataset.open_data(smoke, 32).splits["train"]
     weights, positive = training.class_weight(train), train.labels.mean()
     assert weights[0] * (1 - positive) == pytest.approx(weights[1] * positive)
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"), [(5, [1, 3, 5, 1]), (2, [1, 1, 2, 1]), (1, [1] * 4)]
+)
+def test_films_that_look_like_the_other_class_are_shown_more_often(times, expected):
+    """By P(own class): sure, doubtful, contradicting, not known."""
+    files = pd.DataFrame({"label": "NORMAL", "own_class": [0.9, 0.7, 0.3, np.nan]})
+    stored = np.arange(6, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), np.uint8)
+    split = dataset.split_of(
+        files.set_axis([2, 3, 4, 5]).reindex(range(6)), stored, np.arange(2, 6)
+    )
+    found = augmentation.oversampled(split, times)
+    assert found.files["own_class"].value_counts(dropna=False, sort=False).tolist() == expected
+    assert len(found) == len(found.pixels) == sum(expected)
+    seen = dict(zip(found.pixels[:][:, 0, 0].tolist(), found.files["own_class"], strict=True))
+    assert seen == pytest.approx({2: 0.9, 3: 0.7, 4: 0.3, 5: np.nan}, nan_ok=True)

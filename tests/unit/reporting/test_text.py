@@ -1,5 +1,6 @@
 """Whatever the data and the scores are, the reports can say it, and say no more than is known."""
 
+import dataclasses
 import jinja2
 import numpy as np
 import pandas as pd
@@ -192,6 +193,14 @@ def test_data_is_told_from_the_files(smoke):
     assert "3 files were left out" in said and "Remedy: fetch the damaged ones again" in said
     assert "does not hold what was published" in said and ".DS" in said
     assert "published" not in text.render("data", **text.data(data, "own", []))
+    assert "Validation is a random part of the training patients" in said
+    adverse = data.files.assign(adverse=data.files["split"] == "validation")
+    told = text.data(dataclasses.replace(data, files=adverse), "own", [])
+    counts = adverse[adverse["adverse"]]["label"].value_counts()
+    assert (
+        f"{counts.NORMAL} NORMAL and {counts.PNEUMONIA} PNEUMONIA were set aside because they look"
+        in text.render("data", **told)
+    )
     assert "patients" in text.render("children", **text.children(data.files))
     sizes = text.sizes(data.files)
     assert not sizes["one"] and "px in train" in text.render("sizes", **sizes)
