@@ -1,6 +1,7 @@
 """Whatever the data and the scores are, the reports can say it, and say no more than is known."""
 
 import dataclasses
+
 import jinja2
 import numpy as np
 import pandas as pd
