@@ -136,8 +136,8 @@ def _notebook(chosen, section, data, asked) -> float:
     names["watching"] = lambda job: [callbacks.MovingAverage(section.average), clock]
     strategy = hardware.strategy_for(hardware.devices("single"), section.batch_size)
     job = training.Job(
-        section.precision, strategy, weights.Start("random"), 3, section.learning_rate, None, None,
-        0, {},
+        section.precision, chosen.seed, strategy, weights.Start("random"), 3,
+        section.learning_rate, None, None, 0, {},
     )  # fmt: skip
     names["train"](job)
     return clock.seconds

@@ -51,10 +51,10 @@ class Data(Section):
     fit: Literal["squash", "crop", "pad"] = "squash"
     """how an image is made a square"""
     validation: Literal["auto", "adverse", "patients", "val"] = "auto"
-    """what choices are made on: training patients drawn at random (patients), and others whose
-    films contradict their class (adverse; auto where there are such), or the folder val"""
+    """what choices are made on: training patients drawn at random (patients), with others whose
+    films look like the other class (adverse; auto: if there are any), or the folder val"""
     validation_fraction: Number = Field(0.15, gt=0, lt=0.5)
-    """share of the training images whose patients are set aside"""
+    """share of the training images whose patients are set aside at random"""
     medmnist_size: Literal[28, 64, 128, 224] = 128
     """which PneumoniaMNIST, by the side of its images in pixels"""
     phantom_images: int = Field(1000, ge=120, le=100_000)
@@ -112,7 +112,7 @@ class ModelSection(Section):
     label_smoothing: Number = Field(0.0, ge=0, lt=1)
     """share by which labels are moved towards one half"""
     oversampling: int = Field(5, ge=1, le=20)
-    """how often an epoch shows a film that looks like the other class; 1 shows all films once"""
+    """how often an epoch shows a film that looks like the other class; half as often if in doubt"""
     class_weights: bool = False
     """let both classes weigh alike in the loss, however many images they have"""
     average: Number = Field(0.998, ge=0, lt=1)

@@ -13,11 +13,13 @@ import pandas as pd
 
 from ..files import cached_array, exclusive, sha256_of
 from ..parameters import Params, UsageError
+from ..paths import PACKAGE
 from . import decoding, looks, sources
 from .decoding import Square
 from .manifest import SPLITS, Manifest, labels_of, read_manifest
-from .splits import assign_splits, chosen_on, patients_known
+from .splits import assign_splits, chosen_on, is_training, patients_known
 
+LIBRARIES = ("scikit-learn", "numpy")  # by which films are told apart by their looks
 OVERVIEW_SIZE = 128  # side of the squares that are shown and audited, in pixels
 
 
@@ -58,7 +60,7 @@ class Dataset:
 
     source: sources.Source  # where it comes from, and whether it is synthetic
     manifest: Manifest
-    files: pd.DataFrame  # those of the manifest, with the column ``split``
+    files: pd.DataFrame  # those of the manifest, as `split_files` returns them
     stored: np.ndarray  # memmap of uint8, shape (n, size, size): all images, in their order
     splits: dict[str, Split]  # train, validation, val and test, those there are
     fit: str = "squash"  # how images are made square
@@ -77,8 +79,8 @@ class Dataset:
 def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
     """Fetch, list, split by patient and decode a data set, to `size` px; raises UsageError."""
     source = sources.fetch(params.data, progress)
-    square = Square(size, params.data.fit)
-    manifest = read_manifest(source.root, [square], progress)
+    square, overview = (Square(side, params.data.fit) for side in (size, OVERVIEW_SIZE))
+    manifest = read_manifest(source.root, list({square, overview}), progress)
     stored = load_pixels(manifest, square, progress)
     files = split_files(manifest, params, progress)
     splits = {}
@@ -90,21 +92,32 @@ def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
 
 
 def split_files(manifest: Manifest, params: Params, progress: bool = False) -> pd.DataFrame:
-    """Return a manifest's files with the column ``split``, and ``own_class`` by their looks.
+    """Return a manifest's files with the columns ``split``, ``adverse`` and ``own_class``.
 
-    See `splits.assign_splits` and `looks.own_class`, whose answer is cached. Raises UsageError.
+    ``split`` and ``adverse`` are those of `splits.assign_splits`; ``own_class``, P(own class) of
+    the films to train on by their looks, is by a classifier that has seen no film of validation, as
+    it decides how often a film is shown. Raises UsageError.
     """
-    files, square, own = manifest.files, Square(OVERVIEW_SIZE, params.data.fit), None
-    if patients_known(files):
-        code = sha256_of(Path(looks.__file__)), version("scikit-learn"), version("numpy")
-        decides = [decoding.cached_at(manifest.digest, square).name, *code]
-        own = cached_array(
-            "looks",
-            decides,
-            lambda: looks.own_class(files, load_pixels(manifest, square, progress)),
-        )
-    found = assign_splits(files, params.data, params.seed, own)
-    return found.assign(own_class=np.nan if own is None else own)
+    files, fit = manifest.files, params.data.fit
+    if not patients_known(files):
+        return assign_splits(files, params.data, params.seed).assign(own_class=np.nan)
+    known = _own_class(manifest, is_training(files), fit, progress)
+    found = assign_splits(files, params.data, params.seed, known)
+    train = (found["split"] == "train").to_numpy()
+    return found.assign(own_class=_own_class(manifest, train, fit, progress))
+
+
+def _own_class(manifest: Manifest, rows: np.ndarray, fit: str, progress: bool) -> np.ndarray:
+    """What `looks.own_class` says of some rows, from the cache; NaN for the others."""
+    square, found = Square(OVERVIEW_SIZE, fit), np.full(len(rows), np.nan)
+    code = [sha256_of(PACKAGE / "data" / f"{name}.py") for name in ("looks", "manifest", "splits")]
+    decides = [decoding.cached_at(manifest.digest, square).name, *map(version, LIBRARIES), *code]
+
+    def compute() -> np.ndarray:
+        return looks.own_class(manifest.files[rows], load_pixels(manifest, square, progress)[rows])
+
+    found[rows] = cached_array("looks", [*decides, np.packbits(rows).tobytes().hex()], compute)
+    return found
 
 
 def split_of(files: pd.DataFrame, stored: np.ndarray, rows: np.ndarray) -> Split:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .manifest import labels_of
-from .splits import TRAINING, children
+from .splits import children
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -46,22 +46,21 @@ def traits(files: pd.DataFrame, pictures: np.ndarray) -> pd.DataFrame:
     return table
 
 
-def own_class(files: pd.DataFrame, pictures: np.ndarray) -> np.ndarray:
-    """Return P(own class) of each training film, by its looks alone; float64, shape (n,).
+def own_class(files: pd.DataFrame, pictures: np.ndarray, telling: float = TELLING) -> np.ndarray:
+    """Return P(own class) of each film, by its looks alone; float64, shape (n,).
 
-    By boosting on traits, border and tones, of other patients each time. NaN for other films, and
-    for all where patients are too few or looks hardly tell the classes apart.
+    By boosting on traits, border and tones, of other patients each time. All are NaN where patients
+    are too few, or looks tell the classes apart with an AUROC under `telling`.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier  # takes seconds to import
     from sklearn.metrics import roc_auc_score
 
-    found, train = np.full(len(files), np.nan), files["folder"].isin(TRAINING).to_numpy()
-    sick, looks = labels_of(files[train]), _features(files, pictures)[train]
+    sick, looks = labels_of(files), _features(files, pictures)
     model = HistGradientBoostingClassifier(min_samples_leaf=20, random_state=0)
-    scores = unseen_scores(model, looks, sick, children(files[train]))
-    if scores is not None and roc_auc_score(sick, scores) >= TELLING:
-        found[train] = np.where(sick == 1, scores, 1 - scores)
-    return found
+    scores = unseen_scores(model, looks, sick, children(files))
+    if scores is None or roc_auc_score(sick, scores) < telling:
+        return np.full(len(files), np.nan)
+    return np.where(sick == 1, scores, 1 - scores)
 
 
 def _features(files: pd.DataFrame, pictures: np.ndarray) -> np.ndarray:

@@ -19,10 +19,11 @@ MOST_UNNAMED = 0.9  # share of files whose names tell no patient; beyond it pati
 def assign_splits(
     files: pd.DataFrame, data: Data, seed: int, own_class: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """Add the columns ``split``, and ``adverse``: set aside for it contradicts its class.
+    """Add the columns ``split``, and ``adverse``: set aside as it looks like the other class.
 
-    These are known by `own_class`, from `looks.own_class`; where there are none, and none are asked
-    for by name, validation holds patients drawn at random. Raises UsageError if it cannot be made.
+    `own_class`, float of shape (n,), tells which films do, as `looks.own_class` returns it. Without
+    such films validation holds patients drawn at random only. Raises UsageError where a validation
+    that is asked for by name cannot be had.
     """
     folders = set(files["folder"])
     if data.validation == "val":
@@ -35,7 +36,9 @@ def assign_splits(
         files["adverse"] = _adverse(files, own_class, seed)
         files.loc[files["adverse"], "split"] = "validation"
     if data.validation == "adverse" and not files["adverse"].any():
-        said = "too few patients are known, or too few films contradict their class"
+        said = "too few patients are known, or too few films look like the other class"
+        if "validation" in folders:
+            said = "this data set has a validation of its own"
         raise UsageError(f"data.validation = adverse: {said}; take data.validation=patients")
     return files
 
@@ -43,19 +46,24 @@ def assign_splits(
 def _adverse(files: pd.DataFrame, own_class: np.ndarray, seed: int) -> np.ndarray:
     """Tell which films belong to half of those training patients that look like the other class.
 
-    Test has more of them than a random part of training has; the other half is left to be learned
-    from. None where a class would have none on one side. Bool, shape (n,).
+    The other half is left to be learned from. None where a class would have none on one side. Bool,
+    shape (n,).
     """
     train = files.assign(own=own_class, child=children(files)).query("split == 'train'")
-    known = train.groupby("child").agg(label=("label", "first"), own=("own", "mean"))
+    known = train.groupby(["label", "child"])["own"].mean()
     rng = np.random.default_rng([seed, 5])
     chosen: list[np.ndarray] = []
     for label in LABELS:
-        found = known.index[(known["label"] == label) & (known["own"] < 0.5)]
+        found = known[label].index[known[label] < 0.5]
         chosen.append(rng.permutation(found)[: len(found) // 2])
     if not all(map(len, chosen)):
         return np.zeros(len(files), bool)
     return files.index.isin(train.index[train["child"].isin(np.concatenate(chosen))])
+
+
+def is_training(files: pd.DataFrame) -> np.ndarray:
+    """Tell which images were published to be trained on, or chosen on; bool, shape (n,)."""
+    return files["folder"].isin(TRAINING).to_numpy()
 
 
 def chosen_on(splits: Iterable[str]) -> str:

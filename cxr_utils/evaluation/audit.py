@@ -15,7 +15,7 @@ from sklearn.neighbors import radius_neighbors_graph
 from ..data import looks
 from ..data.dataset import Dataset
 from ..data.manifest import NO_IMAGE, Manifest, labels_of
-from ..data.splits import TRAINING, patients_known, reused_numbers
+from ..data.splits import TRAINING, is_training, patients_known, reused_numbers
 from . import intervals, shortcuts
 
 NOTED, WARNED = 0.65, 0.8  # AUROC of a shortcut from which on it is a note, or a warning
@@ -121,7 +121,7 @@ def _numbers(files: pd.DataFrame, synthetic: bool) -> Finding:
 
 
 def _single_traits(traits: pd.DataFrame, files: pd.DataFrame) -> Finding:
-    train = files[files["folder"].isin(TRAINING)]
+    train = files[is_training(files)]
     labels, traits = labels_of(train), traits.loc[train.index]
     areas = [(name, float(roc_auc_score(labels, traits[name]))) for name in looks.TRAITS]
     areas.sort(key=lambda named: -abs(named[1] - 0.5))

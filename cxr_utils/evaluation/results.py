@@ -75,8 +75,8 @@ def score_references(data: Dataset, settings: Params, run: RunFolder) -> dict[st
     """Score what needs no look at the lungs, into ``floors/*.csv`` and ``metrics.json``.
 
     ``always_pneumonia``: the share of PNEUMONIA in training as the score of every image, at a
-    threshold of 0. ``metadata``: a classifier on metadata alone, at the Youden point of the images
-    that choices are made on; there is none where patients are too few.
+    threshold of 0. ``metadata``: a classifier on metadata alone, at the target sensitivity on the
+    images that choices are made on; there is none where patients are too few.
     """
     always, found = data.splits["train"].labels.mean(), {}
     answers = {"always_pneumonia": always, "metadata": shortcuts.metadata_scores(data)}
@@ -89,7 +89,8 @@ def score_references(data: Dataset, settings: Params, run: RunFolder) -> dict[st
             if name == "metadata":
                 chosen = table[table["split"] == data.chosen_on]
                 known = labels_of(chosen), chosen["score"].to_numpy()
-                point, cut = "youden", thresholds.choose(*known)["youden"]
+                point = "sensitivity"
+                cut = thresholds.choose(*known, settings.evaluation.target_sensitivity)[point]
             card = {"thresholds": {point: cut}, "operating_point": point, "temperature": 1.0}
             found[name] = _entries(table, card, data, settings)
     _put("floors", found, data, settings, run)

@@ -14,14 +14,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from ..data import looks
+from ..data import looks, manifest, splits
 from ..data.dataset import OVERVIEW_SIZE, Dataset, Split, load_pixels
 from ..data.decoding import Square, cached_at, standardised
 from ..data.manifest import LABELS, labels_of
-from ..data.splits import TRAINING
+from ..data.splits import is_training
 from ..files import cached_array, sha256_of
 from . import intervals
 
+CODE = looks.__file__, manifest.__file__, splits.__file__  # decides what is cached
 COARSE, BORDER = 32, 4  # the border is the outer 4 of 32 pixels on each side
 
 
@@ -39,7 +40,7 @@ def metadata_scores(data: Dataset) -> np.ndarray | None:
     """Return what `classify` says, cached by what decides it: not our own split."""
     square = Square(OVERVIEW_SIZE, data.fit)
     decides = [cached_at(data.manifest.digest, square).name, sklearn.__version__, np.__version__]
-    decides += [sha256_of(Path(file)) for file in (__file__, looks.__file__)]
+    decides += [sha256_of(Path(file)) for file in (__file__, *CODE)]
 
     def compute() -> np.ndarray:
         traits = looks.traits(data.files, load_pixels(data.manifest, square))
@@ -76,7 +77,7 @@ def reach(scores: np.ndarray | None, files: pd.DataFrame) -> Reach:
     if scores is None:
         return Reach(np.nan, np.nan, np.nan, np.nan)
     labels, patients = labels_of(files), files["patient"].to_numpy()
-    train, test = files["folder"].isin(TRAINING), files["folder"] == "test"
+    train, test = is_training(files), files["folder"] == "test"
     found = intervals.delong(labels[test], scores[test], patients[test])
     interval = (found.interval_of_share if found else None) or (np.nan, np.nan)
     areas = (float(roc_auc_score(labels[rows], scores[rows])) for rows in (train, test))
@@ -86,7 +87,7 @@ def reach(scores: np.ndarray | None, files: pd.DataFrame) -> Reach:
 @threadpool_limits.wrap(limits=1)
 def _guesses(model: BaseEstimator, features: np.ndarray, files: pd.DataFrame) -> np.ndarray | None:
     """Scores by cross-validation over training patients, and of the others by all of these."""
-    labels, train = labels_of(files), files["folder"].isin(TRAINING).to_numpy()
+    labels, train = labels_of(files), is_training(files)
     patients = files["patient"].to_numpy()[train]
     unseen = looks.unseen_scores(model, features[train], labels[train], patients)
     if unseen is None:

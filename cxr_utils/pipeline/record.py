@@ -88,11 +88,19 @@ def check_same_data(known: dict[str, Any], run: Run) -> None:
 
 
 def changed_surroundings(known: dict[str, Any], record: dict[str, Any]) -> str:
-    """Return on one line what else is not as it was: code, libraries, machine, environment."""
+    """Return on one line what is not as it was: code, libraries, machine, added parameters."""
     before, after = ({"code": one.get("git"), **within(one, "versions"), **within(one, "machine"),
                       **within(one, "environment")} for one in (known, record))  # fmt: skip
+    after |= {name: value for name, value in _parameters(record).items()
+              if name not in _parameters(known)}  # fmt: skip
     return ", ".join(f"{name} {after.get(name) or 'none'} (was {before.get(name) or 'none'})"
                      for name in before | after if before.get(name) != after.get(name))  # fmt: skip
+
+
+def _parameters(record: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a run by section and name; a later version of the project may add some."""
+    return {f"{section}.{name}": value for section, part in within(record, "parameters").items()
+            if isinstance(part, dict) for name, value in part.items()}  # fmt: skip
 
 
 def compare(one: paths.RunFolder, other: paths.RunFolder) -> tuple[int, list[str]]:

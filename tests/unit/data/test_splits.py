@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from cxr_utils.data import looks
+from cxr_utils.data import dataset, looks
 from cxr_utils.data.manifest import labels_of, read_manifest
 from cxr_utils.data.splits import assign_splits, carve_validation, children
 from cxr_utils.parameters import Data, UsageError
@@ -121,8 +122,26 @@ def test_a_film_that_looks_like_the_other_class_is_found(films):
     sick = labels_of(table) == 1
     found = looks.own_class(*_drawn(table, sick ^ (own < 0.5)))
     assert ((found < 0.5) == (own < 0.5)).mean() > 0.9
-    here = table.assign(folder=np.where(np.arange(400) < 380, "train", "test"))
-    assert np.isnan(looks.own_class(*_drawn(here, sick))[380:]).all()
+
+
+def test_films_of_unlike_looks_reach_validation_and_training(planted, smoke):
+    """Of a phantom in which PNEUMONIA is brighter, but for one patient in four, who is darker."""
+    files = read_manifest(planted).files
+    number = pd.factorize(children(files))[0]
+    bright = (labels_of(files) == 1) ^ (number % 4 == 0)
+    for name, lifted in zip(files["path"], bright, strict=True):
+        with Image.open(planted / name) as image:
+            grey = np.asarray(image) // 2 + 100 * np.uint8(lifted)
+        Image.fromarray(grey).save(planted / name, quality=95)
+    source = Data(source=str(planted))
+    data = dataset.open_data(smoke.model_copy(update={"data": source}), 48)
+    files, train = data.files, data.files["split"] == "train"
+    assert set(files[files["adverse"]]["label"]) == {"NORMAL", "PNEUMONIA"}
+    assert (files[files["adverse"]]["split"] == "validation").all()
+    assert not set(children(files[train])) & set(children(files[files["split"] == "validation"]))
+    assert files["own_class"].notna().equals(train)
+    unlike = data.splits["train"].files["own_class"] < 0.5
+    assert unlike.any() and (unlike == (bright ^ (labels_of(files) == 1))[train]).mean() > 0.8
 
 
 def test_looks_that_tell_nothing_contradict_nothing(films):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -136,3 +138,21 @@ def test_films_that_look_like_the_other_class_are_shown_more_often(times, expect
     assert len(found) == len(found.pixels) == sum(expected)
     seen = dict(zip(found.pixels[:][:, 0, 0].tolist(), found.files["own_class"], strict=True))
     assert seen == pytest.approx({2: 0.9, 3: 0.7, 4: 0.3, 5: np.nan}, nan_ok=True)
+
+
+@pytest.mark.parametrize("step", ["baseline_cnn", "resnet50v2"])
+def test_notebooks_show_them_so(smoke, fit, monkeypatch, step):
+    """The training of both is fed with what `oversampled` returns."""
+    section = smoke.sections[step].model_copy(update={"oversampling": 3})
+    splits, fed = dataset.open_data(smoke, section.image_size).splits, []
+    files = splits["train"].files.assign(own_class=0.1)
+    splits = splits | {"train": dataclasses.replace(splits["train"], files=files)}
+
+    def stop(split, *_):
+        fed.append(len(split))
+        raise InterruptedError
+
+    monkeypatch.setattr(augmentation, "batches", stop)
+    with pytest.raises(InterruptedError):
+        fit(section, smoke.augmentation, 1, splits)
+    assert fed == [3 * len(splits["train"])]

@@ -57,6 +57,10 @@ def test_a_record_is_a_profile(done):
     known["versions"]["keras"], known["git"] = "1.0", run.record["git"]
     changed = record.changed_surroundings(known, run.record)
     assert changed.startswith("keras 3") and changed.endswith("(was 1.0)")
+    known = json.loads(run.folder.record.read_text())
+    del known["parameters"]["baseline_cnn"]["oversampling"]  # of a version that had none
+    added = record.changed_surroundings(known, run.record)
+    assert added == "baseline_cnn.oversampling 5 (was none)"
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "{", '{"parameters": {}, "data": 3}'])
