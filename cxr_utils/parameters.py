@@ -159,7 +159,7 @@ class Resnet50v2(ModelSection):
 
     builder: ClassVar[str] = "pretrained"
 
-    epochs: int = Field(6, ge=1, le=500)
+    epochs: int = Field(4, ge=1, le=500)
     """passes over the training images, from random weights"""
     batch_size: int = Field(16, ge=2, le=1024)
     """images per gradient step"""
