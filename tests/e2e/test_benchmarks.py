@@ -49,6 +49,15 @@ def test_training_speed():
     assert said.count("images/s") == 5 and "ours is  1.00 of it" in said
 
 
+def test_the_study_in_the_documents_is_what_its_rows_say():
+    command = [sys.executable, "benchmarks/validations.py", "--csv", "docs/validations.csv"]
+    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True)
+    tables = done.stdout.strip()
+    assert "mixed, shifted" in tables and f"\n{tables}\n```" in (
+        paths.ROOT / "docs" / "method.md"
+    ).read_text(encoding="utf-8")
+
+
 @pytest.mark.long
 def test_validations(tmp_path):
     """A row for each validation of a recipe; what is in the file already is not trained again."""
