@@ -199,7 +199,7 @@ def test_data_is_told_from_the_files(smoke):
     told = text.data(dataclasses.replace(data, files=adverse), "own", [])
     counts = adverse[adverse["adverse"]]["label"].value_counts()
     assert (
-        f"{counts.NORMAL} NORMAL and {counts.PNEUMONIA} PNEUMONIA were set aside because they look"
+        f"{counts.NORMAL} NORMAL and {counts.PNEUMONIA} PNEUMONIA are of patients who were set aside"
         in text.render("data", **told)
     )
     assert "patients" in text.render("children", **text.children(data.files))
