@@ -306,6 +306,7 @@ def test_reasons_name_the_parameter_and_the_file(copied):
     assert {action for action, _ in _dry_run(paths.ROOT, out).values()} == {"keep"}
 
 
+@pytest.mark.long
 def test_a_run_is_run_again_from_its_record(run, run_all, tmp_path):
     """With equal scores; other data is refused, and what differs is named."""
     out = tmp_path
@@ -333,6 +334,7 @@ def test_a_run_is_run_again_from_its_record(run, run_all, tmp_path):
     assert refused.returncode == 2 and "not the data of that run.json" in refused.stderr
 
 
+@pytest.mark.long
 def test_another_backbone_is_a_model_of_its_own_name(copied, run_all):
     """Its files, its entry and its title; nothing of the backbone before passes for this run's."""
     sets = ("--set", "resnet50v2.backbone=ResNet50V2", "--set", "resnet50v2.epochs=1")

@@ -74,7 +74,8 @@ def run_on_two_devices(code, *arguments):
     )
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_two_devices_share_a_training(precision):
     done = run_on_two_devices(TRAIN_TWICE, precision)
     assert done.returncode == 0, done.stderr

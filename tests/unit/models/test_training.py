@@ -23,6 +23,7 @@ from cxr_utils.parameters import UsageError
 
 RANDOM = weights.Start("random")
 LONG = pytest.mark.long
+BACKBONES = ("backbone", "weights")
 ASKED = [
     "data.source=phantom",
     "data.phantom_images=800",
@@ -219,7 +220,7 @@ def killed_after_its_first_epoch(saved, monkeypatch):
 
 @pytest.mark.parametrize(
     "kind",
-    ["baseline", "bfloat16", "no average", pytest.param("backbone", marks=LONG), "weights"],
+    ["baseline", "bfloat16", "no average", *(pytest.param(k, marks=LONG) for k in BACKBONES)],
 )
 def test_a_stopped_training_ends_with_the_same_weights(smoke, fit, tmp_path, monkeypatch, kind):
     """Stopped after its first epoch and started again, with dropout and batch norm: equal to
