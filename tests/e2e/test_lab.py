@@ -145,7 +145,7 @@ def _set(page, name, value):
 
 @pytest.mark.parametrize(
     "step",
-    [pytest.param(step, marks=pytest.mark.long if step in STEPS[1:3] else ()) for step in STEPS],
+    [pytest.param(step, marks=() if step == STEPS[0] else pytest.mark.long) for step in STEPS],
 )
 def test_run_all_shows_plots_and_no_error(browser, lab, step):
     """In their order, so that 04 finds predictions; 02 with a parameter that is typed in."""
