@@ -141,6 +141,13 @@ def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> n
     return np.memmap(cached, np.uint8, "r", shape=shape)
 
 
+def read_films(data: Dataset, files: pd.DataFrame, size: int) -> np.ndarray:
+    """Return a few films, rows of a data set's files, made square at another size; uint8."""
+    square = Square(size, data.fit)
+    rows = files[["path", "sha256"]].itertuples(index=False, name=None)
+    return np.array([_decode_file(data.manifest.root, square, row) for row in rows], np.uint8)
+
+
 def _decode_file(root: Path, square: Square, row: tuple[str, str]) -> np.ndarray:
     name, sha256 = row
     content = (root / name).read_bytes()

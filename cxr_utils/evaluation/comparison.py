@@ -15,6 +15,7 @@ from ..files import read_json, sha256_of, within, write_atomically
 from ..paths import RunFolder
 from . import intervals, metrics, results
 
+SENSITIVITIES = (0.9, 0.95, 0.98)  # at which specificities are compared
 AGREEMENT = ("both right", "first alone", "second alone", "both wrong")
 
 
@@ -83,16 +84,47 @@ def compare(models: Sequence[Scored], resamples: int, seed: int) -> list[dict[st
         raise ValueError("the models were not scored on the same images; run all of them again")
     patients = test["patient"].to_numpy()
     weights = intervals.patient_weights(patients, resamples, seed)
-    drawn = [intervals.weighted_scores(*m.answers(), m.test["threshold"], weights) for m in models]
-    pairs = []
-    for (one, first), (two, second) in combinations(zip(models, drawn, strict=True), 2):
-        named = {"names": [one.name, two.name], "titles": [one.title, two.title]}
+    scored, pairs = [(model, *_scores(model, weights)) for model in models], []
+    for (one, before, first), (two, after, second) in combinations(scored, 2):
         differences = {
-            name: _difference(one.test[name], two.test[name], second[name] - first[name])
+            name: _difference(before[name], after[name], second[name] - first[name])
             for name in first
         }
+        named = {"names": [one.name, two.name], "titles": [one.title, two.title]}
         pairs.append({**named, "differences": differences, **_agreement(one, two, patients)})
     return pairs
+
+
+def _scores(model: Scored, weights: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Each score of a model on test, and its values on resamples, (resamples,)."""
+    labels, scores = model.answers()
+    drawn = intervals.weighted_scores(labels, scores, model.test["threshold"], weights)
+    known = {name: model.test[name] for name in drawn}
+    every = np.vstack([np.ones(len(labels)), weights])
+    found = intervals.weighted_specificities(labels == 1, scores, every, SENSITIVITIES)
+    for sensitivity, values in zip(SENSITIVITIES, found.T, strict=True):
+        name = f"specificity_at_{sensitivity}"
+        known[name] = None if np.isnan(values[0]) else float(values[0])
+        drawn[name] = values[1:]
+    return known, drawn
+
+
+def at_sensitivities(models: Sequence[Scored], resamples: int, seed: int) -> pd.DataFrame:
+    """Return each model's specificity on test at `SENSITIVITIES`, with its 95 % interval.
+
+    The thresholds are test's own: this compares models, and chooses nothing. Where no resample has
+    an error the interval is NaN.
+    """
+    rows = []
+    for model in models:
+        patients = model.part()["patient"].to_numpy()
+        known, drawn = _scores(model, intervals.patient_weights(patients, resamples, seed))
+        for sensitivity in SENSITIVITIES:
+            name = f"specificity_at_{sensitivity}"
+            low, high = intervals.interval(drawn[name]) or (np.nan, np.nan)
+            low, high = (low, high) if low < high else (np.nan, np.nan)
+            rows.append([model.title, sensitivity, known[name], low, high])
+    return pd.DataFrame(rows, columns=["model", "sensitivity", "specificity", "low", "high"])
 
 
 def _difference(one: float | None, two: float | None, sampled: np.ndarray) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """How sure scores and their differences are: resampled patients, Wilson, DeLong, McNemar."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,24 @@ def weighted_areas(
         average_precision = (more_hits * precision).sum(axis=1) / hits[:, -1]
     average_precision[np.isnan(area)] = np.nan  # of one class alone neither is defined
     return {"auroc": area, "auprc": average_precision}
+
+
+def weighted_specificities(
+    positive: np.ndarray, scores: np.ndarray, weights: np.ndarray, sensitivities: Sequence[float]
+) -> np.ndarray:
+    """Return the most specificity that leaves each sensitivity, of many resamples.
+
+    Shape (resamples, sensitivities), at a threshold of each resample's own; NaN where a class is
+    missing.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last_of_tie = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    of_class = positive[order], ~positive[order]
+    counts = (np.cumsum(weights[:, order] * rows, axis=1)[:, last_of_tie] for rows in of_class)
+    with np.errstate(invalid="ignore"):
+        hits, alarms = (count / count[:, -1:] for count in counts)
+    first = [np.argmax(hits >= sensitivity - 1e-9, axis=1) for sensitivity in sensitivities]
+    return 1 - np.take_along_axis(alarms, np.transpose(first), axis=1)
 
 
 def wilson(part: int, whole: int) -> list[float] | None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn import metrics as sk
 
 CLIP = 1e-7  # scores are kept this far from 0 and 1 under the logarithm
@@ -29,21 +30,19 @@ def of_scores(labels: np.ndarray, scores: np.ndarray) -> dict[str, float | None]
 
 def expected_calibration_error(labels: np.ndarray, scores: np.ndarray) -> float:
     """Return the mean gap between score and frequency over the bins (arXiv:1706.04599)."""
-    gaps = np.bincount(_bins(scores), scores - labels, BINS)
+    index = np.clip((scores * BINS).astype(int), 0, BINS - 1)
+    gaps = np.bincount(index, scores - labels, BINS)
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def _bins(scores: np.ndarray) -> np.ndarray:
-    return np.clip((scores * BINS).astype(int), 0, BINS - 1)
+def reliability(labels: np.ndarray, scores: np.ndarray, bins: int = 6) -> pd.DataFrame:
+    """Return mean ``score``, ``images`` and those with ``pneumonia`` of bins of like many images.
 
-
-def reliability(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return mean score, share of PNEUMONIA and images of each filled bin, as columns."""
-    index = _bins(scores)
-    images = np.bincount(index, minlength=BINS)
-    filled = images > 0
-    sums = [np.bincount(index, values, BINS)[filled] for values in (scores, labels)]
-    return np.stack([sums[0] / images[filled], sums[1] / images[filled], images[filled]], axis=1)
+    Images of one score stay in one bin, so that there may be fewer.
+    """
+    index = pd.qcut(scores, bins, labels=False, duplicates="drop")
+    frame = pd.DataFrame({"score": scores, "label": labels}).groupby(index)
+    return frame.agg(score=("score", "mean"), images=("label", "size"), pneumonia=("label", "sum"))
 
 
 def rates(labels: np.ndarray, scores: np.ndarray, threshold: float) -> dict[str, Any]:

@@ -13,25 +13,26 @@ from sklearn import metrics as sk
 from ..data import decoding
 from ..data.dataset import Split
 from ..data.manifest import LABELS
-from ..evaluation import metrics, results
+from ..evaluation import intervals, metrics, results
 from ..evaluation.comparison import Scored
-from .display import Figure
+from .display import CLASS_COLOURS, MODEL_COLOURS, SPLIT_COLOURS, Figure
 from .tables import KINDS, POINTS, SCORES, SHOWN, SPLITS
 
 MARKERS = {"half": "o", "youden": "s", "sensitivity": "^"}
-LARGEST = 300  # area of the mark of a bin that holds all images
-LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)))
+LINES = ("-", "--", "-.", ":")
 UNIT = (-0.02, 1.02)
+CORNER = 0.3  # of the ROC that is drawn enlarged
 
 
 def canvas(columns: int = 1, rows: int = 1, width: float = 4.2, height: float = 3.6) -> Any:
     """Return a drawing and its axes, shape (rows, columns); sizes are inches per panel."""
-    sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85)
+    plain = {"legend.frameon": False}
+    sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85, rc=plain)
     size = (width * columns, height * rows)
     return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
 
 
-def images(rows: dict[str, Any], name: str, title: str) -> Figure:
+def images(rows: dict[str, Any], name: str, title: str, caption: str) -> Figure:
     """Draw X-rays row by row, each row with its name; uint8 or floats in 0..1, of any aspect."""
     drawn, axes = canvas(max(map(len, rows.values())), len(rows), width=1.5, height=1.55)
     for line, (label, pictures) in zip(axes, rows.items(), strict=True):
@@ -39,8 +40,9 @@ def images(rows: dict[str, Any], name: str, title: str) -> Figure:
             axis.axis("off")
         for axis, picture in zip(line, pictures, strict=False):
             axis.imshow(picture, cmap="gray", vmin=0, vmax=255 if picture.dtype == np.uint8 else 1)
-        line[0].set_title(label, loc="left", fontsize="medium")
-    return Figure(drawn, name, title, f"Rows of chest X-rays: {'; '.join(rows)}.", photo=True)
+        line[0].set_title(label, loc="left", fontsize="medium").set_in_layout(False)
+    alt = f"Rows of chest X-rays: {'; '.join(rows)}."
+    return Figure(drawn, name, title, caption, alt, photo=True)
 
 
 def examples(split: Split, count: int, seed: int) -> Figure:
@@ -50,20 +52,24 @@ def examples(split: Split, count: int, seed: int) -> Figure:
     for kind in (kind for kind in KINDS if kind in found):
         chosen = rng.choice(found[kind], min(count, len(found[kind])), replace=False)
         rows[KINDS[kind]] = split.pixels[np.sort(chosen)]
-    return images(rows, "examples", "Training X-rays of each kind")
+    caption = "Air is dark; pneumonia can show as brightness where air should be."
+    return images(rows, "examples", "Training X-rays of each kind", caption)
 
 
 def preparation(pictures: np.ndarray, fit: str) -> Figure:
     """Draw X-rays as they are made square by `fit`, and standardised."""
     rows = {fit: pictures, f"{fit}, standardised": standardised(pictures)}
-    return images(rows, "preparation", "Training X-rays made square, and standardised")
+    caption = "Left three NORMAL, right three PNEUMONIA. Standardising evens out exposure."
+    return images(rows, "preparation", "Training X-rays made square, and standardised", caption)
 
 
 def augmentation(model: str, before: np.ndarray, changed: np.ndarray) -> Figure:
     """Draw training X-rays before and after augmentation; uint8, and floats in 0..1."""
     turned = "moved, turned, stretched, in other sharpness, exposure and borders"
     rows = {"as it is": before, turned: changed, "standardised": standardised(255 * changed)}
-    return images(rows, f"augmentation_{model}", "Training X-rays before and after augmentation")
+    caption = "Left three NORMAL, right three PNEUMONIA, as they are and as one epoch shows them."
+    title = "Training X-rays before and after augmentation"
+    return images(rows, f"augmentation_{model}", title, caption)
 
 
 def standardised(pictures: np.ndarray) -> np.ndarray:
@@ -75,26 +81,31 @@ def class_counts(counts: dict[str, dict[str, int]]) -> Figure:
     """Draw images per class and published folder."""
     table = pd.DataFrame(counts).unstack().rename_axis(["published folder", "class"])
     drawn, ((axis,),) = canvas(width=6)
-    sns.barplot(table.to_frame("images"), x="published folder", y="images", hue="class", ax=axis)
+    look: dict[str, Any] = {"hue": "class", "palette": CLASS_COLOURS, "ax": axis}
+    sns.barplot(table.to_frame("images"), x="published folder", y="images", **look)
     for bars in axis.containers:
         axis.bar_label(bars, fontsize="small")
     told = [f"{n['NORMAL']} NORMAL, {n['PNEUMONIA']} PNEUMONIA in {f}" for f, n in counts.items()]
     alt = f"Bar chart of the images of each class in each published folder: {'; '.join(told)}."
-    return Figure(drawn, "class_counts", "Images per class and published folder", alt)
+    many, few = sorted(counts["train"].items(), key=lambda item: -item[1])
+    caption = f"In train, {many[0]} has {many[1] / max(few[1], 1):.1f} times the films of {few[0]}."
+    return Figure(drawn, "class_counts", "Images per class and published folder", caption, alt)
 
 
 def image_sizes(files: pd.DataFrame) -> Figure:
     """Draw width against height, and the aspect ratio, by class."""
     drawn, ((left, right),) = canvas(2)
-    by_class: dict[str, Any] = {"hue": "label", "hue_order": LABELS}
-    sns.scatterplot(files, x="width", y="height", s=12, alpha=0.5, ax=left, **by_class)
+    by_class: dict[str, Any] = {"hue": "label", "hue_order": LABELS, "palette": CLASS_COLOURS}
+    spots: dict[str, Any] = {"s": 12, "alpha": 0.5, "rasterized": True, "ax": left}
+    sns.scatterplot(files, x="width", y="height", **spots, **by_class)
     left.set(xlabel="width (px)", ylabel="height (px)")
     aspect = files.assign(aspect=files["width"] / files["height"])
     look = {"stat": "density", "common_norm": False, "bins": 30, "element": "step", "fill": False}
     sns.histplot(aspect, x="aspect", ax=right, **look, **by_class)
     right.set(xlabel="aspect (width / height)", ylabel="density")
     alt = "Left, the width of each image against its height; right, its aspect; both by class."
-    return Figure(drawn, "image_sizes", "Width, height and aspect by class", alt)
+    caption = "Where the classes come apart here, a model could tell them without the lungs."
+    return Figure(drawn, "image_sizes", "Width, height and aspect by class", caption, alt)
 
 
 def mean_images(means: dict[str, np.ndarray]) -> Figure:
@@ -112,126 +123,144 @@ def mean_images(means: dict[str, np.ndarray]) -> Figure:
         axis.axis("off")
     title = "The mean training X-ray of each class, and their difference"
     alt = f"{title}, from {gap.min():.0f} to {gap.max():+.0f} grey values of 255."
-    return Figure(drawn, "class_means", title, alt, photo=True)
+    caption = "Red: PNEUMONIA is brighter on average. Outside the lungs that is hardly disease."
+    return Figure(drawn, "class_means", title, caption, alt, photo=True)
 
 
 def learning_curves(history: pd.DataFrame, card: dict[str, Any]) -> Figure:
-    """Draw loss and validation accuracy by epoch."""
-    drawn, ((losses, accuracy),) = canvas(2)
-    epoch = history["epoch"]
-    losses.plot(epoch, history["loss"], "o-", label="training, augmented")
-    losses.plot(epoch, history["validation_loss"], "s--", label="validation")
+    """Draw the losses by epoch, and the epoch that was kept."""
+    drawn, ((axis,),) = canvas(width=6.5)
+    epoch, best = history["epoch"], card["epochs"]["best"]
+    axis.plot(epoch, history["loss"], "o-", color="grey", label="training, augmented")
+    axis.plot(epoch, history["validation_loss"], "s--", color=SPLIT_COLOURS[0], label="validation")
     if "stress_loss" in history:
-        losses.plot(epoch, history["stress_loss"], "^:", label="stress validation")
-    losses.set(xlabel="epoch", ylabel="log loss (nats)", ylim=(0, None))
-    losses.legend()
-    accuracy.plot(epoch, history["validation_accuracy"], "s--", color="C1")
-    accuracy.set(xlabel="epoch", ylabel="validation accuracy at 0.5", ylim=(None, 1.0))
-    for axis in (losses, accuracy):
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    best = f"the best of {len(history)} epochs was {card['epochs']['best']}"
-    alt = f"Left, log loss by epoch; right, validation accuracy by epoch; {best}."
-    title = f"{card['title']}: learning curves"
-    return Figure(drawn, f"learning_curves_{card['model']}", title, alt)
+        look = {"color": MODEL_COLOURS[0], "label": "stress validation"}
+        axis.plot(epoch, history["stress_loss"], "^-", **look)
+    axis.axvline(best, linestyle=":", color="grey")
+    late = best > len(history) / 2
+    side: dict[str, Any] = {"xytext": (-4 if late else 4, 6), "ha": "right" if late else "left"}
+    axis.annotate(f"kept: epoch {best}", (best, 0), textcoords="offset points", **side)
+    axis.set(xlabel="epoch", ylabel="log loss (nats)", ylim=(0, None))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.legend()
+    title, kept = f"{card['title']}: learning curves", f"epoch {best} of {len(history)} was kept"
+    caption = f"The epoch with the lowest stress loss is kept: {kept}."
+    if best == card["epochs"]["planned"]:
+        caption += " It is the last one, so more epochs may help."
+    alt = f"Log loss by epoch in training and on validation; {kept}."
+    return Figure(drawn, f"learning_curves_{card['model']}", title, caption, alt)
 
 
 def confusion_matrix(model: Scored, split: str = "test", name: str = "") -> Figure:
     """Draw a confusion matrix: counts, and the share of each true class."""
     (tn, fp), (fn, tp) = counts = np.array(model.scores[split]["confusion_matrix"])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    told = [f"{count}\n{share:.1%}" for count, share in zip(counts.flat, shares.flat, strict=True)]
-    drawn, ((axis,),) = canvas()
+    told = [f"{count}\n{share:.0%}" for count, share in zip(counts.flat, shares.flat, strict=True)]
+    drawn, ((axis,),) = canvas(width=3.2, height=3.0)
     look: dict[str, Any] = {"cmap": "Blues", "vmin": 0, "vmax": 1, "cbar": False, "square": True}
     sns.heatmap(shares, annot=np.reshape(told, (2, 2)), fmt="", ax=axis, **look)
+    for cell, share in zip(axis.texts, shares.flat, strict=True):
+        cell.set_color("white" if share > 0.5 else "black")
     axis.set(xlabel="model's answer", ylabel="label", xticklabels=LABELS, yticklabels=LABELS)
-    title = f"{model.title}, {SPLITS[split]}: confusion matrix"
+    title = f"{model.title}, {SPLITS[split]}"
     cells = f"{tn} true negatives, {fp} false positives, {fn} false negatives, {tp} true positives"
     alt = f"Confusion matrix of {model.title} on {SPLITS[split]}: {cells}."
-    return Figure(drawn, name or f"confusion_matrix_{model.name}_{split}", title, alt)
+    caption = f"{fn} of {fn + tp} missed, {fp} of {tn + fp} false alarms."
+    name = name or f"confusion_matrix_{model.name}_{split}"
+    return Figure(drawn, name, title, caption, alt, small=True)
 
 
 def curves(model: Scored) -> Figure:
-    """Draw ROC and precision-recall curves of test and of the split chosen on."""
-    drawn, ((roc, pr),) = canvas(2, width=4.6, height=4.4)
-    for split, line in zip((model.chosen_on, "test"), LINES, strict=False):
-        answers, entry = model.answers(split), model.scores[split]
-        alarms, hits, _ = sk.roc_curve(*answers)
-        precision, recall, _ = sk.precision_recall_curve(*answers)
-        legend = f"{SPLITS[split]}, area {{:.3f}}"
-        (curve,) = roc.plot(alarms, hits, linestyle=line, label=legend.format(entry["auroc"]))
-        pr.plot(recall[:-1], precision[:-1], linestyle=line, label=legend.format(entry["auprc"]))
-        for name, point in entry["operating_points"].items():
-            look = {"marker": MARKERS[name], "color": curve.get_color(), "linestyle": "none"}
-            roc.plot(1 - point["specificity"], point["sensitivity"], **look)
-            if point["ppv"] is not None:
-                pr.plot(point["sensitivity"], point["ppv"], **look)
-    roc.plot([0, 1], [0, 1], ":", color="grey", label="chance")
-    share = sum(model.test["confusion_matrix"][1]) / model.test["n"]
-    pr.axhline(share, linestyle=":", color="grey", label="chance on test")
-    for name in model.test["operating_points"]:
-        roc.plot([], [], MARKERS[name], color="grey", label=POINTS[name])
-    roc.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC", xlim=UNIT, ylim=UNIT)
-    pr.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", title="precision and recall")
-    pr.set(xlim=UNIT, ylim=(None, 1.02))
-    roc.legend(loc="lower right", fontsize="small")
-    pr.legend(loc="lower left", fontsize="small")
-    title = f"{model.title}: ROC and precision-recall curves"
-    alt = f"{title} on {SPLITS[model.chosen_on]} and on test, with the operating points."
-    return Figure(drawn, f"roc_{model.name}", title, alt)
+    """Draw the ROC of test and of the split chosen on, whole and its corner, with the points."""
+    drawn, (axes,) = canvas(2, width=4.2, height=4.0)
+    for number, split in enumerate((model.chosen_on, "test")):
+        alarms, hits, _ = sk.roc_curve(*model.answers(split))
+        label = f"{SPLITS[split]}, AUROC {model.scores[split]['auroc']:.3f}"
+        for axis in axes:
+            line = {"color": SPLIT_COLOURS[number], "linestyle": LINES[1 - number]}
+            axis.plot(alarms, hits, label=label, **line)
+    for name, point in model.test["operating_points"].items():
+        at = 1 - point["specificity"], point["sensitivity"]
+        for axis in axes:
+            axis.plot(*at, MARKERS[name], color=SPLIT_COLOURS[1], markeredgecolor="black")
+        if at[0] <= CORNER and at[1] >= 1 - CORNER:
+            shift = (6, -12 if name == "youden" else 4 if name == "half" else -24)
+            axes[1].annotate(POINTS[name], at, shift, textcoords="offset points", fontsize="small")
+    axes[0].plot([0, 1], [0, 1], ":", color="grey", label="chance")
+    axes[0].set(xlim=UNIT, ylim=UNIT, title="whole")
+    axes[1].set(xlim=(-0.01, CORNER), ylim=(1 - CORNER, 1.01), title="corner, with test's points")
+    for axis in axes:
+        axis.set(xlabel="1 - specificity", ylabel="sensitivity")
+    axes[0].legend(loc="lower right", fontsize="small")
+    gap = model.test["auroc"] - model.scores[model.chosen_on]["auroc"]
+    caption = f"The further up and left, the better. From {SPLITS[model.chosen_on]} to test the "
+    caption += f"AUROC changes by {gap:+.3f}."
+    alt = f"ROC curves of {model.title} on {SPLITS[model.chosen_on]} and test, with the thresholds."
+    return Figure(drawn, f"roc_{model.name}", f"{model.title}: ROC", caption, alt)
 
 
 def reliability(model: Scored) -> Figure:
-    """Draw the share of PNEUMONIA among images of like score, before and after calibration."""
-    drawn, (axes,) = canvas(2, width=4.2, height=4.2)
-    for axis, split in zip(axes, (model.chosen_on, "test"), strict=True):
-        labels, after = model.answers(split)
-        before = results.uncalibrated(after, model.scores[split]["temperature"])
-        axis.plot([0, 1], [0, 1], ":", color="grey", label="as often as the score says")
-        for name, values, line in (("before calibration", before, "o--"), ("after", after, "s-")):
-            score, share, count = metrics.reliability(labels, values).T
-            (curve,) = axis.plot(score, share, line[1:], label=name, alpha=0.8)
-            look = {"marker": line[0], "color": curve.get_color(), "alpha": 0.8}
-            axis.scatter(score, share, s=6 + LARGEST * count / len(labels), **look)
-        axis.set(xlabel="mean score of a bin", ylabel="share of PNEUMONIA", title=SPLITS[split])
-        axis.set_aspect("equal")
-    axes[0].legend(loc="upper left", fontsize="small")
-    where = f"left on {SPLITS[model.chosen_on]}, right on test"
-    alt = f"Share of PNEUMONIA by mean score, before and after calibration: {where}."
-    return Figure(drawn, f"reliability_{model.name}", f"{model.title}: reliability", alt)
-
-
-def evidence(
-    model: Scored, kind: str, rows: np.ndarray, pictures: np.ndarray, heat: np.ndarray
-) -> Figure:
-    """Draw test images of `text.telling_cases`, and below each the same with Grad-CAM over it."""
-    drawn, axes = canvas(len(rows), 2, width=1.75, height=1.9)
-    cases = model.part().iloc[rows].itertuples()
-    for column, (case, picture, warm) in enumerate(zip(cases, pictures, heat, strict=True)):
-        for axis in axes[:, column]:
-            axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
-            axis.axis("off")
-        axes[1, column].imshow(warm, cmap="inferno", vmin=0, vmax=1, alpha=0.6 * warm)
-        label = f"{KINDS[case.subtype].removeprefix('PNEUMONIA, ')}\nscore {case.score:.3f}"
-        axes[0, column].set_title(label, fontsize="x-small")
-    name = f"{kind.lower().replace(' ', '_')}_{model.name}"
-    what = f"{len(rows)} test images, {kind}, surest first"
-    alt = f"{what}; below each where Grad-CAM sees PNEUMONIA."
-    return Figure(drawn, name, f"{model.title}, test: {kind}", alt, photo=True)
+    """Draw the share of PNEUMONIA among images of like score, with Wilson's intervals."""
+    drawn, ((axis,),) = canvas(width=4.6, height=4.4)
+    axis.plot([0, 1], [0, 1], ":", color="grey", label="as often as the score says")
+    for number, split in enumerate((model.chosen_on, "test")):
+        bins = metrics.reliability(*model.answers(split))
+        share = bins["pneumonia"] / bins["images"]
+        ends: Any = [intervals.wilson(*pair) for pair in bins[["pneumonia", "images"]].to_numpy()]
+        span = np.abs(np.transpose(ends) - share.to_numpy())
+        look = {"fmt": "so"[number] + "-", "color": SPLIT_COLOURS[number], "capsize": 3}
+        axis.errorbar(bins["score"], share, span, label=SPLITS[split], **look)
+    axis.set(xlabel="mean score of a bin", ylabel="share of PNEUMONIA", xlim=UNIT, ylim=UNIT)
+    axis.set_aspect("equal")
+    axis.legend(loc="upper left", fontsize="small")
+    caption = "Points below the dotted line: scores are too high. Bins of like many images, 95% CI."
+    alt = f"Share of PNEUMONIA by mean score on {SPLITS[model.chosen_on]} and on test, in bins."
+    title = f"{model.title}: reliability"
+    return Figure(drawn, f"reliability_{model.name}", title, caption, alt)
 
 
 def comparison(models: Sequence[Scored]) -> Figure:
     """Draw test scores with their 95 % intervals, all models side by side."""
-    drawn, ((axis,),) = canvas(width=7.5)
+    drawn, ((axis,),) = canvas(width=7.5, height=0.9 + 0.45 * len(SHOWN) * max(len(models), 2) / 2)
     for number, model in enumerate(models):
         values = np.array([model.test[score] for score in SHOWN], dtype=float)  # None: NaN
         bounds = [results.best_interval(model.test, score) or (np.nan, np.nan) for score in SHOWN]
         low, high = np.transpose(bounds)
         span = np.maximum([values - low, high - values], 0)
-        place = np.arange(len(SHOWN)) + (number - (len(models) - 1) / 2) * 0.18
-        axis.errorbar(place, values, span, fmt="os^Dv"[number % 5], capsize=4, label=model.title)
-    names = [SCORES[score] for score in SHOWN]
-    axis.set(xticks=range(len(SHOWN)), xticklabels=names, ylabel="score on test")
-    axis.legend()
+        place = np.arange(len(SHOWN)) + (number - (len(models) - 1) / 2) * 0.22
+        look = {"fmt": "os^Dv"[number % 5], "color": MODEL_COLOURS[number % len(MODEL_COLOURS)]}
+        axis.errorbar(values, place, xerr=span, capsize=4, label=model.title, **look)
+    axis.set(yticks=range(len(SHOWN)), yticklabels=[SCORES[score] for score in SHOWN])
+    axis.set(xlabel="on test, with 95% CI", xlim=(None, 1.005))
+    axis.invert_yaxis()
+    axis.legend(bbox_to_anchor=(0, 1), loc="lower left", ncols=len(models), fontsize="small")
     titles = ", ".join(model.title for model in models)
-    alt = f"{', '.join(names)} of {titles} on test, with 95 % intervals."
-    return Figure(drawn, "comparison", "Scores on the test split with 95 % intervals", alt)
+    alt = f"{', '.join(SCORES[score] for score in SHOWN)} of {titles} on test, with 95 % intervals."
+    caption = "Intervals that overlap may still differ: report 4 compares models on the same films."
+    return Figure(drawn, "comparison", "Scores on test", caption, alt)
+
+
+def all_curves(models: Sequence[Scored]) -> Figure:
+    """Draw the ROC and precision-recall curves of all models on test."""
+    drawn, ((roc, pr),) = canvas(2, width=4.4, height=4.2)
+    for number, model in enumerate(models):
+        alarms, hits, _ = sk.roc_curve(*model.answers())
+        precision, recall, _ = sk.precision_recall_curve(*model.answers())
+        look = {"color": MODEL_COLOURS[number % len(MODEL_COLOURS)], "linestyle": LINES[number % 4]}
+        roc.plot(alarms, hits, label=f"{model.title}, {model.test['auroc']:.3f}", **look)
+        pr.plot(
+            recall[:-1], precision[:-1], label=f"{model.title}, {model.test['auprc']:.3f}", **look
+        )
+        matrix = model.test["confusion_matrix"]
+        roc.plot(matrix[0][1] / sum(matrix[0]), model.test["sensitivity"], "o", color=look["color"])
+    roc.plot([0, 1], [0, 1], ":", color="grey", label="chance")
+    share = sum(models[0].test["confusion_matrix"][1]) / models[0].test["n"]
+    pr.axhline(share, linestyle=":", color="grey", label="chance")
+    roc.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC", xlim=UNIT, ylim=UNIT)
+    pr.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", title="precision and recall")
+    pr.set(xlim=UNIT, ylim=(None, 1.02))
+    for axis in (roc, pr):
+        axis.legend(loc="lower right" if axis is roc else "lower left", fontsize="small")
+    caption = "Areas in the legend; the dot is each model at its own threshold."
+    alt = f"ROC and precision-recall curves of {', '.join(m.title for m in models)} on test."
+    return Figure(drawn, "comparison_curves", "All models on test", caption, alt)

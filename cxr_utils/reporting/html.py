@@ -1,24 +1,21 @@
 """Turns executed notebooks into HTML files and writes the page of a run to open first."""
 
-import base64
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
-from PIL import Image
 
 from ..data.sources import REAL_RUN, REAL_RUN_COST
 from ..evaluation import comparison, results
 from ..files import read_json, within, write_atomically
 from ..paths import TEMPLATES, RunFolder
-from . import display, published, tables, text
-from .display import PAGES
+from . import display, figures, published, tables, text
+from .display import FINDINGS, PAGES
 
-THUMBNAIL = 560  # pixels of the longer side, shown at half of it
 # Keras' summary of a network: in colours for a dark terminal, and wider than a phone.
 SUMMARY = re.compile(r'<pre style="white-space:pre;[^"]*">(.*?)</pre>', re.DOTALL)
 CONTENTS = "<!-- contents -->"
@@ -36,58 +33,69 @@ def render(
     about |= {"failed": failed, "synthetic": synthetic, **BANNER}
     places = [str(TEMPLATES.parent)]
     exporter = HTMLExporter(template_name=TEMPLATES.name, extra_template_basedirs=places)
-    body, _ = exporter.from_filename(str(folder.executed(step)), resources={"report": about})
+    notebook = nbformat.read(folder.executed(step), as_version=4)
+    notebook.cells = _findings_first(notebook.cells)
+    body, _ = exporter.from_notebook_node(notebook, resources={"report": about})
     sections = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body)
     frame: Any = PAGES.get_template("frame.html.j2").module
-    body = body.replace(CONTENTS, frame.contents(sections), 1)
+    body = body.replace(CONTENTS, frame.contents(sections, code=True), 1)
     write_atomically(folder.html(step), SUMMARY.sub(_plain, body))
 
 
+def _findings_first(cells: list[Any]) -> list[Any]:
+    """Put the cells with the tag ``findings``, which a notebook ends with, under its title."""
+    found = [cell for cell in cells if "findings" in cell.metadata.get("tags", [])]
+    if not any(cell.get("outputs") for cell in found):  # the notebook did not get that far
+        return [cell for cell in cells if cell not in found]
+    rest = [cell for cell in cells if cell not in found]
+    return rest[:1] + found + rest[1:]
+
+
 def _plain(found: re.Match) -> str:
-    """Preformatted text without its colours, in a frame that scrolls by keyboard too."""
-    look = f'class="scroll" role="region" tabindex="0" aria-label="Summary {found.start()}"'
-    return f"<pre {look}>{re.sub('</?span[^>]*>', '', found[1])}</pre>"
+    """Preformatted text without its colours; a table folded, and scrolling by keyboard too."""
+    look = f'class="scroll" role="region" tabindex="0" aria-label="Layers {found.start()}"'
+    text = re.sub("</?span[^>]*>", "", found[1])
+    if "┃" not in text:
+        return f"<pre>{text}</pre>"
+    return f"<details><summary>Layers</summary><pre {look}>{text}</pre></details>"
 
 
 def write_index(
     folder: RunFolder, record: dict[str, Any], pages: Sequence[Page], problems: Sequence[str]
 ) -> None:
-    """Write ``index.html``: verdict, scores, the threshold to move, links, provenance.
+    """Write ``index.html``: a card for each model, the verdict, findings, links, provenance.
 
-    `record` is the content of ``run.json``; the covers of those `pages` that are done are shown.
+    `record` is the content of ``run.json``; findings are those of the `pages` that are done.
     """
     known, models = results.read_metrics(folder), comparison.read_models(folder)
     synthetic, about = record["data"]["synthetic"], within(known, "data")
-    told: dict[str, Any] = {}
+    told: dict[str, Any] = {"run": folder.name, "record": record, "problems": problems}
     if models:
         references, pairs = within(known, "floors"), comparison.read(folder)
         standing = published.standing(about.get("source", ""), about.get("counts", {}))
         judged = {"models": models, "references": references, "standing": standing}
-        scored = tables.scores(models, references, ["test"]).loc[tables.BRIEF]
         told["verdict"] = markdown2html(text.render("verdict", **judged, pairs=pairs))
+        scored = tables.scores(models, references, ["test"])
         told["scores"] = display.table_html(scored, index=True)
         told["splits"] = markdown2html(text.render("splits", known=known))
         told["slider"] = display.slider(models, synthetic)
+        told["plot"] = display.figure_html(figures.comparison(models), synthetic)
     written = [page for page in pages if folder.html(page[0]).is_file()]
-    thumbnails = [found for page in written if (found := _thumbnail(folder, record, page))]
-    told |= {"run": folder.name, "record": record, "synthetic": synthetic, "problems": problems}
-    told |= {"pages": written, "thumbnails": thumbnails, **BANNER}
+    told["findings"] = [found for page in written for found in _findings(folder, record, page)]
+    told["findings"].sort(key=lambda found: text.VERDICTS.index(found["verdict"]))
+    told |= {"models": models, "pages": written, "synthetic": synthetic, **BANNER}
     write_atomically(folder.index, PAGES.get_template("overview.html.j2").render(told))
 
 
-def _thumbnail(folder: RunFolder, record: dict[str, Any], page: Page) -> dict[str, Any]:
-    """The figure of a report, small and in the page itself; none of a step that is not done."""
-    step, title, cover = page
-    file = folder.figure(cover)
-    if not within(record, "steps", step).get("key") or not file.is_file():
-        return {}
-    small = io.BytesIO()
-    with Image.open(file) as stored:
-        alt, picture = stored.info.get("Description", ""), stored.convert("RGB")
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    picture.save(small, "JPEG", quality=80, optimize=True)
-    data = base64.b64encode(small.getvalue()).decode()
-    return {"step": step, "title": title, "alt": alt, "data": data, "size": picture.size}
+def _findings(folder: RunFolder, record: dict[str, Any], page: Page) -> list[dict[str, str]]:
+    """What a report warns of or notes; nothing of a step that is not done."""
+    step, title, _ = page
+    if not within(record, "steps", step).get("key"):
+        return []
+    outputs = [output for cell in read_json(folder.executed(step)).get("cells", [])
+               for output in cell.get("outputs", [])]  # fmt: skip
+    found = [one for output in outputs for one in output.get("data", {}).get(FINDINGS, [])]
+    return [one | {"step": step, "title": title} for one in found if one["verdict"] != "fine"]
 
 
 def write_runs(folder: Path) -> None:

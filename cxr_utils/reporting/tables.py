@@ -28,7 +28,7 @@ SCORES = {"accuracy": "accuracy", "auroc": "AUROC", "auprc": "AUPRC"}
 SCORES |= {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
 SCORES |= {"f1": "F1", "loss": "log loss", "brier": "Brier score", "ece": "calibration error"}
 SHOWN = ("accuracy", "auroc", "sensitivity", "specificity")  # where there is room for four
-BRIEF = ["images", "patients", *(SCORES[score] for score in (*SHOWN, "ppv", "npv"))]
+BRIEF = [SCORES[score] for score in ("auroc", "sensitivity", "specificity", "accuracy", "loss")]
 STARTS = {"random": "random weights", "imagenet": "ImageNet weights", "file": "a file's weights"}
 
 
@@ -90,7 +90,8 @@ def remedy(finding: Finding) -> str:
 
 
 def _filled(finding: Finding, part: str) -> str:
-    macro = getattr(_template("audit.md.j2").module, finding.check.replace(" ", "_") + part)
+    name = finding.check.replace(" ", "_").replace("-", "_") + part
+    macro = getattr(_template("findings.md.j2").module, name)
     return " ".join(macro(finding.facts | {"verdict": finding.verdict}).split())
 
 
@@ -177,13 +178,14 @@ def _scores(entry: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def operating_points(model: Scored) -> pd.DataFrame:
-    """Return the rates on test at each operating point."""
-    rows, shown = [], ("accuracy", "sensitivity", "specificity", "ppv", "npv", "f1")
+def operating_points(model: Scored, every: bool = False) -> pd.DataFrame:
+    """Return the rates on test at each operating point: two of them, or `every` one."""
+    rows, shown = [], ("sensitivity", "specificity")
     for name, point in model.test["operating_points"].items():
         in_use = " (in use)" if name == model.test["operating_point"] else ""
         row = {"operating point": POINTS[name] + in_use, "threshold": three(point["threshold"])}
-        rows.append(row | {SCORES[score]: with_interval(point, score) for score in shown})
+        rates = (*shown, "accuracy", "ppv", "npv", "f1") if every else shown
+        rows.append(row | {SCORES[score]: with_interval(point, score) for score in rates})
     return pd.DataFrame(rows)
 
 
@@ -208,6 +210,18 @@ def subtypes(models: Sequence[Scored]) -> pd.DataFrame:
     rate = "sensitivity, or specificity of NORMAL"
     columns = ["model", "images", "n", "right", "wrong", rate, "AUROC against NORMAL"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def specificities(table: pd.DataFrame) -> pd.DataFrame:
+    """Return specificity at fixed sensitivities, as `comparison.at_sensitivities` gives it."""
+    told = [
+        three(row.specificity)
+        + ("" if math.isnan(row.low) else f" [{three(row.low)}, {three(row.high)}]")
+        for row in table.itertuples()
+    ]
+    wide = table.assign(told=told).pivot(index="model", columns="sensitivity", values="told")
+    wide.columns = [f"at {sensitivity:.0%} sensitivity" for sensitivity in wide.columns]
+    return wide.loc[table["model"].unique()].rename_axis("").reset_index()
 
 
 def differences(pair: dict[str, Any]) -> pd.DataFrame:

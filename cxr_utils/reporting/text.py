@@ -17,12 +17,14 @@ from ..data.manifest import Manifest
 from ..data.sources import COUNTS, REAL_RUN
 from ..data.splits import reused_numbers
 from ..evaluation import metrics, results
-from ..evaluation.audit import Finding
+from ..evaluation.audit import NOTED, WARNED, Finding
 from ..evaluation.comparison import Scored
 from . import published, tables
 
 MARKUP = str.maketrans({character: "\\" + character for character in "\\`*_[]$"})
 Numbers = dict[str, Any]  # what a template is filled with
+VERDICTS = ("warning", "note", "fine")
+FAR = 1.3  # times as often as by chance Grad-CAM peaks between the lungs, and it is a warning
 SURE = 0.05  # P(true class) under which a model counts as sure of its error
 
 
@@ -79,13 +81,108 @@ def counts(manifest: Manifest, standing: str) -> Numbers:
     return {"folders": [(name, found[name], COUNTS[name]) for name in COUNTS if name in found]}
 
 
-def data(data: Dataset, standing: str, audited: list[Finding]) -> Numbers:
-    """Return the numbers of ``data``: what the counts, the split and the audit tell."""
+def data_findings(data: Dataset, standing: str, audited: list[Finding]) -> list[Finding]:
+    """Return what report 1 found: what there is, then what the audit has against it."""
     train, chosen = (set(data.splits[n].files["patient"]) for n in ("train", data.chosen_on))
-    told: Numbers = {"data": data, "standing": standing, "audited": audited}
-    told |= {"patients": len(chosen), "shared": len(train & chosen)}
-    told["adverse"] = data.files[data.files["adverse"]]["label"].value_counts().to_dict()
-    return told | counts(data.manifest, standing)
+    facts: Numbers = {
+        "films": len(data.files),
+        "shared": len(train & chosen),
+        "patients": len(chosen),
+    }
+    facts |= {
+        "chosen": len(data.splits[data.chosen_on]),
+        "adverse": int(data.files["adverse"].sum()),
+    }
+    facts |= {"drawn": _drawn(data.source.synthetic), "original": standing == "published"}
+    found = [Finding("films", "fine", facts)]
+    for folder, here, there in counts(data.manifest, standing)["folders"]:
+        if here != there:
+            gap = {"folder": folder, "here": here, "published": there}
+            found.append(Finding("published counts", "note", gap))
+    return found + worst_first([one for one in audited if one.verdict != "fine"])
+
+
+def model_findings(
+    model: Scored, hidden: pd.DataFrame, places: np.ndarray | None, checked: Any, synthetic: bool
+) -> list[Finding]:
+    """Return what the report of a model found; see `tables.occlusion` and `explanation.places`."""
+    (tn, fp), (fn, tp) = model.test["confusion_matrix"]
+    facts = {"title": model.title, "missed": fn, "sick": fn + tp, "alarms": fp, "well": tn + fp}
+    low, high = results.best_interval(model.test, "auroc") or (None, None)
+    facts |= {"auroc": model.test["auroc"], "low": low, "high": high, "constant": not tn + fn}
+    facts["drawn"] = _drawn(synthetic)
+    found = [Finding("answers", "fine" if tn + fn else "warning", facts)]
+    found.append(Finding("network", "fine", _network(model.card)))
+    return found + worst_first([_shift(model), *_looks(model, hidden, places, checked)])
+
+
+def _drawn(synthetic: bool) -> str:
+    return "SYNTHETIC " if synthetic else ""
+
+
+def _network(card: Numbers) -> Numbers:
+    return {"card": card, "start": tables.STARTS[card["start"]["kind"]]}
+
+
+def _shift(model: Scored) -> Finding:
+    """How scores changed from what choices were made on to test."""
+    before, names = model.scores[model.chosen_on], ("auroc", "specificity", "sensitivity")
+    scores = [(tables.SCORES[name], before[name], model.test[name]) for name in names]
+    lost = [name for name in names[1:] if _fell(model, name)]
+    facts = {"title": model.title, "chosen_on": tables.SPLITS[model.chosen_on]}
+    verdict = "warning" if lost else "fine"
+    return Finding("shift", verdict, facts | {"scores": scores, "lost": lost})
+
+
+def _looks(
+    model: Scored, hidden: pd.DataFrame, places: np.ndarray | None, checked: Any
+) -> list[Finding]:
+    """Where a model looks, and what it knows without the lungs."""
+    found, title = [], {"title": model.title}
+    if places is not None:
+        middle, chance = places[0][0], places[1][0]
+        verdict = "fine" if checked or middle < FAR * chance else "warning"
+        facts = title | {"middle": middle, "chance": chance, "checked": checked}
+        found.append(Finding("grad-cam", verdict, facts))
+    border, sure = hidden.at["only the border", "AUROC"], hidden.at["only the border", "low"]
+    facts = title | {"border": border, "lungs": hidden.at["without the outer thirds", "AUROC lost"]}
+    verdict = "warning" if sure >= WARNED else "note" if sure >= NOTED else "fine"
+    return [*found, Finding("hidden", verdict, facts)]
+
+
+def comparison_findings(
+    models: Sequence[Scored], pairs: list[Numbers], beyond: dict[str, Numbers], standing: str
+) -> list[Finding]:
+    """Return what report 4 found: which model is better, and what limits that."""
+    found, whole = [], published.TEST_IMAGES
+    for pair in pairs:
+        compared = {"AUROC": pair["differences"]["auroc"]}
+        compared["specificity at 95% sensitivity"] = pair["differences"]["specificity_at_0.95"]
+        for score, gap in compared.items():
+            found.append(
+                Finding("better", "fine", gap | {"score": score, "titles": pair["titles"]})
+            )
+    limits = []
+    for model in models:
+        gap = beyond.get(model.name, {})
+        if gap.get("value") is not None:
+            verdict = "fine" if gap["low"] > 0 else "warning"
+            limits.append(Finding("beyond metadata", verdict, gap | {"title": model.title}))
+    if pairs and all(model.card.get("members", 1) == 1 for model in models):
+        limits.append(Finding("one seed", "note", {}))
+    cold = [m.title for m in models if m.card["builder"] == "pretrained"
+            and m.card["start"]["kind"] == "random"]  # fmt: skip
+    if standing == "published" and cold:
+        limits.append(Finding("random start", "note", {"titles": cold}))
+    if standing == "published" and models[0].test["n"] < whole:
+        facts = {"here": models[0].test["n"], "whole": whole, "command": REAL_RUN}
+        limits.append(Finding("part of test", "note", facts))
+    return found + worst_first(limits)
+
+
+def worst_first(found: Sequence[Finding]) -> list[Finding]:
+    """Return findings by their verdict, warnings first."""
+    return sorted(found, key=lambda finding: VERDICTS.index(finding.verdict))
 
 
 def children(files: pd.DataFrame) -> Numbers:
@@ -121,15 +218,43 @@ def errors(model: Scored) -> Numbers:
     return {"test": model.test, "sure": int((of_the_truth < SURE).sum()), "limit": 1 - SURE}
 
 
-def telling_cases(model: Scored, most: int) -> dict[str, np.ndarray]:
-    """Return the rows of the surest false alarms, misses and hits on test; int, (<= most,) each."""
+def telling_cases(model: Scored, most: int) -> pd.DataFrame:
+    """Return the surest false alarms, misses and hits on test, with their ``row`` there.
+
+    At most so many of each; the columns are those that `display.films` shows.
+    """
     sick, right, scores = model.answers()[0] == 1, model.right(), model.part()["score"]
     cases = {
-        "NORMAL called PNEUMONIA": scores[~sick & ~right].nlargest(most),
-        "PNEUMONIA missed": scores[sick & ~right].nsmallest(most),
-        "PNEUMONIA found": scores[sick & right].nlargest(most),
+        "false alarm": scores[~sick & ~right].nlargest(most),
+        "missed": scores[sick & ~right].nsmallest(most),
+        "found": scores[sick & right].nlargest(most // 2),
     }
-    return {kind: found.index.to_numpy() for kind, found in cases.items()}
+    kinds = [kind for kind, found in cases.items() for _ in found]
+    rows = np.concatenate([found.index.to_numpy(int) for found in cases.values()])
+    told = model.part().iloc[rows]
+    words = [f"score {score:.2f}" for score in told["score"]]
+    return _cases(told, rows, kinds, words)
+
+
+def wrong_by_all(models: Sequence[Scored], most: int = 12) -> pd.DataFrame:
+    """Return test films that every model calls wrongly, the surest first, as `telling_cases`."""
+    wrong = ~np.any([model.right() for model in models], axis=0)
+    labels, truth = models[0].answers()[0], []
+    for model in models:
+        scores = model.answers()[1]
+        truth.append(np.where(labels == 1, scores, 1 - scores))
+    rows = np.flatnonzero(wrong)[np.argsort(np.mean(truth, axis=0)[wrong], kind="stable")][:most]
+    told = models[0].part().iloc[rows]
+    kinds = ["missed" if labels[row] else "false alarm" for row in rows]
+    words = [
+        "scores " + ", ".join(f"{model.answers()[1][row]:.2f}" for model in models) for row in rows
+    ]
+    return _cases(told, rows, kinds, words)
+
+
+def _cases(told: pd.DataFrame, rows: np.ndarray, kinds: list[str], words: list[str]) -> Any:
+    shown = {"row": rows, "kind": kinds, "subtype": told["subtype"].map(tables.KINDS).to_numpy()}
+    return pd.DataFrame(shown | {"scores": words, "name": told["path"].to_numpy()})
 
 
 def calibration(model: Scored) -> Numbers:
@@ -158,14 +283,6 @@ def missing(models: Sequence[Scored]) -> Numbers:
     names = [file.stem for file in sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))]
     steps = [name for name in names if name.split("_", 1)[1] in parameters.MODELS]
     return {"steps": steps, "models": models}
-
-
-def next_steps(models: Sequence[Scored], standing: str) -> Numbers:
-    """Return the numbers of ``next_steps``: which rates fell by more than chance on test."""
-    rates = ("specificity", "sensitivity")
-    fallen = {rate: [model.title for model in models if _fell(model, rate)] for rate in rates}
-    fallen = {rate: titles for rate, titles in fallen.items() if titles}
-    return {"models": models, "standing": standing, "fallen": fallen}
 
 
 def _fell(model: Scored, score: str) -> bool:

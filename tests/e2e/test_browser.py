@@ -1,6 +1,7 @@
 """The reports in a real browser, from files, offline: all can read them, and the slider counts."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -82,10 +83,10 @@ def test_page_is_whole_and_quiet(browser, run, name):
             for link in links
             if link[0] == "#" and not visit.page.locator(f"[id='{unquote(link[1:])}']").count()
         ] == []
-        links = [link for link in links if not link.startswith(("#", "http"))]
-        assert [
-            link for link in links if not (_file(run, name).parent / unquote(link)).is_file()
-        ] == []
+        for link in (link for link in links if not link.startswith(("#", "http"))):
+            target, _, part = unquote(link).partition("#")
+            content = (_file(run, name).parent / target).read_text()
+            assert not part or f'id="{part}"' in content
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -211,13 +212,91 @@ def test_prevalence_moves_ppv_by_bayes(browser, run, models):
         assert "PPV" in page.text_content("[role=status]")
 
 
-def test_each_report_has_its_figure_on_the_index(browser, run, models):
-    """Its alt text is that which the figure was saved with."""
+def test_the_index_answers_first(browser, run, models):
+    """Before any scrolling: what each model misses and which is better; then reasons to doubt."""
     with Visit(browser, run.index) as visit:
-        alts = visit.page.eval_on_selector_all("figure img", "all => all.map(img => img.alt)")
-    assert len(alts) == len(PAGES) - 1
-    assert all(alt.startswith("SYNTHETIC · ") for alt in alts)
-    assert sum("Confusion matrix of" in alt for alt in alts) == len(models)
+        cards = visit.page.locator(".card .counts").all_text_contents()
+        first = visit.page.evaluate(
+            "[...document.querySelectorAll('h1, .banner, .card, h1 ~ ul')]"
+            ".filter(one => one.getBoundingClientRect().top < innerHeight)"
+            ".map(one => one.innerText).join(' ')"
+        )
+        doubts = visit.page.locator(".findings .warning").all_text_contents()
+        links = visit.page.eval_on_selector_all(".findings a", "all => all.map(a => a.href)")
+    known = json.loads(run.metrics.read_text())["models"]
+    for name, card in zip(models, cards, strict=True):
+        (tn, fp), (fn, tp) = known[name]["test"]["confusion_matrix"]
+        assert f"Misses {fn} of {fn + tp}" in card
+        assert f"{fp} false alarms on {tn + fp}" in card
+    assert "SYNTHETIC" in first and "AUROC" in first and "medical device" not in first
+    assert doubts and all(link.endswith(".html") for link in links)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_was_found_stands_under_the_title(browser, run, name):
+    with Visit(browser, _file(run, name)) as visit:
+        headings = visit.page.locator("h2").all_text_contents()
+    assert headings[0].startswith("Key findings") or name == "index"
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_a_report_by_keyboard(browser, run, width):
+    """The switch for all code, the contents, the filters and an enlarged film."""
+    with Visit(browser, run.html("02_baseline_cnn"), viewport=width) as visit:
+        page = visit.page
+        codes = page.locator("details.code")
+        assert codes.count() > 5 and not any(part.is_visible() for part in codes.all())
+        page.locator("#code-switch").press("Enter")
+        assert all(part.is_visible() for part in codes.all())
+        page.locator("#code-switch").press("Enter")
+        assert not any(part.is_visible() for part in codes.all())
+        page.locator("nav.contents a", has_text="Errors").press("Enter")
+        page.locator("nav.contents a[aria-current]", has_text="Errors").wait_for()
+        page.locator(".gallery select[name=kind]").select_option("found")
+        shown = [one for one in page.locator(".gallery .case").all() if one.is_visible()]
+        assert shown and all("found" in one.inner_text() for one in shown)
+        shown[0].locator("button").press("Enter")
+        page.locator(".gallery dialog img").first.wait_for()
+        page.keyboard.press("Escape")
+        assert not page.locator(".gallery dialog").is_visible()
+
+
+def test_figures_and_tables_can_be_downloaded(browser, run):
+    with Visit(browser, run.html("04_comparison")) as visit:
+        page = visit.page
+        with page.expect_download() as figure:
+            page.locator("figure.plot button").first.press("Enter")
+        assert figure.value.suggested_filename == "comparison.svg"
+        with page.expect_download() as table:
+            page.locator(".scroll + button").first.press("Enter")
+        content = table.value.path().read_text()
+        assert '"AUROC"' in content and "baseline" in content.lower()
+
+
+WORD, DECIMAL = re.compile(r"[A-Za-z][\w'’-]*"), re.compile(r"\d\.\d+")
+
+
+def test_a_run_is_read_in_minutes(browser, run):
+    """Words and decimals in view, all folded parts closed: budgets of the five pages together."""
+    said = ""
+    for name in PAGES:
+        with Visit(browser, _file(run, name)) as visit:
+            said += visit.page.inner_text("body")
+        limit = 1_500_000 if name == "01_eda" else 1_000_000
+        assert _file(run, name).stat().st_size < limit
+    assert 2000 < len(WORD.findall(said)) <= 5000
+    assert 100 < len(DECIMAL.findall(said)) <= 500
+
+
+def test_print_shows_the_report_and_nothing_to_press(browser, run):
+    with Visit(browser, run.html("02_baseline_cnn")) as visit:
+        visit.page.emulate_media(media="print")
+        hidden = visit.page.locator("nav, .tool, #code-switch, .filters, details, p.end")
+        assert not any(part.is_visible() for part in hidden.all())
+        assert visit.page.locator("figure.plot").first.is_visible()
+        assert visit.page.locator(".case img").first.is_visible()
+        visit.page.set_viewport_size({"width": 700, "height": 1000})
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= 700
 
 
 @pytest.mark.long

@@ -18,6 +18,20 @@ def _sample(seed=0, n=300, ties=False):
 
 
 @pytest.mark.parametrize("ties", [False, True])
+def test_specificities_at_a_sensitivity_equal_those_of_scikit_learns_roc(ties):
+    labels, scores = _sample(2, ties=ties)
+    weights = np.random.default_rng(3).integers(0, 4, (5, len(labels))).astype(float)
+    wanted = (0.8, 0.95)
+    found = intervals.weighted_specificities(labels == 1, scores, weights, wanted)
+    for row, weight in zip(found, weights, strict=True):
+        alarms, hits, _ = sk.roc_curve(labels, scores, sample_weight=weight)
+        best = [1 - alarms[hits >= sensitivity - 1e-9].min() for sensitivity in wanted]
+        assert row == pytest.approx(best)
+    one_class = intervals.weighted_specificities(labels >= 0, scores, weights, wanted)
+    assert np.isnan(one_class).all()
+
+
+@pytest.mark.parametrize("ties", [False, True])
 def test_weighted_scores_equal_scikit_learn_on_repeated_images(ties):
     """Weights are how often an image is in a resample: scoring the repeated images gives the
     same."""

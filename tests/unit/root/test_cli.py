@@ -110,7 +110,7 @@ def test_data_command_says_what_it_holds(phantom_root, capsys):
     printed = capsys.readouterr().out
     assert (
         "phantom (SYNTHETIC)" in printed
-        and "1 files were left out" in printed
+        and "1 file left out" in printed
         and "not one of .jpeg" in printed
     )
 
