@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help setup run test test-long lint lab lock audit docs clean
+.PHONY: help setup run test test-long lint lab lock audit docs example clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ audit: ## ask the advisory database about the packages of the lock (pip-audit, i
 
 docs: setup ## renew docs/parameters.md from the parameters' model
 	$(RUN) -m cxr_utils parameters > docs/parameters.md
+
+example: setup ## a run on the SYNTHETIC phantom, in reports/example, and docs/pictures of its pages (needs chromium)
+	$(RUN) run_all.py --data phantom --run example --set resnet50v2.weights=none
+	$(RUN) docs/publish.py pictures reports/example
 
 lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --all-extras --no-header --no-annotate pyproject.toml -o requirements.lock

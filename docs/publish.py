@@ -1,7 +1,7 @@
 """Copies what may be shown of a finished run into ``docs/``: no radiographs, no machine's paths.
 
-    python docs/publish.py results reports/real            # real X-rays: scores, plots and a page
-    python docs/publish.py example-report reports/default  # the SYNTHETIC phantom: its reports
+    python docs/publish.py results reports/real      # real X-rays: scores, plots and a page
+    python docs/publish.py pictures reports/example  # the SYNTHETIC phantom: pictures of its pages
 
 ``docs/results/README.md`` is written from the files of the run alone; a test writes it again.
 """
@@ -35,8 +35,7 @@ PLOTS_OF_MODEL = (
     "reliability_{}",
     "learning_curves_{}",
 )
-MARKS = ("<!-- scores -->", "<!-- end of scores -->")  # in the README
-ALL_RUNS = ' <a href="../index.html">All runs in this folder</a>.'
+PARTS = ("headline", "scores")  # of the README, between marks
 
 
 def main() -> int:
@@ -44,12 +43,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["results", "example-report"])
+    parser.add_argument("what", choices=["results", "pictures"])
     parser.add_argument("run", type=Path, help="folder of a finished run")
     asked = parser.parse_args()
     run, target = paths.RunFolder(asked.run.resolve()), DOCS / asked.what
     synthetic = json.loads(run.record.read_text(encoding="utf-8"))["data"]["synthetic"]
-    if synthetic != (asked.what == "example-report"):
+    if synthetic != (asked.what == "pictures"):
         print(
             f"error: {asked.what} is not for {'SYNTHETIC' if synthetic else 'real'} data",
             file=sys.stderr,
@@ -57,7 +56,7 @@ def main() -> int:
         return 2
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    (publish_example if synthetic else publish_results)(run, target)
+    (publish_pictures if synthetic else publish_results)(run, target)
     return 0
 
 
@@ -84,40 +83,26 @@ def publish_results(run: paths.RunFolder, target: Path) -> None:
     )
 
 
-def publish_example(run: paths.RunFolder, target: Path) -> None:
-    """Copy the HTML reports of a run on the SYNTHETIC phantom, and what they link to."""
-    for file in (
-        *sorted(run.root.glob("*.html")),
-        run.record,
-        run.log,
-        run.metrics,
-        run.comparison,
-    ):
-        text = file.read_text(encoding="utf-8")
-        (target / file.name).write_text(
-            _without_paths(text, run).replace(ALL_RUNS, ""), encoding="utf-8"
-        )
-
-    picture(target / "index.html", DOCS / "report.png")
-
-
-def picture(page: Path, target: Path) -> None:
-    """Take the picture of a page's first screen, with Debian's chromium."""
+def publish_pictures(run: paths.RunFolder, target: Path) -> None:
+    """Take the picture of the top of every page of a run, with Debian's chromium."""
     from playwright.sync_api import sync_playwright
 
+    lines = ["# What the reports look like", "", "Made by `make example` on the SYNTHETIC phantom."]
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
-            args=["--no-sandbox"],
-        )
-        shown = browser.new_context(
-            viewport={"width": 1000, "height": 1250}, offline=True
-        ).new_page()
-        shown.goto(page.resolve().as_uri())
-        shown.screenshot(path=target)
+        chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        size: Any = {"width": 1280, "height": 1500}
+        shown = browser.new_context(viewport=size, offline=True).new_page()
+        for page in sorted(run.root.glob("*.html"), key=lambda file: file.stem != "index"):
+            shown.goto(page.resolve().as_uri())
+            picture = target / f"{page.stem}.png"
+            shown.screenshot(path=picture)
+            with Image.open(picture) as taken:
+                small = taken.convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
+            small.save(picture, optimize=True)
+            lines += ["", f"![The top of the page {page.stem}, SYNTHETIC]({picture.name})"]
         browser.close()
-    with Image.open(target) as taken:
-        taken.convert("P", palette=Image.Palette.ADAPTIVE, colors=64).save(target, optimize=True)
+    (target / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _without_paths(text: str, run: paths.RunFolder) -> str:
@@ -169,12 +154,22 @@ def _rounded(value: Any) -> Any:
 
 
 def update_readme(run: paths.RunFolder, readme: str) -> str:
-    """Return the README with its scores taken from a run."""
-    models, known = comparison.read_models(run), results.read_metrics(run)
-    scores = text.render("readme_scores", models=models, known=known, beside=_beside(models))
-    before, rest = readme.split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    return f"{before}{MARKS[0]}\n{scores}\n{MARKS[1]}{after}"
+    """Return the README with its scores and times taken from a run."""
+    models, record = comparison.read_models(run), read_json(run.record)
+    told: dict[str, Any] = {"models": models, "known": results.read_metrics(run), "record": record}
+    told |= {"beside": _beside(models).head(2 * len(models)), "minutes": _minutes(models)}
+    told["minutes_of_all"] = round(sum(model.card["seconds"] for model in models) / 60)
+    for part in PARTS:
+        start, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
+        before, rest = readme.split(start)
+        after = rest.split(end)[1]
+        readme = f"{before}{start}\n{text.render(f'readme_{part}', **told)}\n{end}{after}"
+    return readme
+
+
+def _minutes(models: Sequence[comparison.Scored]) -> int:
+    """How long the best model trained."""
+    return round(max(models, key=lambda model: model.test["auroc"]).card["seconds"] / 60)
 
 
 def _beside(models: Sequence[comparison.Scored]) -> pd.DataFrame:

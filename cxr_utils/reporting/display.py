@@ -149,6 +149,7 @@ def table_html(
     style = "words" if words else None
     form = f"{{:.{decimals}f}}".format
     inner = table.to_html(index=index, border=0, classes=style, float_format=form)
+    inner = inner.replace("<th></th>", "<td></td>")  # a header of nothing
     columns = ", ".join(str(name) for name in table.columns.get_level_values(0).unique())
     return scrolling(inner, "scroll", f"Table: {columns[:120]}")
 
