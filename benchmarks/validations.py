@@ -162,19 +162,24 @@ def _judged(logit: np.ndarray, labels: np.ndarray) -> dict:
 def tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """How hard each validation is and how far its choices agree; what a recipe does to the hardest.
 
-    Scores are means over the choices; in the first table they are of the default recipe, in which
-    all films are shown once.
+    In the first table scores are means over the choices of the first recipe of the file. In the
+    second, gains are mean differences from it for the same choices, less log loss being better.
     """
-    hard = rows[rows["recipe"] == ONCE].groupby("validation")[["films", *SCORES]].mean()
+    base = rows["recipe"].iloc[0]
+    hard = rows[rows["recipe"] == base].groupby("validation")[["films", *SCORES]].mean()
     for score in SCORES[:2]:
         by = {name: part.pivot(index="recipe", columns="choice", values=score)
               for name, part in rows.groupby("validation")}  # fmt: skip
         hard[f"Spearman, {score}"] = pd.Series({name: _agreement(one) for name, one in by.items()})
-    judged = rows[rows["validation"] == "mixed, shifted"].groupby("recipe")
-    found = judged[SCORES].mean()
-    found.insert(2, "spread", judged["log loss"].std())
-    found["time"] = judged["seconds"].mean() / judged["seconds"].mean().get(ONCE, np.nan)
-    return [hard.round({"films": 0}), found.sort_values("log loss")]
+    judged = rows[rows["validation"] == "mixed, shifted"].set_index(["recipe", "choice"])
+    first = judged.loc[base].reindex(judged.index, level="choice")
+    gains = judged[SCORES] - first[SCORES]
+    gains["log loss"] *= -1
+    found = gains.groupby("recipe").mean().add_prefix("gain in ")
+    found["spread"] = gains.groupby("recipe")["log loss"].std()
+    found["choices"] = gains.groupby("recipe").size()
+    found["time"] = (judged["seconds"] / first["seconds"]).groupby("recipe").mean()
+    return [hard.round({"films": 0}), found.sort_values("gain in log loss", ascending=False)]
 
 
 def _agreement(scores: pd.DataFrame) -> float:

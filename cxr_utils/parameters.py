@@ -222,7 +222,7 @@ class Evaluation(Section):
     test_time_flips: bool = True
     """score each image as the mean of it and of its mirror image"""
     resamples: int = Field(2000, ge=100, le=10_000)
-    """bootstrap resamples behind each 95 % interval"""
+    """bootstrap resamples behind each 95% interval"""
 
 
 class Params(Section):

@@ -74,7 +74,7 @@ def read_manifest(root: Path, squares: Sequence[Square] = (), progress: bool = F
 
     Where all are new, the same pass caches the `squares` that will be asked for next. Raises
     UsageError where the folder is missing or not in the Kaggle layout, a class has no images, or
-    more than 5 % of the files are unusable.
+    more than 5% of the files are unusable.
     """
     check_layout(root)
     found = {_state(root, name): name for name in _walk(root)}

@@ -37,7 +37,8 @@ class Finding:
 
 def audit(data: Dataset) -> list[Finding]:
     """Look for what makes scores mislead in data that was opened at ``OVERVIEW_SIZE`` px."""
-    files, border = data.files, shortcuts.border(data)
+    files = data.files
+    border = shortcuts.reach(shortcuts.border_scores(data), files)
     metadata = shortcuts.reach(shortcuts.metadata_scores(data), files)
     exact, near, alike = find_duplicates(files, data.stored)
     return [

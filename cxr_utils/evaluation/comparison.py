@@ -110,7 +110,7 @@ def _scores(model: Scored, weights: np.ndarray) -> tuple[dict[str, Any], dict[st
 
 
 def at_sensitivities(models: Sequence[Scored], resamples: int, seed: int) -> pd.DataFrame:
-    """Return each model's specificity on test at `SENSITIVITIES`, with its 95 % interval.
+    """Return each model's specificity on test at `SENSITIVITIES`, with its 95% interval.
 
     The thresholds are test's own: this compares models, and chooses nothing. Where no resample has
     an error the interval is NaN.

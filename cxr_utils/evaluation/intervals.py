@@ -10,7 +10,7 @@ from scipy.stats import binomtest, norm, rankdata
 from . import metrics
 
 QUANTILES = (0.025, 0.975)
-REACH = float(norm.ppf(QUANTILES[1]))  # of a 95 % interval, in standard errors
+REACH = float(norm.ppf(QUANTILES[1]))  # of a 95% interval, in standard errors
 
 
 def patient_weights(patients: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -26,7 +26,7 @@ def patient_weights(patients: np.ndarray, resamples: int, seed: int) -> np.ndarr
 
 
 def interval(values: np.ndarray) -> list[float] | None:
-    """Return the 95 % percentile interval of resampled values; None where all are undefined."""
+    """Return the 95% percentile interval of resampled values; None where all are undefined."""
     values = values[np.isfinite(values)]
     return np.quantile(values, QUANTILES).tolist() if len(values) else None
 
@@ -91,7 +91,7 @@ def weighted_specificities(
 
 
 def wilson(part: int, whole: int) -> list[float] | None:
-    """Return Wilson's 95 % interval of a share (1927, doi:10.1080/01621459.1927.10502953), or None.
+    """Return Wilson's 95% interval of a share (1927, doi:10.1080/01621459.1927.10502953), or None.
 
     It takes images for independent; unlike the bootstrap it holds for a dozen and for none wrong.
     """
@@ -116,7 +116,7 @@ class Estimate:
         return [float(expit(logit(self.value) + side * reach)) for side in (-1, 1)]
 
     def as_difference(self) -> dict[str, float]:
-        """Return value, low and high of its 95 % interval within -1..1, and two-sided p of 0."""
+        """Return value, low and high of its 95% interval within -1..1, and two-sided p of 0."""
         p = float(2 * norm.sf(abs(self.value) / self.error) if self.error else self.value == 0)
         low, high = (self.value + side * REACH * self.error for side in (-1, 1))
         return {"value": self.value, "low": max(low, -1.0), "high": min(high, 1.0), "p": p}

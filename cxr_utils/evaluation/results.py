@@ -18,7 +18,7 @@ from . import intervals, metrics, shortcuts, thresholds
 COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
 # Where the bootstrap covers too little and Wilson's intervals are shown: a share of fewer than so
 # many images, or with fewer than so many that are right, or wrong. (At .975 of 195 images of 100
-# patients it covers 90 %, Wilson's 94 %.)
+# patients it covers 90%, Wilson's 94%.)
 FEW, FEW_EITHER_WAY = 50, 10
 
 Entry = dict[str, Any]  # the scores of one split
@@ -75,18 +75,19 @@ def score_references(data: Dataset, settings: Params, run: RunFolder) -> dict[st
     """Score what needs no look at the lungs, into ``floors/*.csv`` and ``metrics.json``.
 
     ``always_pneumonia``: the share of PNEUMONIA in training as the score of every image, at a
-    threshold of 0. ``metadata``: a classifier on metadata alone, at the target sensitivity on the
-    images that choices are made on; there is none where patients are too few.
+    threshold of 0. ``metadata`` and ``border``: classifiers on these alone, at the target
+    sensitivity on the images that choices are made on; none where patients are too few.
     """
     always, found = data.splits["train"].labels.mean(), {}
     answers = {"always_pneumonia": always, "metadata": shortcuts.metadata_scores(data)}
+    answers["border"] = shortcuts.border_scores(data)
     for name, scores in answers.items():
         run.reference(name).unlink(missing_ok=True)
         if scores is not None:
             table = data.files.assign(score=scores).query("split != 'train'")[COLUMNS]
             write_atomically(run.reference(name), table.to_csv(index=False))
             point, cut = "half", 0.0
-            if name == "metadata":
+            if name != "always_pneumonia":
                 chosen = table[table["split"] == data.chosen_on]
                 known = labels_of(chosen), chosen["score"].to_numpy()
                 point = "sensitivity"

@@ -32,7 +32,7 @@ class Reach:
 
     seen: float  # on training patients that the classifier has not seen
     test: float
-    low: float  # of the 95 % interval on test, by DeLong
+    low: float  # of the 95% interval on test, by DeLong
     high: float
 
 
@@ -59,8 +59,11 @@ def classify(traits: pd.DataFrame, files: pd.DataFrame) -> np.ndarray | None:
     return _guesses(model, features.to_numpy(np.float64), files)
 
 
-def border(data: Dataset) -> Reach:
-    """Return how far a logistic regression on the border of the standardised picture gets."""
+def border_scores(data: Dataset) -> np.ndarray | None:
+    """Return P(PNEUMONIA) by a logistic regression on the border of the standardised picture.
+
+    `data` is opened at ``OVERVIEW_SIZE`` px; None where patients are too few.
+    """
     side = data.stored.shape[1] // COARSE
     outer = np.ones((COARSE, COARSE), bool)
     outer[BORDER:-BORDER, BORDER:-BORDER] = False
@@ -69,7 +72,7 @@ def border(data: Dataset) -> Reach:
         cells = block.reshape(-1, COARSE, side, COARSE, side)
         rows.append(standardised(cells.mean((2, 4)))[:, outer])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.001, max_iter=1000))
-    return reach(_guesses(model, np.concatenate(rows), data.files), data.files)
+    return _guesses(model, np.concatenate(rows), data.files)
 
 
 def reach(scores: np.ndarray | None, files: pd.DataFrame) -> Reach:

@@ -220,7 +220,7 @@ def reliability(model: Scored) -> Figure:
 
 
 def comparison(models: Sequence[Scored]) -> Figure:
-    """Draw test scores with their 95 % intervals, all models side by side."""
+    """Draw test scores with their 95% intervals, all models side by side."""
     drawn, ((axis,),) = canvas(width=7.5, height=0.9 + 0.45 * len(SHOWN) * max(len(models), 2) / 2)
     for number, model in enumerate(models):
         values = np.array([model.test[score] for score in SHOWN], dtype=float)  # None: NaN
@@ -235,7 +235,7 @@ def comparison(models: Sequence[Scored]) -> Figure:
     axis.invert_yaxis()
     axis.legend(bbox_to_anchor=(0, 1), loc="lower left", ncols=len(models), fontsize="small")
     titles = ", ".join(model.title for model in models)
-    alt = f"{', '.join(SCORES[score] for score in SHOWN)} of {titles} on test, with 95 % intervals."
+    alt = f"{', '.join(SCORES[score] for score in SHOWN)} of {titles} on test, with 95% intervals."
     caption = "Intervals that overlap may still differ: report 4 compares models on the same films."
     return Figure(drawn, "comparison", "Scores on test", caption, alt)
 

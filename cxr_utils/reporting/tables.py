@@ -24,6 +24,7 @@ KINDS = {"normal": "NORMAL", "bacteria": "PNEUMONIA, bacterial"}
 KINDS |= {"virus": "PNEUMONIA, viral", "unknown": "PNEUMONIA"}
 POINTS = {"half": "0.5", "youden": "Youden", "sensitivity": "target sensitivity"}
 REFERENCES = {"always_pneumonia": "always PNEUMONIA", "metadata": "metadata alone"}
+REFERENCES |= {"border": "border alone"}
 SCORES = {"accuracy": "accuracy", "auroc": "AUROC", "auprc": "AUPRC"}
 SCORES |= {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
 SCORES |= {"f1": "F1", "loss": "log loss", "brier": "Brier score", "ece": "calibration error"}
@@ -33,7 +34,7 @@ STARTS = {"random": "random weights", "imagenet": "ImageNet weights", "file": "a
 
 
 def with_interval(entry: dict[str, Any], score: str) -> str:
-    """Return a score of ``metrics.json`` as text, with its 95 % interval where it has one."""
+    """Return a score of ``metrics.json`` as text, with its 95% interval where it has one."""
     said, interval = three(entry[score]), results.best_interval(entry, score)
     return f"{said} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else said
 

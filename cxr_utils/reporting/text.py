@@ -167,7 +167,7 @@ def comparison_findings(
         gap = beyond.get(model.name, {})
         if gap.get("value") is not None:
             verdict = "fine" if gap["low"] > 0 else "warning"
-            limits.append(Finding("beyond metadata", verdict, gap | {"title": model.title}))
+            limits.append(Finding("beyond shortcuts", verdict, gap | {"title": model.title}))
     if pairs and all(model.card.get("members", 1) == 1 for model in models):
         limits.append(Finding("one seed", "note", {}))
     cold = [m.title for m in models if m.card["builder"] == "pretrained"

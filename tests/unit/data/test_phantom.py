@@ -33,7 +33,7 @@ def test_layout_balance_and_patients(phantom_root):
     assert counts["train"] == {
         "NORMAL": 31,
         "PNEUMONIA": 89,
-    }  # 25.7 % and 74.3 % of 120, as in the real set
+    }  # 25.7% and 74.3% of 120, as in the real set
     assert counts["val"] == {"NORMAL": 8, "PNEUMONIA": 8}
     assert counts["test"] == {"NORMAL": 11, "PNEUMONIA": 19}
     assert listed.files.groupby("patient")["folder"].nunique().max() == 1

@@ -188,7 +188,7 @@ def _draw(rng):
 
 @pytest.mark.long
 def test_intervals_cover_the_truth():
-    """In 93 to 97 % of 1,000 draws of 300 patients with two to seven images each, for accuracy .90
+    """In 93 to 97% of 1,000 draws of 300 patients with two to seven images each, for accuracy .90
     and AUROC .95.
     """
     cut, truth, rng = _threshold(), {"accuracy": 0.90, "auroc": 0.95}, np.random.default_rng(0)

@@ -48,7 +48,7 @@ def _called(model, data):
 
 @pytest.mark.long
 def test_the_peak_is_in_the_consolidation(trained, data):
-    """In 80 % and more, far more often than the best fixed place."""
+    """In 80% and more, far more often than the best fixed place."""
     found = explanation.check_on_phantom(trained, data, _called(trained, data))
     print(found)
     assert found.cases >= 40 and found.inside / found.cases >= max(0.8, found.fixed + 0.3)

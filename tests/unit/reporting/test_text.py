@@ -37,7 +37,10 @@ def _all_said(models, standing, pairs=None):
     """Every table and all prose of 02 to 04 and of the index about some models, as one text."""
     pairs = comparison.compare(models, 100, 0) if pairs is None else pairs
     synthetic, about = standing == "synthetic", {"models": models, "standing": standing}
-    metadata = {model.name: comparison.beyond(model, model.part(), 50, 0) for model in models}
+    metadata = {
+        model.name: comparison.beyond(model, model.part(), 50, 0) | {"name": "border alone"}
+        for model in models
+    }
     bootstrap = {"resamples": 100, "seed": 0, "unit": "patient"}
     known = {"models": {m.name: m.scores for m in models}, "data": DATA, "bootstrap": bootstrap}
     doubtful = [text.doubtful(model, _files(model.part())) for model in models]
