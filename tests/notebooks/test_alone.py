@@ -14,6 +14,7 @@ import pytest
 
 from cxr_utils import paths
 from cxr_utils.pipeline.execution import OwnInterpreterKernelManager
+from cxr_utils.reporting import display
 
 STEPS = sorted(file.stem for file in paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 TRAINING = ["02_baseline_cnn", "03_resnet50v2"]
@@ -33,12 +34,13 @@ def _run(step, target, **values):
 
 
 def _said(notebook):
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return "\n".join(
-        output["data"]["text/markdown"]
-        for output in outputs
-        if "text/markdown" in output.get("data", {})
-    )
+    """Its prose and its findings."""
+    shown = [
+        output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])
+    ]
+    prose = [data["text/markdown"] for data in shown if "text/markdown" in data]
+    found = [one["says"] for data in shown for one in data.get(display.FINDINGS, [])]
+    return "\n".join([*prose, *found])
 
 
 def test_comparison_without_predictions_names_what_to_run(tmp_path):
@@ -58,7 +60,7 @@ def lab(tmp_path_factory):
 def test_baseline_alone_with_a_changed_parameter(lab):
     folder, notebook = lab
     assert (folder / "predictions" / "baseline_cnn.csv").is_file()
-    assert "SYNTHETIC test images" in _said(notebook)
+    assert "SYNTHETIC PNEUMONIA" in _said(notebook)
 
 
 def test_one_model_alone_has_scores_and_nothing_to_be_compared_with(lab, tmp_path):
