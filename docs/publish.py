@@ -1,6 +1,7 @@
 """Copies what may be shown of a finished run into ``docs/``: no radiographs, no machine's paths.
 
-    python docs/publish.py results reports/real      # real X-rays: scores, plots and a page
+    python docs/publish.py results reports/real reports/xception  # real X-rays: scores, plots, a
+                                                     # page; further runs are rows of that page
     python docs/publish.py pictures reports/example  # the SYNTHETIC phantom: pictures of its pages
 
 ``docs/results/README.md`` is written from the files of the run alone; a test writes it again.
@@ -35,6 +36,7 @@ PLOTS_OF_MODEL = (
     "reliability_{}",
     "learning_curves_{}",
 )
+OTHERS = "others"  # where runs lie that are rows of the page only
 PARTS = ("headline", "scores")  # of the README, between marks
 
 
@@ -44,11 +46,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["results", "pictures"])
-    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
     asked = parser.parse_args()
-    run, target = paths.RunFolder(asked.run.resolve()), DOCS / asked.what
-    synthetic = json.loads(run.record.read_text(encoding="utf-8"))["data"]["synthetic"]
-    if synthetic != (asked.what == "pictures"):
+    runs, target = [paths.RunFolder(run.resolve()) for run in asked.runs], DOCS / asked.what
+    synthetic = read_json(runs[0].record)["data"]["synthetic"]
+    if any(synthetic != read_json(run.record)["data"]["synthetic"] for run in runs) or (
+        synthetic != (asked.what == "pictures")
+    ):
         print(
             f"error: {asked.what} is not for {'SYNTHETIC' if synthetic else 'real'} data",
             file=sys.stderr,
@@ -56,12 +60,21 @@ def main() -> int:
         return 2
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    (publish_pictures if synthetic else publish_results)(run, target)
+    if synthetic:
+        publish_pictures(runs[0], target)
+        return 0
+    for run in runs:
+        first = run is runs[0]
+        publish_results(run, target if first else target / OTHERS / run.name, plots=first)
+    (target / "README.md").write_text(page(paths.RunFolder(target)), encoding="utf-8")
+    readme = paths.ROOT / "README.md"
+    told = update_readme(paths.RunFolder(target), readme.read_text(encoding="utf-8"))
+    readme.write_text(told, encoding="utf-8")
     return 0
 
 
-def publish_results(run: paths.RunFolder, target: Path) -> None:
-    """Copy scores, predictions and plots of a run on real X-rays, and write their page."""
+def publish_results(run: paths.RunFolder, target: Path, plots: bool) -> None:
+    """Copy scores, predictions and, where asked, `plots` of a run on real X-rays."""
     shutil.copytree(run.root / "predictions", target / "predictions")
     shutil.copytree(run.root / "floors", target / "floors")
     for file in (run.metrics, run.comparison):
@@ -70,17 +83,13 @@ def publish_results(run: paths.RunFolder, target: Path) -> None:
         _without_paths(run.record.read_text(encoding="utf-8"), run), encoding="utf-8"
     )
     (target / "models").mkdir()
-    (target / "figures").mkdir()
     models = list(results.read_metrics(run)["models"])
     for model in models:
         shutil.copy(run.model_card(model), target / "models")
-    for name in (*PLOTS, *(plot.format(model) for model in models for plot in PLOTS_OF_MODEL)):
-        shutil.copy(run.figure(name), target / "figures")
-    (target / "README.md").write_text(page(paths.RunFolder(target)), encoding="utf-8")
-    readme = paths.ROOT / "README.md"
-    readme.write_text(
-        update_readme(paths.RunFolder(target), readme.read_text(encoding="utf-8")), encoding="utf-8"
-    )
+    if plots:
+        (target / "figures").mkdir()
+        for name in (*PLOTS, *(plot.format(model) for model in models for plot in PLOTS_OF_MODEL)):
+            shutil.copy(run.figure(name), target / "figures")
 
 
 def publish_pictures(run: paths.RunFolder, target: Path) -> None:
@@ -144,9 +153,23 @@ def page(run: paths.RunFolder) -> str:
         beside=_beside(models),
         differences=[tables.differences(pair).map(_rounded) for pair in pairs],
         subtypes=tables.subtypes(models),
+        others=_others(run),
         folder=Path(record["data"]["root"]).name,
     )
     return f"{told}\n"
+
+
+def _others(run: paths.RunFolder) -> pd.DataFrame:
+    """The models of the runs that are rows of the page only."""
+    rows = []
+    for folder in sorted(run.root.glob(f"{OTHERS}/*")):
+        for model in comparison.read_models(paths.RunFolder(folder)):
+            card = model.card
+            about = [model.title, f"{card['image_size']} px", tables.STARTS[card["start"]["kind"]]]
+            scores = [tables.with_interval(model.test, score) for score in tables.SHOWN]
+            rows.append([*about, f"{card['seconds'] / 60:.0f}", card["precision"]["used"], *scores])
+    names = [tables.SCORES[score] for score in tables.SHOWN]
+    return pd.DataFrame(rows, columns=["model", "size", "from", "minutes", "precision", *names])
 
 
 def _rounded(value: Any) -> Any:

@@ -40,7 +40,7 @@ def images(rows: dict[str, Any], name: str, title: str, caption: str) -> Figure:
             axis.axis("off")
         for axis, picture in zip(line, pictures, strict=False):
             axis.imshow(picture, cmap="gray", vmin=0, vmax=255 if picture.dtype == np.uint8 else 1)
-        line[0].set_title(label, loc="left", fontsize="medium").set_in_layout(False)
+        line[0].set_title(label, loc="left", fontsize="medium")
     alt = f"Rows of chest X-rays: {'; '.join(rows)}."
     return Figure(drawn, name, title, caption, alt, photo=True)
 
@@ -65,9 +65,9 @@ def preparation(pictures: np.ndarray, fit: str) -> Figure:
 
 def augmentation(model: str, before: np.ndarray, changed: np.ndarray) -> Figure:
     """Draw training X-rays before and after augmentation; uint8, and floats in 0..1."""
-    turned = "moved, turned, stretched, in other sharpness, exposure and borders"
-    rows = {"as it is": before, turned: changed, "standardised": standardised(255 * changed)}
-    caption = "Left three NORMAL, right three PNEUMONIA, as they are and as one epoch shows them."
+    rows = {"as it is": before, "changed": changed, "standardised": standardised(255 * changed)}
+    caption = "Left three NORMAL, right three PNEUMONIA: moved, turned, stretched, in another "
+    caption += "sharpness, exposure and border, as one epoch shows them."
     title = "Training X-rays before and after augmentation"
     return images(rows, f"augmentation_{model}", title, caption)
 
