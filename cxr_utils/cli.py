@@ -161,7 +161,7 @@ def _run_parser() -> argparse.ArgumentParser:
     one_of = parser.add_mutually_exclusive_group().add_argument
     one_of("--only", metavar="STEP", help="run this step alone")
     one_of("--from", metavar="STEP", dest="start", help="run this step and those after it")
-    add("--force", action="store_true", help="run, and train, also what is still valid")
+    add("--force", action="store_true", help="rerun and retrain even what is still valid")
     listed = "list the steps, say what would run and why, and stop"
     add("--list", "--dry-run", action="store_true", dest="dry_run", help=listed)
     limit = "minutes that a step may take (default: 1440; 0: no limit)"

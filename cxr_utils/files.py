@@ -127,7 +127,7 @@ def fetch(url: str, checksum: str, target: Path, megabytes: int, progress: bool 
         except OSError as error:  # requests' errors are OSErrors too; their kind says enough
             reason = one_line(error) if error.errno else type(error).__name__
         except ValueError:
-            reason = "what came is not that file (its checksum differs)"
+            reason = "the downloaded file is not the right one (its checksum differs)"
         else:
             return target
         finally:

@@ -118,7 +118,7 @@ class ModelSection(Section):
     average: Number = Field(0.998, ge=0, lt=1)
     """EMA decay a step of the weights that are validated and kept; 0 takes them as they are"""
     patience: int = Field(8, ge=1)
-    """epochs without a better stress validation after which training stops"""
+    """epochs without improvement on the stress validation before training stops"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """arithmetic of training; auto is bfloat16 where that is faster and safe here, else float32"""
     strategy: Literal["auto", "single"] = "auto"
@@ -218,7 +218,7 @@ class Evaluation(Section):
     target_sensitivity: Number = Field(0.97, gt=0, lt=1)
     """sensitivity that the operating point 'sensitivity' reaches on the stress validation"""
     members: int = Field(1, ge=1, le=10)
-    """trainings of each model, from as many seeds, whose mean logit is the model's"""
+    """trainings of each model, one per seed; their logits are averaged"""
     test_time_flips: bool = True
     """score each image as the mean of it and of its mirror image"""
     resamples: int = Field(2000, ge=100, le=10_000)

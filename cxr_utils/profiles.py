@@ -125,7 +125,7 @@ def checked(tree: dict[str, Any], where: str) -> Params:
         wrong = f"{name} is a section; give {name}.KEY a value, see params/default.yaml"
     else:
         message = first["msg"][:1].lower() + first["msg"][1:]
-        wrong = f"{said}: {message}; ranges stand in docs/parameters.md"
+        wrong = f"{said}: {message}; see docs/parameters.md for ranges"
     raise UsageError(f"{where}: {wrong}")
 
 

@@ -113,7 +113,7 @@ class Download(Source):
             except UsageError:
                 raise
             except OSError as error:  # as requests' errors are
-                said = f"data {self.kind}: the download broke off ({files.one_line(error)})"
+                said = f"data {self.kind}: the download was interrupted ({files.one_line(error)})"
                 remedy = "check the network and the disk and run again, it goes on from there"
                 raise UsageError(f"{said}; {remedy}") from None
             except Exception as error:  # of many kinds, by libraries that unpack

@@ -46,7 +46,7 @@ def alone_in(folder: paths.RunFolder) -> Iterator[Path]:
     temporary = Path(tempfile.gettempdir()) / f"{PREFIX}{secrets.token_hex(6)}"
     if len(os.fsencode(temporary)) > LONGEST:
         remedy = "set TMPDIR to a folder with a shorter one"
-        raise UsageError(f"{temporary.parent}: too long a name for sockets to lie there; {remedy}")
+        raise UsageError(f"{temporary.parent}: the path is too long for sockets; {remedy}")
     lock = FileLock(folder.lock, timeout=0)
     try:
         folder.make()

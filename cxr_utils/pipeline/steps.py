@@ -98,7 +98,7 @@ def _described(file: Path) -> Step:
         (source,) = tagged
         parameters = tuple(one.target.id for one in ast.parse(source).body)
     except (ValueError, SyntaxError, AttributeError):
-        like = "one cell, of assignments like seed: int = 2026, is to be tagged parameters"
+        like = "exactly one cell, of assignments like seed: int = 2026, must be tagged parameters"
         raise UsageError(f"{where}: {like}; {len(tagged)} are") from None
     profiles.flat(Params(), name, parameters, "")  # raises where one is none
     stem = name.partition("_")[2]

@@ -104,7 +104,7 @@ def image_sizes(files: pd.DataFrame) -> Figure:
     sns.histplot(aspect, x="aspect", ax=right, **look, **by_class)
     right.set(xlabel="aspect (width / height)", ylabel="density")
     alt = "Left, the width of each image against its height; right, its aspect; both by class."
-    caption = "Where the classes come apart here, a model could tell them without the lungs."
+    caption = "Where the classes differ here, a model could separate them without the lungs."
     return Figure(drawn, "image_sizes", "Width, height and aspect by class", caption, alt)
 
 
@@ -123,7 +123,7 @@ def mean_images(means: dict[str, np.ndarray]) -> Figure:
         axis.axis("off")
     title = "The mean training X-ray of each class, and their difference"
     alt = f"{title}, from {gap.min():.0f} to {gap.max():+.0f} grey values of 255."
-    caption = "Red: PNEUMONIA is brighter on average. Outside the lungs that is hardly disease."
+    caption = "Red: PNEUMONIA is brighter on average. Outside the lungs this is rarely disease."
     return Figure(drawn, "class_means", title, caption, alt, photo=True)
 
 
@@ -202,7 +202,7 @@ def curves(model: Scored) -> Figure:
 def reliability(model: Scored) -> Figure:
     """Draw the share of PNEUMONIA among images of like score, with Wilson's intervals."""
     drawn, ((axis,),) = canvas(width=4.6, height=4.4)
-    axis.plot([0, 1], [0, 1], ":", color="grey", label="as often as the score says")
+    axis.plot([0, 1], [0, 1], ":", color="grey", label="perfect calibration")
     for number, split in enumerate((model.chosen_on, "test")):
         bins = metrics.reliability(*model.answers(split))
         share = bins["pneumonia"] / bins["images"]
@@ -213,7 +213,7 @@ def reliability(model: Scored) -> Figure:
     axis.set(xlabel="mean score of a bin", ylabel="share of PNEUMONIA", xlim=UNIT, ylim=UNIT)
     axis.set_aspect("equal")
     axis.legend(loc="upper left", fontsize="small")
-    caption = "Points below the dotted line: scores are too high. Bins of like many images, 95% CI."
+    caption = "Points below the dotted line: scores are too high. Bins of about equal size, 95% CI."
     alt = f"Share of PNEUMONIA by mean score on {SPLITS[model.chosen_on]} and on test, in bins."
     title = f"{model.title}: reliability"
     return Figure(drawn, f"reliability_{model.name}", title, caption, alt)
@@ -236,7 +236,7 @@ def comparison(models: Sequence[Scored]) -> Figure:
     axis.legend(bbox_to_anchor=(0, 1), loc="lower left", ncols=len(models), fontsize="small")
     titles = ", ".join(model.title for model in models)
     alt = f"{', '.join(SCORES[score] for score in SHOWN)} of {titles} on test, with 95% intervals."
-    caption = "Intervals that overlap may still differ: report 4 compares models on the same films."
+    caption = "Models with overlapping intervals may still differ: report 4 compares them in pairs."
     return Figure(drawn, "comparison", "Scores on test", caption, alt)
 
 
