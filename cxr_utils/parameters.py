@@ -145,6 +145,10 @@ class BaselineCnn(ModelSection):
 
     builder: ClassVar[str] = "residual_cnn"
 
+    epochs: int = Field(16, ge=1, le=500)
+    """passes over the training images, from random weights"""
+    oversampling: int = Field(9, ge=1, le=20)
+    """how often an epoch shows a film that looks like the other class; half as often if in doubt"""
     standardise: bool = True
     """give each image zero mean and unit spread; false feeds grey values of 0..255"""
 

@@ -60,7 +60,7 @@ def test_a_record_is_a_profile(done):
     known = json.loads(run.folder.record.read_text())
     del known["parameters"]["baseline_cnn"]["oversampling"]  # of a version that had none
     added = record.changed_surroundings(known, run.record)
-    assert added == "baseline_cnn.oversampling 5 (was none)"
+    assert added == "baseline_cnn.oversampling 9 (was none)"
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "{", '{"parameters": {}, "data": 3}'])
