@@ -49,8 +49,9 @@ def test_training_speed():
     assert said.count("images/s") == 5 and "ours is  1.00 of it" in said
 
 
-def test_the_study_in_the_documents_is_what_its_rows_say():
-    command = [sys.executable, "benchmarks/validations.py", "--csv", "docs/validations.csv"]
+@pytest.mark.parametrize("rows", ["validations", "recipes"])
+def test_the_studies_in_the_documents_are_what_their_rows_say(rows):
+    command = [sys.executable, "benchmarks/validations.py", "--csv", f"docs/{rows}.csv"]
     done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True)
     tables = done.stdout.strip("\n")
     assert "mixed, shifted" in tables and f"\n{tables}\n```" in (
