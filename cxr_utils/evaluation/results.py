@@ -71,6 +71,12 @@ def update_metrics(name: str, data: Dataset, settings: Params, run: RunFolder) -
     return entries
 
 
+def keep_seeds(name: str, spread: pd.DataFrame, run: RunFolder) -> None:
+    """Put what each seed of a model scores on test into its card; `spread` has a row a seed."""
+    card = read_json(run.model_card(name)) | {"seeds": spread.to_dict("index")}
+    write_atomically(run.model_card(name), json.dumps(card, indent=1))
+
+
 def score_references(data: Dataset, settings: Params, run: RunFolder) -> dict[str, Entries]:
     """Score what needs no look at the lungs, into ``floors/*.csv`` and ``metrics.json``.
 

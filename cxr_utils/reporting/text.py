@@ -168,7 +168,12 @@ def comparison_findings(
         if gap.get("value") is not None:
             verdict = "fine" if gap["low"] > 0 else "warning"
             limits.append(Finding("beyond shortcuts", verdict, gap | {"title": model.title}))
-    if pairs and all(model.card.get("members", 1) == 1 for model in models):
+    for model in models:
+        if seeds := model.card.get("seeds"):
+            areas = [scores["AUROC"] for name, scores in seeds.items() if name != "ensemble"]
+            told = {"title": model.title, "count": len(areas), "low": min(areas)}
+            found.append(Finding("seeds", "fine", told | {"high": max(areas)}))
+    if pairs and not any(model.card.get("seeds") for model in models):
         limits.append(Finding("one seed", "note", {}))
     cold = [m.title for m in models if m.card["builder"] == "pretrained"
             and m.card["start"]["kind"] == "random"]  # fmt: skip

@@ -1,6 +1,7 @@
 """Whatever the data and the scores are, the reports can say it, and say no more than is known."""
 
 import dataclasses
+import json
 
 import jinja2
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from nbconvert.filters import markdown2html
 from scipy.special import logit
 
-from cxr_utils.evaluation import comparison
+from cxr_utils import paths
+from cxr_utils.evaluation import comparison, results
 from cxr_utils.evaluation.audit import Finding
 from cxr_utils.reporting import display, published, tables, text
 
@@ -189,6 +191,21 @@ def test_the_spread_of_seeds_is_told_from_their_logits(models):
     assert found.loc["seed 5"].tolist() == pytest.approx(found.loc["ensemble"].tolist())
     said = text.render("seeds", spread=found)
     assert f"from 0.000 to {models[0].test['auroc']:.3f}" in said
+
+
+def test_the_spread_of_seeds_stands_beside_the_comparison(models, scored, tmp_path):
+    spread = pd.DataFrame({"AUROC": [0.91, 0.93, 0.95]}, index=["seed 5", "seed 6", "ensemble"])
+    run = paths.RunFolder(tmp_path).make()
+    run.model_card("x").write_text('{"model": "x"}')
+    results.keep_seeds("x", spread, run)
+    seeds = json.loads(run.model_card("x").read_text())["seeds"]
+    several = [scored(m.name, m.title, frame=m.predictions, seeds=seeds) for m in models]
+    pairs = comparison.compare(several, 50, 0)
+    said = "\n".join(_lines(text.comparison_findings(several, pairs, {}, "own")))
+    assert "2 seeds of Baseline CNN, AUROC ranges from 0.910 to 0.930" in said
+    assert "one seed" not in said
+    alone = text.comparison_findings(models, pairs, {}, "own")
+    assert "one seed" in "\n".join(_lines(alone))
 
 
 def test_what_looks_like_markup_is_text():
