@@ -238,9 +238,9 @@ def _render(step: Step, run: Run, failed: bool) -> None:
         html.render(step.name, step.title, _pages(run), run.folder, synthetic, failed)
 
 
-def _pages(run: Run) -> list[tuple[str, str, str]]:
-    """Step, title and cover of each report."""
-    return [(s.name, s.title, s.cover.replace("{model}", run.model(s))) for s in run.steps]
+def _pages(run: Run) -> list[tuple[str, str]]:
+    """Step and title of each report."""
+    return [(step.name, step.title) for step in run.steps]
 
 
 def _publish(run: Run, problems: dict[str, str]) -> None:

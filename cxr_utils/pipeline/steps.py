@@ -23,7 +23,6 @@ class Step:
     title: str  # the heading of its first Markdown cell
     section: str | None  # of the parameters, whose model it trains: the stem without its number
     needs: tuple[str, ...]  # the steps whose predictions it reads
-    cover: str  # the figure that stands for it on the page of the run, if any
     parameters: tuple[str, ...]  # the names in its parameters cell
 
     @property
@@ -89,9 +88,9 @@ def _described(file: Path) -> Step:
         raise UsageError(f"{where}: its first Markdown cell has no heading; {remedy}")
     try:
         about = metadata.get("cxr", {})
-        needs, cover = tuple(map(str, about.get("needs", []))), str(about.get("cover", ""))
+        needs = tuple(map(str, about.get("needs", [])))
     except (AttributeError, TypeError):
-        like = '{"needs": ["models"], "cover": "comparison"}'
+        like = '{"needs": ["models"]}'
         raise UsageError(f"{where}: its metadata cxr is not like {like}") from None
     tagged = [cell["source"] for cell in cells if "parameters" in cell["tags"]]
     try:
@@ -105,7 +104,7 @@ def _described(file: Path) -> Step:
     section = stem if stem in Params().sections else None
     if section:
         _check_builder(section)
-    return Step(name, heading[1].strip(), section, needs, cover, parameters)
+    return Step(name, heading[1].strip(), section, needs, parameters)
 
 
 def _check_builder(section: str) -> None:

@@ -21,7 +21,7 @@ SUMMARY = re.compile(r'<pre style="white-space:pre;[^"]*">(.*?)</pre>', re.DOTAL
 CONTENTS = "<!-- contents -->"
 GENERATED = '<meta name="generator" content="cxr_utils">'
 BANNER = {"command": REAL_RUN, "cost": REAL_RUN_COST}
-Page = tuple[str, str, str]  # a step, the title of its report, and the figure that stands for it
+Page = tuple[str, str]  # a step, and the title of its report
 
 
 def render(
@@ -89,7 +89,7 @@ def write_index(
 
 def _findings(folder: RunFolder, record: dict[str, Any], page: Page) -> list[dict[str, str]]:
     """What a report warns of or notes; nothing of a step that is not done."""
-    step, title, _ = page
+    step, title = page
     if not within(record, "steps", step).get("key"):
         return []
     outputs = [output for cell in read_json(folder.executed(step)).get("cells", [])

@@ -46,7 +46,7 @@ class Notebooks:
             _code(f"run_dir: str = ''\nseed: int = 1\n{parameters}", ["parameters"]),
             _code(code, []),
         ]
-        about = {"cxr": {"needs": list(needs), "cover": "cover_{model}"}}
+        about = {"cxr": {"needs": list(needs)}}
         notebook = {"cells": cells, "metadata": about, "nbformat": 4, "nbformat_minor": 5}
         (paths.NOTEBOOKS / f"{name}.ipynb").write_text(json.dumps(notebook))
 

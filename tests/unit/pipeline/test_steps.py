@@ -20,7 +20,7 @@ def test_steps_describe_themselves(notebooks):
     assert list(found) == [*sorted(found)] and len(found) == 5
     step = found["03_resnet50v2"]
     assert (step.title, step.section, step.needs) == ("3 A network", "resnet50v2", ())
-    assert step.parameters == ("run_dir", "seed", "epochs") and step.cover == "cover_{model}"
+    assert step.parameters == ("run_dir", "seed", "epochs")
     assert found["04_comparison"].needs == ("02_baseline_cnn", "03_resnet50v2")
     assert found["05_own"].section is None and found["05_own"].needs == ("01_eda",)
 
