@@ -72,7 +72,7 @@ def main() -> None:
                 rows.to_csv(asked.csv, mode="a", index=False, header=not asked.csv.exists())
     for _, rows in pd.read_csv(asked.csv).groupby("settings"):
         for table in tables(rows):
-            print("\n" + table.to_string(float_format="%.3f"))
+            print("\n" + table.to_string(float_format="%.3f", na_rep="–"))
 
 
 def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list[dict]:

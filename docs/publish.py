@@ -161,9 +161,13 @@ def page(run: paths.RunFolder) -> str:
 
 def _others(run: paths.RunFolder) -> pd.DataFrame:
     """The models of the runs that are rows of the page only."""
-    rows = []
-    for folder in sorted(run.root.glob(f"{OTHERS}/*")):
-        for model in comparison.read_models(paths.RunFolder(folder)):
+    rows, own = [], results.read_metrics(run)
+    for folder in map(paths.RunFolder, sorted(run.root.glob(f"{OTHERS}/*"))):
+        if results.read_metrics(folder)["data"] != own["data"]:
+            raise SystemExit(f"error: {folder.root} is of other data")
+        for model in comparison.read_models(folder):
+            if model.name in own["models"]:
+                continue
             card = model.card
             about = [model.title, f"{card['image_size']} px", tables.STARTS[card["start"]["kind"]]]
             scores = [tables.with_interval(model.test, score) for score in tables.SHOWN]
@@ -180,7 +184,7 @@ def update_readme(run: paths.RunFolder, readme: str) -> str:
     """Return the README with its scores and times taken from a run."""
     models, record = comparison.read_models(run), read_json(run.record)
     told: dict[str, Any] = {"models": models, "known": results.read_metrics(run), "record": record}
-    told |= {"beside": _beside(models).head(2 * len(models)), "minutes": _minutes(models)}
+    told |= {"beside": _beside(models)[: -len(published.OTHERS)], "minutes": _minutes(models)}
     told["minutes_of_all"] = round(sum(model.card["seconds"] for model in models) / 60)
     for part in PARTS:
         start, end = f"<!-- {part} -->", f"<!-- end of {part} -->"

@@ -27,7 +27,7 @@ SHIFT = 0.05  # difference in the share of PNEUMONIA from which on it is a note
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked for; reports put it into words by ``audit.md.j2``."""
+    """One thing that was looked for; reports put it into words by ``findings.md.j2``."""
 
     check: str
     verdict: str  # fine, note (know it) or warning (scores may mislead)

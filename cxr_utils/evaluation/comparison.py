@@ -15,6 +15,7 @@ from ..files import read_json, sha256_of, within, write_atomically
 from ..paths import RunFolder
 from . import intervals, metrics, results
 
+SCHEMA = 2  # of comparison.json
 SENSITIVITIES = (0.9, 0.95, 0.98)  # at which specificities are compared
 AGREEMENT = ("both right", "first alone", "second alone", "both wrong")
 
@@ -155,7 +156,7 @@ def _agreement(one: Scored, two: Scored, patients: np.ndarray) -> dict[str, Any]
 def write(pairs: list[dict[str, Any]], models: Sequence[Scored], run: RunFolder) -> None:
     """Write ``comparison.json``, tied to the predictions that it was computed from."""
     digests = {model.name: sha256_of(run.predictions(model.name)) for model in models}
-    content = {"schema": 1, "predictions": digests, "pairs": pairs}
+    content = {"schema": SCHEMA, "predictions": digests, "pairs": pairs}
     write_atomically(run.comparison, json.dumps(content, indent=1, allow_nan=False))
 
 
@@ -164,7 +165,8 @@ def read(run: RunFolder) -> list[dict[str, Any]]:
     known = read_json(run.comparison)
     models = within(results.read_metrics(run), "models")
     current = {name: sha256_of(run.predictions(name)) for name in models}
-    return known["pairs"] if known.get("predictions") == current else []
+    same = known.get("schema") == SCHEMA and known.get("predictions") == current
+    return known["pairs"] if same else []
 
 
 def beyond(model: Scored, reference: pd.DataFrame, resamples: int, seed: int) -> dict[str, Any]:

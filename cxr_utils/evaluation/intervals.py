@@ -87,7 +87,9 @@ def weighted_specificities(
     with np.errstate(invalid="ignore"):
         hits, alarms = (count / count[:, -1:] for count in counts)
     first = [np.argmax(hits >= sensitivity - 1e-9, axis=1) for sensitivity in sensitivities]
-    return 1 - np.take_along_axis(alarms, np.transpose(first), axis=1)
+    found = 1 - np.take_along_axis(alarms, np.transpose(first), axis=1)
+    found[np.isnan(hits[:, -1])] = np.nan
+    return found
 
 
 def wilson(part: int, whole: int) -> list[float] | None:

@@ -207,7 +207,10 @@ def seen(pixels: np.ndarray, view: str) -> np.ndarray:
     return np.where(hidden, mean[:, None, None], pixels)
 
 
-def occluded_logits(model: keras.Model, pixels: Pixels) -> dict[str, np.ndarray]:
-    """Return a network's logits of films in each of `VIEWS`; float64, shape (n,)."""
+def occluded_logits(model: keras.Model, pixels: Pixels, flips: bool) -> dict[str, np.ndarray]:
+    """Return a network's logits of films in each of `VIEWS`; float64, shape (n,).
+
+    With `flips` they are averaged over mirror images, as `networks.logits` does.
+    """
     films = pixels[:]
-    return {view: logits(model, seen(films, view)) for view in VIEWS}
+    return {view: logits(model, seen(films, view), flips=flips) for view in VIEWS}

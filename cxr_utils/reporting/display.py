@@ -35,8 +35,9 @@ PAGES.filters["score"] = tables.with_interval
 
 # What a figure's colours become in a page, so that they follow its light or dark look.
 INKS = {"#262626": "var(--ink)", "#cccccc": "var(--grid)"}
-LOOK = """<style>:root { --ink: #262626; --grid: #cccccc; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e9ee; --grid: #46535f; } }</style>"""
+LOOK = """<style>:root { --ink: #262626; --grid: #cccccc; background: #ffffff; }
+@media (prefers-color-scheme: dark) {
+:root { --ink: #e4e9ee; --grid: #46535f; background: #14191e; } }</style>"""
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,9 @@ def table_html(
     """Return a table as HTML; text is escaped, numbers rounded, a table of `words` set left."""
     style = "words" if words else None
     form = f"{{:.{decimals}f}}".format
-    inner = table.to_html(index=index, border=0, classes=style, float_format=form)
+    inner = table.to_html(
+        index=index, border=0, classes=style, float_format=form, na_rep="undefined"
+    )
     inner = inner.replace("<th></th>", "<td></td>")  # a header of nothing
     columns = ", ".join(str(name) for name in table.columns.get_level_values(0).unique())
     return scrolling(inner, "scroll", f"Table: {columns[:120]}")

@@ -144,7 +144,8 @@ def learning_curves(history: pd.DataFrame, card: dict[str, Any]) -> Figure:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend()
     title, kept = f"{card['title']}: learning curves", f"epoch {best} of {len(history)} was kept"
-    caption = f"The epoch with the lowest stress loss is kept: {kept}."
+    loss = card["chosen_by"].replace("_", " ")
+    caption = f"The epoch with the lowest {loss} is kept: {kept}."
     if best == card["epochs"]["planned"]:
         caption += " It is the last one, so more epochs may help."
     alt = f"Log loss by epoch in training and on validation; {kept}."

@@ -13,7 +13,7 @@ from ..data.sources import REAL_RUN, REAL_RUN_COST
 from ..evaluation import comparison, results
 from ..files import read_json, within, write_atomically
 from ..paths import TEMPLATES, RunFolder
-from . import display, figures, published, tables, text
+from . import display, figures, findings, published, tables, text
 from .display import FINDINGS, PAGES
 
 # Keras' summary of a network: in colours for a dark terminal, and wider than a phone.
@@ -38,7 +38,7 @@ def render(
     body, _ = exporter.from_notebook_node(notebook, resources={"report": about})
     sections = re.findall(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', body)
     frame: Any = PAGES.get_template("frame.html.j2").module
-    body = body.replace(CONTENTS, frame.contents(sections, code=True), 1)
+    body = body.replace(CONTENTS, frame.contents(sections), 1)
     write_atomically(folder.html(step), SUMMARY.sub(_plain, body))
 
 
@@ -48,7 +48,8 @@ def _findings_first(cells: list[Any]) -> list[Any]:
     if not any(cell.get("outputs") for cell in found):  # the notebook did not get that far
         return [cell for cell in cells if cell not in found]
     rest = [cell for cell in cells if cell not in found]
-    return rest[:1] + found + rest[1:]
+    title = 1 + next(n for n, cell in enumerate(rest) if cell.source.startswith("# "))
+    return rest[:title] + found + rest[title:]
 
 
 def _plain(found: re.Match) -> str:
@@ -82,7 +83,7 @@ def write_index(
         told["plot"] = display.figure_html(figures.comparison(models), synthetic)
     written = [page for page in pages if folder.html(page[0]).is_file()]
     told["findings"] = [found for page in written for found in _findings(folder, record, page)]
-    told["findings"].sort(key=lambda found: text.VERDICTS.index(found["verdict"]))
+    told["findings"].sort(key=lambda found: findings.VERDICTS.index(found["verdict"]))
     told |= {"models": models, "pages": written, "synthetic": synthetic, **BANNER}
     write_atomically(folder.index, PAGES.get_template("overview.html.j2").render(told))
 

@@ -228,7 +228,9 @@ def specificities(table: pd.DataFrame) -> pd.DataFrame:
 def differences(pair: dict[str, Any]) -> pd.DataFrame:
     """Return the differences of two models, as `comparison.compare` gives them."""
     found, (first, second) = pair["differences"], pair["titles"]
-    rows = [[title, *found[score].values()] for score, title in SCORES.items() if score in found]
+    equal = {name: name.replace("_", " ") for name in found if name.startswith("specificity_at")}
+    names = {"auroc": SCORES["auroc"]} | equal | SCORES
+    rows = [[title, *found[score].values()] for score, title in names.items() if score in found]
     columns = ["score", f"{second} minus {first}", "low", "high"]
     return pd.DataFrame(rows, columns=columns).astype(object).fillna("undefined")
 

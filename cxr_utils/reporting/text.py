@@ -12,19 +12,15 @@ import pandas as pd
 from markupsafe import Markup
 
 from .. import parameters, paths
-from ..data.dataset import Dataset
 from ..data.manifest import Manifest
 from ..data.sources import COUNTS, REAL_RUN
-from ..data.splits import reused_numbers
+from ..data.splits import patients_known, reused_numbers
 from ..evaluation import metrics, results
-from ..evaluation.audit import NOTED, WARNED, Finding
 from ..evaluation.comparison import Scored
 from . import published, tables
 
 MARKUP = str.maketrans({character: "\\" + character for character in "\\`*_[]$"})
 Numbers = dict[str, Any]  # what a template is filled with
-VERDICTS = ("warning", "note", "fine")
-FAR = 1.3  # times as often as by chance Grad-CAM peaks between the lungs, and it is a warning
 SURE = 0.05  # P(true class) under which a model counts as sure of its error
 
 
@@ -46,7 +42,6 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(paths.TEMPLATES), **options)
     environment.filters.update(
         score=lambda entry, name: Markup(tables.with_interval(entry, name)),
-        best_interval=results.best_interval,
         three=tables.three,
         says=tables.says,
         remedy=tables.remedy,
@@ -58,7 +53,6 @@ def _environment() -> jinja2.Environment:
     for module in (tables, published, results):
         environment.globals |= {n: value for n, value in vars(module).items() if n.isupper()}
     environment.globals |= {"TEST_COUNTS": COUNTS["test"], "REAL_RUN": REAL_RUN}
-    environment.globals["three"] = tables.three  # by which a whole table is mapped
     return environment
 
 
@@ -81,120 +75,12 @@ def counts(manifest: Manifest, standing: str) -> Numbers:
     return {"folders": [(name, found[name], COUNTS[name]) for name in COUNTS if name in found]}
 
 
-def data_findings(data: Dataset, standing: str, audited: list[Finding]) -> list[Finding]:
-    """Return what report 1 found: what there is, then what the audit has against it."""
-    train, chosen = (set(data.splits[n].files["patient"]) for n in ("train", data.chosen_on))
-    facts: Numbers = {
-        "films": len(data.files),
-        "shared": len(train & chosen),
-        "patients": len(chosen),
-    }
-    facts |= {
-        "chosen": len(data.splits[data.chosen_on]),
-        "adverse": int(data.files["adverse"].sum()),
-    }
-    facts |= {"drawn": _drawn(data.source.synthetic), "original": standing == "published"}
-    found = [Finding("films", "fine", facts)]
-    for folder, here, there in counts(data.manifest, standing)["folders"]:
-        if here != there:
-            gap = {"folder": folder, "here": here, "published": there}
-            found.append(Finding("published counts", "note", gap))
-    return found + worst_first([one for one in audited if one.verdict != "fine"])
-
-
-def model_findings(
-    model: Scored, hidden: pd.DataFrame, places: np.ndarray | None, checked: Any, synthetic: bool
-) -> list[Finding]:
-    """Return what the report of a model found; see `tables.occlusion` and `explanation.places`."""
-    (tn, fp), (fn, tp) = model.test["confusion_matrix"]
-    facts = {"title": model.title, "missed": fn, "sick": fn + tp, "alarms": fp, "well": tn + fp}
-    low, high = results.best_interval(model.test, "auroc") or (None, None)
-    facts |= {"auroc": model.test["auroc"], "low": low, "high": high, "constant": not tn + fn}
-    facts["drawn"] = _drawn(synthetic)
-    found = [Finding("answers", "fine" if tn + fn else "warning", facts)]
-    found.append(Finding("network", "fine", _network(model.card)))
-    return found + worst_first([_shift(model), *_looks(model, hidden, places, checked)])
-
-
-def _drawn(synthetic: bool) -> str:
-    return "SYNTHETIC " if synthetic else ""
-
-
-def _network(card: Numbers) -> Numbers:
-    return {"card": card, "start": tables.STARTS[card["start"]["kind"]]}
-
-
-def _shift(model: Scored) -> Finding:
-    """How scores changed from what choices were made on to test."""
-    before, names = model.scores[model.chosen_on], ("auroc", "specificity", "sensitivity")
-    scores = [(tables.SCORES[name], before[name], model.test[name]) for name in names]
-    lost = [name for name in names[1:] if _fell(model, name)]
-    facts = {"title": model.title, "chosen_on": tables.SPLITS[model.chosen_on]}
-    verdict = "warning" if lost else "fine"
-    return Finding("shift", verdict, facts | {"scores": scores, "lost": lost})
-
-
-def _looks(
-    model: Scored, hidden: pd.DataFrame, places: np.ndarray | None, checked: Any
-) -> list[Finding]:
-    """Where a model looks, and what it knows without the lungs."""
-    found, title = [], {"title": model.title}
-    if places is not None:
-        middle, chance = places[0][0], places[1][0]
-        verdict = "fine" if checked or middle < FAR * chance else "warning"
-        facts = title | {"middle": middle, "chance": chance, "checked": checked}
-        found.append(Finding("grad-cam", verdict, facts))
-    border, sure = hidden.at["only the border", "AUROC"], hidden.at["only the border", "low"]
-    facts = title | {"border": border, "lungs": hidden.at["without the outer thirds", "AUROC lost"]}
-    verdict = "warning" if sure >= WARNED else "note" if sure >= NOTED else "fine"
-    return [*found, Finding("hidden", verdict, facts)]
-
-
-def comparison_findings(
-    models: Sequence[Scored], pairs: list[Numbers], beyond: dict[str, Numbers], standing: str
-) -> list[Finding]:
-    """Return what report 4 found: which model is better, and what limits that."""
-    found, whole = [], published.TEST_IMAGES
-    for pair in pairs:
-        compared = {"AUROC": pair["differences"]["auroc"]}
-        compared["specificity at 95% sensitivity"] = pair["differences"]["specificity_at_0.95"]
-        for score, gap in compared.items():
-            found.append(
-                Finding("better", "fine", gap | {"score": score, "titles": pair["titles"]})
-            )
-    limits = []
-    for model in models:
-        gap = beyond.get(model.name, {})
-        if gap.get("value") is not None:
-            verdict = "fine" if gap["low"] > 0 else "warning"
-            limits.append(Finding("beyond shortcuts", verdict, gap | {"title": model.title}))
-    for model in models:
-        if seeds := model.card.get("seeds"):
-            areas = [scores["AUROC"] for name, scores in seeds.items() if name != "ensemble"]
-            told = {"title": model.title, "count": len(areas), "low": min(areas)}
-            found.append(Finding("seeds", "fine", told | {"high": max(areas)}))
-    if pairs and not any(model.card.get("seeds") for model in models):
-        limits.append(Finding("one seed", "note", {}))
-    cold = [m.title for m in models if m.card["builder"] == "pretrained"
-            and m.card["start"]["kind"] == "random"]  # fmt: skip
-    if standing == "published" and cold:
-        limits.append(Finding("random start", "note", {"titles": cold}))
-    if standing == "published" and models[0].test["n"] < whole:
-        facts = {"here": models[0].test["n"], "whole": whole, "command": REAL_RUN}
-        limits.append(Finding("part of test", "note", facts))
-    return found + worst_first(limits)
-
-
-def worst_first(found: Sequence[Finding]) -> list[Finding]:
-    """Return findings by their verdict, warnings first."""
-    return sorted(found, key=lambda finding: VERDICTS.index(finding.verdict))
-
-
 def children(files: pd.DataFrame) -> Numbers:
     """Return the numbers of ``children``: how many patients stand behind the test images."""
     test = files[files["folder"] == "test"]
     kinds = test.groupby("subtype")["patient"].nunique().to_dict()
-    return {"images": len(test), "patients": test["patient"].nunique(), "kinds": kinds}
+    told = {"images": len(test), "patients": test["patient"].nunique(), "kinds": kinds}
+    return told | {"known": patients_known(files)}
 
 
 def sizes(files: pd.DataFrame) -> Numbers:
@@ -241,14 +127,14 @@ def telling_cases(model: Scored, most: int) -> pd.DataFrame:
     return _cases(told, rows, kinds, words)
 
 
-def wrong_by_all(models: Sequence[Scored], most: int = 12) -> pd.DataFrame:
+def wrong_by_all(models: Sequence[Scored]) -> pd.DataFrame:
     """Return test films that every model calls wrongly, the surest first, as `telling_cases`."""
     wrong = ~np.any([model.right() for model in models], axis=0)
     labels, truth = models[0].answers()[0], []
     for model in models:
         scores = model.answers()[1]
         truth.append(np.where(labels == 1, scores, 1 - scores))
-    rows = np.flatnonzero(wrong)[np.argsort(np.mean(truth, axis=0)[wrong], kind="stable")][:most]
+    rows = np.flatnonzero(wrong)[np.argsort(np.mean(truth, axis=0)[wrong], kind="stable")]
     told = models[0].part().iloc[rows]
     kinds = ["missed" if labels[row] else "false alarm" for row in rows]
     words = [
@@ -277,6 +163,7 @@ def doubtful(model: Scored, files: pd.DataFrame) -> Numbers:
     labels, scores = (values[~out] for values in model.answers())
     well, sick = np.bincount(labels, minlength=2).tolist()
     found = {"model": model, "images": int(out.sum()), "sick": sick, "well": well, "without": None}
+    found["known"] = patients_known(files)
     if sick and well:
         rates = metrics.rates(labels, scores, model.test["threshold"])
         found["without"] = rates | metrics.of_scores(labels, scores)
@@ -288,10 +175,3 @@ def missing(models: Sequence[Scored]) -> Numbers:
     names = [file.stem for file in sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))]
     steps = [name for name in names if name.split("_", 1)[1] in parameters.MODELS]
     return {"steps": steps, "models": models}
-
-
-def _fell(model: Scored, score: str) -> bool:
-    """Whether a rate on test is lower than on validation, with the intervals apart."""
-    before = results.best_interval(model.scores[model.chosen_on], score)
-    after = results.best_interval(model.test, score)
-    return bool(before and after and after[1] < before[0])

@@ -40,10 +40,10 @@
     const name = `${figure.dataset.name}.${kind}`;
     figure.querySelector("figcaption").append(button("Download", `Download ${name}`, () => save(name, picture.src)));
   }
-  for (const [number, table] of all("main > .scroll > table, .output .scroll > table, details > .scroll > table").entries()) {
+  for (const [number, table] of all(".scroll > table").filter((one) => !one.closest(".slider")).entries()) {
     const name = `${document.title.replace(/\W+/g, "-")}-${number + 1}.csv`;
     const quoted = (cell) => `"${cell.innerText.replace(/"/g, '""').trim()}"`;
-    const content = () => [...table.rows].map((row) => [...row.cells].map(quoted).join(",")).join("\n");
+    const content = () => [...table.rows].map((row) => [...row.cells].flatMap((cell) => Array(cell.colSpan).fill(quoted(cell))).join(",")).join("\n");
     const tool = button("CSV", `Download table ${number + 1} as CSV`, () => save(name, `data:text/csv;charset=utf-8,${encodeURIComponent(content())}`));
     table.parentElement.after(tool);
   }

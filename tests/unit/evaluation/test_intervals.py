@@ -27,8 +27,9 @@ def test_specificities_at_a_sensitivity_equal_those_of_scikit_learns_roc(ties):
         alarms, hits, _ = sk.roc_curve(labels, scores, sample_weight=weight)
         best = [1 - alarms[hits >= sensitivity - 1e-9].min() for sensitivity in wanted]
         assert row == pytest.approx(best)
-    one_class = intervals.weighted_specificities(labels >= 0, scores, weights, wanted)
-    assert np.isnan(one_class).all()
+    for one_class in (labels >= 0, labels < 0):
+        found = intervals.weighted_specificities(one_class, scores, weights, wanted)
+        assert np.isnan(found).all()
 
 
 @pytest.mark.parametrize("ties", [False, True])
