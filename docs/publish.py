@@ -75,10 +75,12 @@ def main() -> int:
 
 def publish_results(run: paths.RunFolder, target: Path, plots: bool) -> None:
     """Copy scores, predictions and, where asked, `plots` of a run on real X-rays."""
-    shutil.copytree(run.root / "predictions", target / "predictions")
-    shutil.copytree(run.root / "floors", target / "floors")
+    for folder in ("predictions", "floors"):
+        if (run.root / folder).is_dir():
+            shutil.copytree(run.root / folder, target / folder)
     for file in (run.metrics, run.comparison):
-        shutil.copy(file, target)
+        if file.is_file():  # there is nothing to compare in a run of one notebook
+            shutil.copy(file, target)
     (target / "run.json").write_text(
         _without_paths(run.record.read_text(encoding="utf-8"), run), encoding="utf-8"
     )
@@ -162,14 +164,17 @@ def page(run: paths.RunFolder) -> str:
 def _others(run: paths.RunFolder) -> pd.DataFrame:
     """The models of the runs that are rows of the page only."""
     rows, own = [], results.read_metrics(run)
+    keys = {model.card["training_key"] for model in comparison.read_models(run)}
     for folder in map(paths.RunFolder, sorted(run.root.glob(f"{OTHERS}/*"))):
         if results.read_metrics(folder)["data"] != own["data"]:
             raise SystemExit(f"error: {folder.root} is of other data")
         for model in comparison.read_models(folder):
-            if model.name in own["models"]:
+            if model.card["training_key"] in keys:
                 continue
             card = model.card
-            about = [model.title, f"{card['image_size']} px", tables.STARTS[card["start"]["kind"]]]
+            seeds = f", {card['members']} seeds" if card["members"] > 1 else ""
+            about = [f"{model.title}{seeds}", f"{card['image_size']} px"]
+            about.append(tables.STARTS[card["start"]["kind"]])
             scores = [tables.with_interval(model.test, score) for score in tables.SHOWN]
             rows.append([*about, f"{card['seconds'] / 60:.0f}", card["precision"]["used"], *scores])
     names = [tables.SCORES[score] for score in tables.SHOWN]

@@ -46,7 +46,7 @@ def test_every_published_figure_follows_from_the_predictions(monkeypatch):
 
     for root in (RESULTS.root, *sorted(RESULTS.root.glob("others/*"))):
         wrong, compared = recompute.differences(root)
-        assert wrong == [] and compared > 500
+        assert wrong == [] and compared > 300
 
 
 def test_results_are_of_the_real_set_by_the_default_profile():
@@ -54,7 +54,7 @@ def test_results_are_of_the_real_set_by_the_default_profile():
     assert (
         record["profile"] == "default"
         and not record["data"]["synthetic"]
-        and {w for w in record["command"] if "=" in w} <= {"evaluation.members=3"}
+        and not [word for word in record["command"] if "--set" in word]
     )
     assert record["data"]["manifest"] == known["data"]["manifest"] and "dirty" not in record["git"]
     assert known["data"]["counts"]["train"] == {"NORMAL": 1341, "PNEUMONIA": 3875}
