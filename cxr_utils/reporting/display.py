@@ -159,7 +159,7 @@ def table_html(
 
 def scrolling(inner: str, style: str, label: str) -> str:
     """Return HTML in a frame that scrolls, by keyboard too, where the page is narrower."""
-    frame = f'class="{style}" role="region" tabindex="0" aria-label="{escape(label)}"'
+    frame = f'class="{style}" role="group" tabindex="0" aria-label="{escape(label)}"'
     return f"<div {frame}>{inner}</div>"
 
 

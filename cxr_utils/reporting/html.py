@@ -54,7 +54,7 @@ def _findings_first(cells: list[Any]) -> list[Any]:
 
 def _plain(found: re.Match) -> str:
     """Preformatted text without its colours; a table folded, and scrolling by keyboard too."""
-    look = f'class="scroll" role="region" tabindex="0" aria-label="Layers {found.start()}"'
+    look = f'class="scroll" role="group" tabindex="0" aria-label="Layers {found.start()}"'
     text = re.sub("</?span[^>]*>", "", found[1])
     if "┃" not in text:
         return f"<pre>{text}</pre>"
