@@ -190,7 +190,8 @@ def update_readme(run: paths.RunFolder, readme: str) -> str:
     models, record = comparison.read_models(run), read_json(run.record)
     told: dict[str, Any] = {"models": models, "known": results.read_metrics(run), "record": record}
     told |= {"beside": _beside(models)[: -len(published.OTHERS)], "minutes": _minutes(models)}
-    told["minutes_of_all"] = round(sum(model.card["seconds"] for model in models) / 60)
+    minutes = sum(model.card["seconds"] for model in models) / 60
+    told["minutes_of_all"] = 5 * round(minutes / 5)
     for part in PARTS:
         start, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
         before, rest = readme.split(start)

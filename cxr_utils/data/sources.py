@@ -27,7 +27,7 @@ COUNTS = {
     "test": {"NORMAL": 234, "PNEUMONIA": 390},
 }
 REAL_RUN = "python run_all.py --data kaggle --run real"
-REAL_RUN_COST = "a download of 2.3 GB, then about half an hour on 2 cores"
+REAL_RUN_COST = "a download of 2.3 GB, then about 25 minutes on 2 cores"
 SOURCES: dict[str, type["Source"]] = {}  # by kind; a subclass enters itself
 
 
