@@ -82,7 +82,8 @@ def write_index(
         told["slider"] = display.slider(models, synthetic)
         told["plot"] = display.figure_html(figures.comparison(models), synthetic)
     written = [page for page in pages if folder.html(page[0]).is_file()]
-    told["findings"] = [found for page in written for found in _findings(folder, record, page)]
+    models_first = [*written[1:], *written[:1]]  # what is wrong with them weighs more than why
+    told["findings"] = [one for page in models_first for one in _findings(folder, record, page)]
     told["findings"].sort(key=lambda found: findings.VERDICTS.index(found["verdict"]))
     told |= {"models": models, "pages": written, "synthetic": synthetic, **BANNER}
     write_atomically(folder.index, PAGES.get_template("overview.html.j2").render(told))
