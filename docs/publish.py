@@ -156,6 +156,8 @@ def page(run: paths.RunFolder) -> str:
         differences=[tables.differences(pair).map(_rounded) for pair in pairs],
         subtypes=tables.subtypes(models),
         others=_others(run),
+        kept=sum(step["seconds"] for step in record["steps"].values())
+        < sum(model.card["seconds"] for model in models),
         folder=Path(record["data"]["root"]).name,
     )
     return f"{told}\n"
@@ -189,7 +191,9 @@ def update_readme(run: paths.RunFolder, readme: str) -> str:
     """Return the README with its scores and times taken from a run."""
     models, record = comparison.read_models(run), read_json(run.record)
     told: dict[str, Any] = {"models": models, "known": results.read_metrics(run), "record": record}
-    told |= {"beside": _beside(models)[: -len(published.OTHERS)], "minutes": _minutes(models)}
+    best = min(models, key=lambda model: model.scores["validation"]["loss"])  # not by test
+    told |= {"best": best, "minutes": round(best.card["seconds"] / 60)}
+    told["beside"] = _beside(models)[: -len(published.OTHERS)]
     minutes = sum(model.card["seconds"] for model in models) / 60
     told["minutes_of_all"] = 5 * round(minutes / 5)
     for part in PARTS:
@@ -198,11 +202,6 @@ def update_readme(run: paths.RunFolder, readme: str) -> str:
         after = rest.split(end)[1]
         readme = f"{before}{start}\n{text.render(f'readme_{part}', **told)}\n{end}{after}"
     return readme
-
-
-def _minutes(models: Sequence[comparison.Scored]) -> int:
-    """How long the best model trained."""
-    return round(max(models, key=lambda model: model.test["auroc"]).card["seconds"] / 60)
 
 
 def _beside(models: Sequence[comparison.Scored]) -> pd.DataFrame:
