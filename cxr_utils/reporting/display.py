@@ -62,11 +62,16 @@ class Gallery:
 
     def show(self, figure: Figure) -> None:
         """Save a figure as ``figures/<name>.png``, alt text inside, and display it."""
-        shown = figure_html(figure, self.synthetic)
+        self.save(figure)
+        show_html(figure_html(figure, self.synthetic))
+
+    def save(self, figure: Figure) -> None:
+        """Save a figure that the report leaves out."""
+        figure.drawn.suptitle(_mark(self.synthetic) + figure.title)
         about = {"Description": _mark(self.synthetic) + figure.alt}
         with replacing(self.run.figure(figure.name)) as part:  # tight: no wide title is cut
             figure.drawn.savefig(part, dpi=DPI, bbox_inches="tight", metadata=about)
-        show_html(shown)
+        plt.close(figure.drawn)
 
 
 def figure_html(figure: Figure, synthetic: bool) -> str:
