@@ -35,8 +35,8 @@ SHOWN = ("accuracy", "AUROC", "sensitivity", "specificity")  # of each model, wh
 log = logging.getLogger("cxr_utils")
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
+class _Terminated(SystemExit):
+    """SIGTERM arrived; an event loop that runs meanwhile would swallow what is not a SystemExit."""
 
 
 class _Parser(argparse.ArgumentParser):

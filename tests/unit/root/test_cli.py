@@ -1,3 +1,4 @@
+import asyncio
 import functools
 import os
 import shutil
@@ -214,6 +215,22 @@ def test_interrupted_run_ends_its_kernel(tmp_path, phantom_root, name, code):
     while _kernels(process.pid) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not _kernels(process.pid)
+
+
+def test_a_signal_passes_through_an_event_loop():
+    """It may arrive in any step of a task, as while the kernel starts."""
+
+    async def work():
+        asyncio.get_running_loop().call_soon(cli._stop, signal.SIGTERM, None)
+        await asyncio.sleep(0.2)
+
+    kept = {number: signal.getsignal(number) for number in cli.SIGNALS}
+    try:
+        with pytest.raises(cli._Terminated):
+            asyncio.run(work())
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _kernels(runner):
