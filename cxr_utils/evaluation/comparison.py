@@ -98,16 +98,20 @@ def compare(models: Sequence[Scored], resamples: int, seed: int) -> list[dict[st
 
 def _scores(model: Scored, weights: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Each score of a model on test, and its values on resamples, (resamples,)."""
-    labels, scores = model.answers()
-    drawn = intervals.weighted_scores(labels, scores, model.test["threshold"], weights)
+    drawn = intervals.weighted_scores(*model.answers(), model.test["threshold"], weights)
     known = {name: model.test[name] for name in drawn}
-    every = np.vstack([np.ones(len(labels)), weights])
-    found = intervals.weighted_specificities(labels == 1, scores, every, SENSITIVITIES)
-    for sensitivity, values in zip(SENSITIVITIES, found.T, strict=True):
+    for sensitivity, values in zip(SENSITIVITIES, _specificities(model, weights).T, strict=True):
         name = f"specificity_at_{sensitivity}"
         known[name] = None if np.isnan(values[0]) else float(values[0])
         drawn[name] = values[1:]
     return known, drawn
+
+
+def _specificities(model: Scored, weights: np.ndarray) -> np.ndarray:
+    """Specificity on test at each of `SENSITIVITIES`: as it is, then on each resample."""
+    labels, scores = model.answers()
+    every = np.vstack([np.ones(len(labels)), weights])
+    return intervals.weighted_specificities(labels == 1, scores, every, SENSITIVITIES)
 
 
 def at_sensitivities(models: Sequence[Scored], resamples: int, seed: int) -> pd.DataFrame:
@@ -119,12 +123,11 @@ def at_sensitivities(models: Sequence[Scored], resamples: int, seed: int) -> pd.
     rows = []
     for model in models:
         patients = model.part()["patient"].to_numpy()
-        known, drawn = _scores(model, intervals.patient_weights(patients, resamples, seed))
-        for sensitivity in SENSITIVITIES:
-            name = f"specificity_at_{sensitivity}"
-            low, high = intervals.interval(drawn[name]) or (np.nan, np.nan)
+        found = _specificities(model, intervals.patient_weights(patients, resamples, seed))
+        for sensitivity, values in zip(SENSITIVITIES, found.T, strict=True):
+            low, high = intervals.interval(values[1:]) or (np.nan, np.nan)
             low, high = (low, high) if low < high else (np.nan, np.nan)
-            rows.append([model.title, sensitivity, known[name], low, high])
+            rows.append([model.title, sensitivity, values[0], low, high])
     return pd.DataFrame(rows, columns=["model", "sensitivity", "specificity", "low", "high"])
 
 
