@@ -12,10 +12,10 @@ from ..evaluation import intervals, results
 from ..evaluation.audit import NOTED, WARNED, Finding
 from ..evaluation.comparison import Scored
 from . import published, tables, text
+from .text import Numbers
 
 VERDICTS = ("warning", "note", "fine")
 FAR = 1.3  # times as often as by chance Grad-CAM peaks between the lungs, and it is a warning
-Numbers = dict[str, Any]
 
 
 def of_data(data: Dataset, standing: str, audited: list[Finding]) -> list[Finding]:
