@@ -131,6 +131,8 @@ def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[s
     if not running and published and run.record.get("parameters") == run.params.model_dump():
         return []
     _begin(run)
+    from . import execution  # noqa: F401  # first: two threads that import at once may meet halfway
+
     threading.Thread(target=_import_report).start()  # imports while the first kernel starts
     problems: dict[str, str] = {}
     try:

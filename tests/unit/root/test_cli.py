@@ -206,11 +206,13 @@ def test_interrupted_run_ends_its_kernel(tmp_path, phantom_root, name, code):
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=restore
     )
     deadline = time.monotonic() + 120
-    while not _kernels(process.pid) and time.monotonic() < deadline:
+    while not _kernels(process.pid) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)  # soon, so that the signal comes while the kernel starts
     process.send_signal(signal.Signals[name])
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == code and "the same command resumes the run" in errors
+    logs = "".join(one.read_text() for one in tmp_path.glob("*/run.log"))
+    assert process.returncode == code, errors + logs
+    assert "the same command resumes the run" in errors
     deadline = time.monotonic() + 10
     while _kernels(process.pid) and time.monotonic() < deadline:
         time.sleep(0.2)
