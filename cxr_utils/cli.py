@@ -23,6 +23,7 @@ from .parameters import UsageError
 from .pipeline import record, validity
 from .pipeline import run as runs
 from .pipeline.validity import Decision, Run
+from .prediction import command
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -218,7 +219,7 @@ def _print_summary(run: Run, decisions: Sequence[Decision], problems: Sequence[s
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``python -m cxr_utils``: describe data, compare runs, print what parameters there are."""
+    """Run ``python -m cxr_utils``: apply models, describe data, compare runs, list parameters."""
     parser = _Parser("python -m cxr_utils", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     data = commands.add_parser("data", help="fetch or make a data set, verify it, describe it")
@@ -227,7 +228,10 @@ def main(arguments: Sequence[str]) -> int:
     compared = commands.add_parser("compare", help="print what differs between two runs")
     compared.add_argument("runs", nargs=2, metavar="RUN", help="a name in reports/, or a folder")
     commands.add_parser("parameters", help="print the reference of all parameters, in Markdown")
+    command.add_parsers(commands)
     asked = parser.parse_args(arguments)
+    if asked.command in ("predict", "export"):
+        return DONE if getattr(command, asked.command)(asked) else FAILED
     if asked.command == "parameters":
         print(profiles.reference(), end="")
     elif asked.command == "data":

@@ -55,10 +55,14 @@ def read(content: bytes, squares: Sequence[Square]) -> Picture:
             (width, height), mode = image.size, image.mode
             if width * height > MOST_PIXELS:
                 raise ValueError(f"too large: {width} x {height} px")
-            # Bilinear, over all the pixels that it shrinks.
-            fitted = FITS[fit](upright(image, size), (size, size), Image.Resampling.BILINEAR)
-            made.append(np.asarray(fitted))
+            made.append(fitted(upright(image, size), Square(size, fit)))
     return Picture(width, height, mode, made)
+
+
+def fitted(image: Image.Image, square: Square) -> np.ndarray:
+    """Return an 8-bit grey image as a square; bilinear, over all the pixels that it shrinks."""
+    size = square.size, square.size
+    return np.asarray(FITS[square.fit](image, size, Image.Resampling.BILINEAR))
 
 
 def decode(content: bytes, square: Square) -> np.ndarray:
@@ -73,11 +77,14 @@ def upright(image: Image.Image, size: int) -> Image.Image:
     # spread of its log at 96 px is 0.025, where it is 0.24 between films.
     image.draft("L", (size, size))
     ImageOps.exif_transpose(image, in_place=True)
-    return _grey(image)
+    return grey(image)
 
 
-def _grey(image: Image.Image) -> Image.Image:
-    """Of deeper greys the 8 uppermost bits in use are kept; transparent pixels turn black."""
+def grey(image: Image.Image) -> Image.Image:
+    """Return an image as 8-bit grey: of deeper greys the 8 uppermost bits in use are kept.
+
+    Transparent pixels turn black.
+    """
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.clip(np.asarray(image), 0, 2**31 - 1).astype(np.int32)
         unused = max(int(values.max()).bit_length() - 8, 0)

@@ -16,6 +16,7 @@ from ..paths import RunFolder
 from . import intervals, metrics, shortcuts, thresholds
 
 COLUMNS = ["split", "path", "patient", "label", "subtype", "score"]
+ANSWERS = ["path", "probability", "interval", "decision", "unsure", "distance", "error"]  # to films
 # Where the bootstrap covers too little and Wilson's intervals are shown: a share of fewer than so
 # many images, or with fewer than so many that are right, or wrong. (At .975 of 195 images of 100
 # patients it covers 90%, Wilson's 94%.)
@@ -239,3 +240,9 @@ def read_csv(file: Path) -> pd.DataFrame:
     """Return predictions, scores to the last digit; raises FileNotFoundError where none are."""
     text = dict.fromkeys(COLUMNS[:-1], str)
     return pd.read_csv(file, dtype=text, keep_default_na=False, float_precision="round_trip")
+
+
+def read_answers(file: Path) -> pd.DataFrame:
+    """Return what ``predict`` wrote as JSON lines, a row a film; none where there is no file."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return pd.DataFrame(map(json.loads, lines), columns=None if lines else ANSWERS)

@@ -5,6 +5,7 @@ arXiv:1311.2901, hid one small square at a time; here it is the border, the midd
 outer thirds, which stand for rough anatomy in an upright chest X-ray.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -41,7 +42,7 @@ def grad_cam(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
 
 
 def _grad_cam(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
-    maps_and_logit, found = _maps_and_logit(model), []
+    maps_and_logit, found = with_maps(model, stage), []
     for start in range(0, len(pixels), BATCH):
         batch = to_float(tf.constant(pixels[start : start + BATCH]))
         with tf.GradientTape() as tape:
@@ -52,11 +53,16 @@ def _grad_cam(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _maps_and_logit(model: keras.Model) -> keras.Model:
-    """Return a model that gives the maps of `stage` beside the logit."""
+def with_maps(
+    model: keras.Model, choose: Callable[[keras.Model], keras.Operation | list[keras.Operation]]
+) -> keras.Model:
+    """Return a model that gives the maps of chosen operations beside the logit.
+
+    They are chosen in the network of keras.applications, where the model is built around one.
+    """
     nested = any(isinstance(layer, keras.Model) for layer in model.layers)
     inner = backbone_of(model) if nested else model
-    maps = stage(inner).output
+    maps = keras.tree.map_structure(lambda step: step.output, choose(inner))
     if not nested:
         return keras.Model(model.input, [maps, model.output])
     place = model.layers.index(inner)
@@ -69,9 +75,17 @@ def _maps_and_logit(model: keras.Model) -> keras.Model:
 def stage(model: keras.Model) -> keras.Operation:
     """Return the last operation with a map of at least 6 x 6 cells through which everything passes.
 
+    Where no map is that large, it is the largest one's.
+    """
+    last = stages(model)
+    return last[min((size for size in last if size >= LEAST_MAP), default=max(last))]
+
+
+def stages(model: keras.Model) -> dict[int, keras.Operation]:
+    """Return the last operation with a map of each size (cells) through which everything passes.
+
     A layer inside one branch of a residual block would tell a part of the story only; it is taken
-    where a network has no other map of that size. Where no map is that large, it is the largest
-    one's.
+    where a network has no other map of that size.
     """
     steps = model.operations  # in the order of the graph
     made_by = {id(step.output): place for place, step in enumerate(steps)}
@@ -79,17 +93,17 @@ def stage(model: keras.Model) -> keras.Operation:
     for place, step in enumerate(steps):
         for tensor in keras.tree.flatten(step.input):
             last_use[made_by[id(tensor)]] = place
-    sizes, whole, reach = {}, set(), 0
+    found: dict[int, keras.Operation] = {}
+    whole: dict[int, keras.Operation] = {}
+    reach = 0
     for place, step in enumerate(steps):
         shape = step.output.shape
         if len(shape) == 4 and not isinstance(step, NO_MAPS):
-            sizes[place] = min(shape[1:3])
+            found[min(shape[1:3])] = step
             if reach <= place:
-                whole.add(place)
+                whole[min(shape[1:3])] = step
         reach = max(reach, last_use[place])
-    least = min((size for size in sizes.values() if size >= LEAST_MAP), default=max(sizes.values()))
-    last = [place for place, size in sizes.items() if size == least]
-    return steps[max([place for place in last if place in whole] or last)]
+    return found | whole
 
 
 def enlarged(maps: np.ndarray, size: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import paths, profiles
+from ..files import within
 from ..parameters import Params, UsageError
 
 NAME = re.compile(r"\d\d_[a-z0-9_]+")
@@ -54,7 +55,8 @@ def find_steps() -> tuple[Step, ...]:
 
     Raises UsageError where a notebook does not describe itself as it should, or cannot be read.
     """
-    found = {file.stem: _described(file) for file in sorted(paths.NOTEBOOKS.glob("[!.]*.ipynb"))}
+    files = [file for file in sorted(paths.NOTEBOOKS.glob("[!.]*.ipynb")) if not _of_command(file)]
+    found = {file.stem: _described(file) for file in files}
     trainers = {step.name for step in found.values() if step.section}
     for name, step in found.items():
         needs = set(step.needs) | (trainers - {name} if TRAINERS in step.needs else set())
@@ -74,6 +76,19 @@ def find_steps() -> tuple[Step, ...]:
     return tuple(ordered.values())
 
 
+def _of_command(file: Path) -> bool:
+    """Whether a notebook is no step, but run by a command, as 05_predict by ``predict``."""
+    return "command" in within(read_cells(file)[1], "cxr")
+
+
+def title_of(file: Path) -> str:
+    """Return the heading of a notebook's first Markdown cell; an empty text without one."""
+    cells = read_cells(file)[0]
+    first = next((cell["source"] for cell in cells if cell["type"] == "markdown"), "")
+    heading = re.match(r"# +(\S.*)", first)
+    return heading[1].strip() if heading else ""
+
+
 def _described(file: Path) -> Step:
     """What one notebook says of itself."""
     name, where = file.stem, f"notebooks/{file.name}"
@@ -81,9 +96,7 @@ def _described(file: Path) -> Step:
         like = "two digits and words in lower case, as in 05_predict; rename it, or move it away"
         raise UsageError(f"{where}: a step's name is {like}")
     cells, metadata = read_cells(file)
-    first = next((cell["source"] for cell in cells if cell["type"] == "markdown"), "")
-    heading = re.match(r"# +(\S.*)", first)
-    if not heading:
+    if not (title := title_of(file)):
         remedy = "begin it with # and the report's title"
         raise UsageError(f"{where}: its first Markdown cell has no heading; {remedy}")
     try:
@@ -104,7 +117,7 @@ def _described(file: Path) -> Step:
     section = stem if stem in Params().sections else None
     if section:
         _check_builder(section)
-    return Step(name, heading[1].strip(), section, needs, parameters)
+    return Step(name, title, section, needs, parameters)
 
 
 def _check_builder(section: str) -> None:

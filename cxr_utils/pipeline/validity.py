@@ -59,6 +59,8 @@ def artefacts(step: Step, run: Run) -> list[Path]:
         files += [folder.predictions(model), folder.model(model), folder.model_card(model)]
         files += [folder.figure(f"confusion_matrix_{model}_{split}") for split in (chosen, "test")]
         files += [folder.metrics]
+        if "training_films" in read_json(folder.model_card(model)):
+            files += [folder.training_films(model)]
     return files
 
 

@@ -24,6 +24,7 @@ from . import tables, text
 
 DPI = 110
 FILM = 256  # side of a film that is shown to be looked at, in pixels
+ORDER = ("probability", "distance", "name")  # by which films can be sorted
 FINDINGS = "application/x-findings+json"  # what a notebook found, beside its HTML
 # Okabe and Ito's palette, which colour-blind readers can tell apart (jfly.uni-koeln.de/color).
 CLASS_COLOURS = {"NORMAL": "#0072B2", "PNEUMONIA": "#D55E00"}
@@ -178,7 +179,8 @@ def films(
     title : str
         What they are.
     cases : DataFrame
-        A row a film, in words: ``kind``, ``subtype``, ``scores`` and ``name``.
+        A row a film, in words: ``kind``, ``subtype``, ``scores`` and ``name``; readers can sort by
+        ``probability`` and ``distance``, where there are such.
     pixels : ndarray
         The films; uint8, shape (n, size, size).
     heat : ndarray or None
@@ -196,6 +198,7 @@ def films(
     if told:
         about: dict[str, Any] = {"title": title, "cases": told, "heat": heat is not None}
         about |= {"drawn": "SYNTHETIC · " if synthetic else ""}
+        about["order"] = [name for name in ORDER if "probability" in cases]
         about |= {"kinds": cases["kind"].unique(), "subtypes": cases["subtype"].unique()}
         show_html(PAGES.get_template("gallery.html.j2").render(about))
 

@@ -28,7 +28,7 @@ def render(
     step: str, title: str, pages: Sequence[Page], folder: RunFolder, synthetic: bool, failed: bool
 ) -> None:
     """Write a step's report, which links to all `pages`, and says if `synthetic` or `failed`."""
-    title = f"{'SYNTHETIC: ' if synthetic else ''}{title}, run {folder.name}"
+    title = f"{'SYNTHETIC: ' * synthetic}{title}{f', run {folder.name}' if pages else ''}"
     about: dict[str, Any] = {"title": title, "pages": pages, "here": step, "contents": CONTENTS}
     about |= {"failed": failed, "synthetic": synthetic, **BANNER}
     places = [str(TEMPLATES.parent)]

@@ -175,3 +175,30 @@ def missing(models: Sequence[Scored]) -> Numbers:
     names = [file.stem for file in sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))]
     steps = [name for name in names if name.split("_", 1)[1] in parameters.MODELS]
     return {"steps": steps, "models": models}
+
+
+def answers(table: pd.DataFrame) -> Numbers:
+    """Return the numbers of ``answers``: how many films a model was asked about, and what it said.
+
+    `table` is that of `results.read_answers`.
+    """
+    sure = table[table["error"].isna() & table["unsure"].isna()]["decision"]
+    told: Numbers = {"films": len(table), "errors": int(table["error"].notna().sum())}
+    told |= {
+        "positive": int((sure == "PNEUMONIA").sum()),
+        "negative": int((sure == "NORMAL").sum()),
+    }
+    told["unsure"] = int(table["unsure"].notna().sum())
+    return told | (table.iloc[0][["model", "run"]].to_dict() if len(table) else {})
+
+
+def new_films(table: pd.DataFrame) -> pd.DataFrame:
+    """Return answers to films as `display.films` shows them, the most probable pneumonias first."""
+    ranked = table.sort_values("probability", ascending=False)
+    words = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, (low, high)
+             in zip(ranked["probability"], ranked["interval"], strict=True)]  # fmt: skip
+    reasons = ranked["unsure"].fillna("").str.split(" of 0").str[0]
+    return pd.DataFrame({
+        "kind": ranked["decision"], "subtype": reasons, "scores": words, "name": ranked["path"],
+        "probability": ranked["probability"], "distance": ranked["distance"],
+    })  # fmt: skip

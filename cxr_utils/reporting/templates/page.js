@@ -49,7 +49,14 @@
   }
 
   for (const gallery of all(".gallery")) {
-    const choices = all("select", gallery), cases = all(".case", gallery);
+    const choices = all("select[name]", gallery), cases = all(".case", gallery);
+    const order = gallery.querySelector("select.order"), names = new Intl.Collator("en", { numeric: true });
+    if (order) {
+      order.onchange = () => {
+        const key = (one) => one.dataset[order.value], sign = order.value === "name" ? 1 : -1;
+        gallery.querySelector(".cases").append(...cases.sort((a, b) => sign * names.compare(key(a), key(b))));
+      };
+    }
     const show = () => {
       for (const one of cases) one.hidden = choices.some((choice) => choice.value && one.dataset[choice.name] !== choice.value);
       gallery.querySelector("[role=status]").textContent = `${cases.filter((one) => !one.hidden).length} of ${cases.length} films`;

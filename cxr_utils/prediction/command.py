@@ -1,0 +1,190 @@
+"""The commands ``predict`` and ``export`` of ``python -m cxr_utils``."""
+
+import argparse
+import contextlib
+import csv
+import io
+import itertools
+import json
+import os
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from .. import paths, profiles
+from ..data import dataset, sources
+from ..models import onnx
+from ..parameters import UsageError
+from . import model, search
+from .model import FIELDS, Answer
+
+NOTEBOOK = "05_predict"
+TOLERANCE = 1e-4  # of a score by onnxruntime against Keras'
+
+
+def add_parsers(commands: Any) -> None:
+    """Add both commands to the parser of ``python -m cxr_utils``."""
+    predict = commands.add_parser("predict", help="apply a trained model to X-rays")
+    export = commands.add_parser("export", help="write a trained model as ONNX")
+    for add in (predict.add_argument, export.add_argument):
+        add(
+            "--run",
+            required=True,
+            metavar="DIR",
+            help="a run with its models: a folder, or its name",
+        )
+        add("--model", default="", metavar="NAME", help="default: the better one on validation")
+        add("--allow-synthetic", action="store_true", help="take a model trained on drawings")
+        add("--force", action="store_true", help="overwrite files that are there")
+    export.add_argument("--format", choices=["onnx"], default="onnx", help="the only one")
+    add = predict.add_argument
+    named = "films (JPEG, PNG, TIFF, DICOM), folders, patterns, or - for names on standard input"
+    add("paths", nargs="+", metavar="PATH", help=named)
+    add("--format", choices=["jsonl", "csv"], default="jsonl", help="default: jsonl")
+    add("--out", metavar="DIR", help="write answers.jsonl or answers.csv there")
+    add("--report", action="store_true", help="write predict.html there, too")
+    add("--engine", choices=["keras", "onnx"], default="keras", help="default: keras")
+
+
+def predict(asked: argparse.Namespace) -> bool:
+    """Answer for films, a line each; returns whether all of them could be read.
+
+    Raises UsageError where nothing can begin.
+    """
+    warnings.simplefilter("ignore")  # Pillow's and pydicom's, of films that get an answer
+    if asked.report and not (asked.out and asked.format == "jsonl"):
+        raise UsageError("--report: it needs a folder and JSON lines; give --out, not --format csv")
+    folder = Path(asked.out or ".").expanduser().resolve()
+    target, page = folder / f"answers.{asked.format}", folder / "predict.html"
+    for file in [target] * bool(asked.out) + [page] * asked.report:
+        if file.exists() and not asked.force:
+            raise UsageError(f"{file}: is there already; --force overwrites it")
+    found = search.find(asked.paths, sys.stdin)
+    first = next(found, None)
+    if first is None:
+        remedy = "give JPEG, PNG, TIFF or DICOM files"
+        raise UsageError(f"{', '.join(asked.paths)[:200]}: no films there; {remedy}")
+    with _quiet():
+        trained = model.load(asked.run, asked.model, asked.engine, asked.allow_synthetic)
+    whole = True
+    with contextlib.ExitStack() as opened:
+        stream: TextIO = sys.stdout
+        if asked.out:
+            folder.mkdir(parents=True, exist_ok=True)
+            stream = opened.enter_context(target.open("w", encoding="utf-8", newline=""))
+        if asked.format == "csv":
+            stream.write(_csv(FIELDS))
+        answers = trained.answers(itertools.chain([first], found))
+        for answer in tqdm(answers, "predict", unit=" films", disable=None):
+            _write(answer, stream, asked.format)
+            whole &= not answer["error"]
+    if trained.synthetic:
+        print("SYNTHETIC model: its answers say nothing about real X-rays", file=sys.stderr)
+    return (not asked.report or _report(target, page, trained)) and whole
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Let nothing that TensorFlow says as it starts, from C++, onto the terminal."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _write(answer: Answer, stream: TextIO, form: str) -> None:
+    """Write an answer at once, and whole whatever signal comes meanwhile."""
+    line = json.dumps(answer) + "\n" if form == "jsonl" else _csv(answer.values())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        stream.write(line)
+        stream.flush()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _csv(row: Any) -> str:
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerow(row)
+    return written.getvalue()
+
+
+def _report(answers: Path, page: Path, trained: model.Model) -> bool:
+    """Run the notebook on answers and make it a page; returns whether it ran to its end."""
+    from ..pipeline import execution, steps
+    from ..reporting import html
+
+    folder, done = paths.RunFolder(page.parent), True
+    values = {"answers": str(answers), "run_dir": str(trained.folder.root)}
+    with tempfile.TemporaryDirectory(prefix="cxr-") as temporary:
+        try:
+            execution.execute(NOTEBOOK, values, folder.executed(page.stem), Path(temporary))
+        except execution.StepFailed as error:
+            print(f"error: {error}", file=sys.stderr)
+            done = False
+    html.render(
+        page.stem,
+        steps.title_of(paths.NOTEBOOKS / f"{NOTEBOOK}.ipynb"),
+        [],
+        folder,
+        trained.synthetic,
+        not done,
+    )
+    return done
+
+
+def export(asked: argparse.Namespace) -> bool:
+    """Write a model as ONNX, and hold it against Keras on the films that choices were made on.
+
+    Returns whether their scores agree. Raises UsageError where it cannot be written.
+    """
+    with _quiet():
+        from ..models import serving
+
+        trained = model.load(asked.run, asked.model, allow_synthetic=asked.allow_synthetic)
+    alike = True
+    for part in trained.parts:
+        card = part.card
+        file = trained.folder.onnx(card["model"])
+        if file.exists() and not asked.force:
+            raise UsageError(f"{file}: is there already; --force overwrites it")
+        made = serving.graph(part.network, card["test_time_flips"], card["temperature"])
+        told = ("sha256", "threshold", "temperature", "source", "synthetic", "licence", "fit")
+        about = {name: card[name] for name in told} | {"positive": "PNEUMONIA", "run": asked.run}
+        try:
+            with _quiet():
+                onnx.export(made, about, file)
+        except ImportError:
+            said = "tf2onnx and onnxruntime are needed; pip install 'cxr-utils[onnx]'"
+            raise UsageError(f"export: {said}") from None
+        which, squares = _squares(trained.folder, part)
+        apart, speeds = onnx.compared(
+            part.engine, onnx.engine(file)[0], squares, card["temperature"]
+        )
+        size, speed = file.stat().st_size / 1e6, "{:.0f} a second by Keras, {:.0f} by onnxruntime"
+        print(f"{file}: {size:.1f} MB; {len(squares)} {which}, {speed.format(*speeds)}; "
+              f"scores differ by {apart:.1e} at most")  # fmt: skip
+        alike &= apart <= TOLERANCE
+    return alike
+
+
+def _squares(folder: paths.RunFolder, part: model.Part) -> tuple[str, np.ndarray]:
+    """The films that a run's choices were made on, where they still are; else noise."""
+    size = part.square.size
+    with contextlib.suppress(UsageError):
+        params = profiles.load(str(folder.record), [], None)
+        if sources.plan(params.data).root.is_dir():
+            data = dataset.open_data(params, size)
+            return f"films of {data.chosen_on}", data.splits[data.chosen_on].pixels[:]
+    return "squares of noise", np.random.default_rng(0).integers(0, 256, (64, size, size), np.uint8)
