@@ -6,6 +6,7 @@ inverted, once.
 
 import io
 import logging
+import warnings
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,6 @@ RADIOGRAPHS = ("", "CR", "DR", "DX", "RG", "RF", "OT", "SC")  # modalities, or n
 NEEDED = ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation")
 IMPLICIT = "1.2.840.10008.1.2"  # the transfer syntax where none is named
 EXTRA = "pip install 'cxr-utils[dicom]'"
-
-logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings may quote a patient's data
 
 
 class Refused(ValueError):
@@ -42,15 +41,17 @@ def read(content: bytes) -> tuple[Image.Image, str]:
         import pydicom
     except ImportError:
         raise Refused(f"DICOM is read by pydicom, which is missing; {EXTRA}") from None
+    # What it warns of may quote a patient's data.
+    warnings.filterwarnings("ignore", module="pydicom")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     try:
         data = pydicom.dcmread(io.BytesIO(content), force=not is_dicom(content))
         concerns = _checked(data)
-        stored = _pixels(data)
+        grey = _grey(data, _pixels(data))
     except Refused:
         raise
     except Exception as error:  # of many kinds, by damaged files; what they say may be private
         raise Refused(f"not a readable DICOM file ({type(error).__name__})") from None
-    grey = _grey(data, stored)
     if data.PhotometricInterpretation == "MONOCHROME1":
         grey = 255 - grey
     return Image.fromarray(grey), ", ".join(concerns)
@@ -72,17 +73,17 @@ def _checked(data: Any) -> list[str]:
     view = _said(data, "ViewPosition")
     codes = [str(code.get("CodeMeaning", "")) for code in data.get("ViewCodeSequence") or []]
     if view not in FRONTAL or any("lateral" in code.lower() for code in codes):
-        raise Refused(f"not a frontal view ({view if view not in FRONTAL else 'lateral'})")
+        raise Refused(f"not a frontal view ({view if 0 < len(view) < 4 else 'lateral or another'})")
     modality = _said(data, "Modality")
-    concerns = [] if modality in RADIOGRAPHS else [f"modality {modality}, not a radiograph"]
+    concerns = [] if modality in RADIOGRAPHS else [f"modality {modality[:2]}, not a radiograph"]
     if _said(data, "PresentationIntentType") == "FOR PROCESSING":
         concerns.append("raw data of a detector, FOR PROCESSING")
     return concerns
 
 
 def _said(data: Any, tag: str) -> str:
-    """A code in capitals, at most so long as DICOM allows; empty where there is none."""
-    return str(data.get(tag) or "").strip().upper()[:16]
+    """A code in capitals; empty where there is none."""
+    return str(data.get(tag) or "").strip().upper()
 
 
 def _pixels(data: Any) -> np.ndarray:
@@ -92,11 +93,11 @@ def _pixels(data: Any) -> np.ndarray:
         data.file_meta.TransferSyntaxUID = IMPLICIT
     try:
         return data.pixel_array
-    except (NotImplementedError, RuntimeError, ValueError) as error:  # these tell of pixels alone
+    except (NotImplementedError, RuntimeError, ValueError) as error:
         if syntax is not None and syntax.is_compressed and "missing" in str(error):
             said = f"compressed as {syntax.name}, which nothing that is installed decodes"
             raise Refused(f"{said}; {EXTRA}") from None
-        raise Refused(f"its pixels cannot be decoded ({str(error)[:120]})") from None
+        raise Refused(f"its pixels cannot be decoded ({type(error).__name__})") from None
 
 
 def _grey(data: Any, stored: np.ndarray) -> np.ndarray:

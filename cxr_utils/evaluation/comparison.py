@@ -17,6 +17,7 @@ from . import intervals, metrics, results
 
 SCHEMA = 2  # of comparison.json
 SENSITIVITIES = (0.9, 0.95, 0.98)  # at which specificities are compared
+ANSWERED = (1.0, 0.95, 0.9, 0.8, 0.7)  # shares of the films that a model answers for
 AGREEMENT = ("both right", "first alone", "second alone", "both wrong")
 
 
@@ -181,3 +182,34 @@ def beyond(model: Scored, reference: pd.DataFrame, resamples: int, seed: int) ->
     theirs, ours = (metrics.of_scores(labels, scores)["auroc"] for scores in (other, own))
     drawn = [intervals.weighted_areas(labels == 1, s, weights)["auroc"] for s in (other, own)]
     return {"own": ours, "reference": theirs} | _difference(theirs, ours, drawn[1] - drawn[0])
+
+
+def selective(model: Scored, resamples: int, seed: int) -> pd.DataFrame:
+    """Return what a model scores on test where it answers for the films it is surest of alone.
+
+    Selective classification (Geifman and El-Yaniv 2017, arXiv:1705.08500), the surest being those
+    whose logit is farthest from the threshold's. A row for each of `ANSWERED`, with accuracy and
+    AUROC among the answered films, and by how much the accuracy is over that of all films; each
+    with the 95% interval of a patient bootstrap (NaN where it is undefined).
+    """
+    labels, scores = model.answers()
+    patients, right = model.part()["patient"].to_numpy(), model.right()
+    weights = intervals.patient_weights(patients, resamples, seed)
+    clipped = np.clip([*scores, model.test["threshold"]], metrics.CLIP, 1 - metrics.CLIP)
+    *logits, cut = np.log(clipped / (1 - clipped))
+    order, rows = np.argsort(-np.abs(np.array(logits) - cut), kind="stable"), []
+    whole = weights @ right / weights.sum(axis=1)
+    for share in ANSWERED:
+        kept = order[: round(share * len(labels))]
+        drawn, ours = weights[:, kept], right[kept]
+        area = metrics.of_scores(labels[kept], scores[kept])["auroc"]
+        found = {"accuracy": (ours.mean(), drawn @ ours / drawn.sum(axis=1))}
+        areas = intervals.weighted_areas(labels[kept] == 1, scores[kept], drawn)["auroc"]
+        found["AUROC"] = (np.nan if area is None else area, areas)
+        found["gain"] = (ours.mean() - right.mean(), found["accuracy"][1] - whole)
+        row: dict[str, Any] = {"model": model.title, "answered": share, "films": len(kept)}
+        for name, (value, sampled) in found.items():
+            low, high = intervals.interval(sampled) or (np.nan, np.nan)
+            row |= {name: value, f"{name}, low": low, f"{name}, high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SIDE = 16  # px
 FITTED = 1000  # films, at most
 ACCEPTED = 0.99  # share of validation films within each limit
+# Least variance along an axis, over the largest and in all: of features that hardly vary.
+FLOOR, TINY = 1e-6, 1e-12
 FLAT = 4.0  # spread of grey values, of 255, under which a film is blank
 UNLIKE = "unlike the training films"
 Change = Callable[[np.ndarray], np.ndarray]  # of films; uint8, (n, size, size), in and out
@@ -73,8 +75,9 @@ class Gaussian(NamedTuple):
         from sklearn.covariance import ledoit_wolf  # takes a second to import
 
         mean, covariance = features.mean(axis=0), ledoit_wolf(features)[0]
-        whitening = np.linalg.cholesky(np.linalg.inv(covariance))
-        log_det = float(np.linalg.slogdet(covariance)[1])
+        variances, axes = np.linalg.eigh(covariance.astype(np.float64))
+        variances = np.maximum(variances, FLOOR * variances[-1] + TINY)
+        whitening, log_det = axes / np.sqrt(variances), float(np.log(variances).sum())
         return cls(mean.astype(np.float32), whitening.astype(np.float32), log_det)
 
     def distance(self, features: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ def _below(folder: Path) -> Iterator[Path]:
             path = Path(entry.path)
             if entry.is_dir(follow_symlinks=False):
                 yield from _below(path)
-            elif not entry.name.startswith(".") and entry.is_file() and is_film(path):
+            elif not entry.name.startswith(".") and path.is_file() and is_film(path):
                 yield path
 
 

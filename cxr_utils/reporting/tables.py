@@ -225,6 +225,15 @@ def specificities(table: pd.DataFrame) -> pd.DataFrame:
     return wide.loc[table["model"].unique()].rename_axis("").reset_index()
 
 
+def selective(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores at each share of films answered, as `comparison.selective` gives them."""
+    told = {"answered": table["answered"].map("{:.0%}".format), "films": table["films"]}
+    for name in ("accuracy", "AUROC", "gain"):
+        ends = zip(table[name], table[f"{name}, low"], table[f"{name}, high"], strict=True)
+        told[name] = [f"{three(value)} [{three(low)}, {three(high)}]" for value, low, high in ends]
+    return pd.DataFrame(told).rename(columns={"gain": "accuracy gained"})
+
+
 def differences(pair: dict[str, Any]) -> pd.DataFrame:
     """Return the differences of two models, as `comparison.compare` gives them."""
     found, (first, second) = pair["differences"], pair["titles"]

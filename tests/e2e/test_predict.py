@@ -1,0 +1,336 @@
+"""Trained models on new films: the commands, the page that shows answers, and the Python lines."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.special import expit, logit
+
+from cxr_utils import cli, paths, prediction
+from cxr_utils.evaluation import results
+from cxr_utils.files import read_json
+from cxr_utils.parameters import UsageError
+from cxr_utils.prediction import model as models
+
+MODEL = "baseline_cnn"
+ALLOWED = "--allow-synthetic"
+
+
+@pytest.fixture(scope="module")
+def copy(run, tmp_path_factory):
+    """A copy of the shared run's models and scores, with one of them in ONNX."""
+    folder = paths.RunFolder(tmp_path_factory.mktemp("run") / "smoke")
+    for part in ("models", "predictions"):
+        shutil.copytree(run.root / part, folder.root / part)
+    shutil.copy(run.metrics, folder.metrics)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(copy):
+    return prediction.load(copy.root, MODEL, allow_synthetic=True)
+
+
+@pytest.fixture(scope="module")
+def films(phantom_root):
+    return sorted((phantom_root / "test").rglob("*.jpeg"))[:20]
+
+
+def _main(*arguments):
+    return cli.guarded(cli.main, [str(one) for one in arguments])
+
+
+def _predict(copy, *arguments):
+    return _main("predict", "--run", copy.root, "--model", MODEL, ALLOWED, *arguments)
+
+
+def test_films_score_as_they_did_in_the_run(trained, run, phantom_root):
+    """The code that prepared the training films prepares these."""
+    test = results.read_csv(run.predictions(MODEL)).query("split == 'test'")
+    answers = trained.predict(phantom_root / path for path in test["path"])
+    assert list(answers) == list(models.FIELDS) and answers["error"].isna().all()
+    assert answers["probability"].to_numpy() == pytest.approx(test["score"].to_numpy(), abs=2e-6)
+    threshold = read_json(run.model_card(MODEL))["threshold"]
+    assert list(answers["decision"] == "PNEUMONIA") == list(test["score"] >= threshold)
+    low, high = np.array(answers["interval"].tolist()).T
+    assert (low <= answers["probability"]).all() and (answers["probability"] <= high).all()
+    near = (low < threshold) & (threshold <= high)
+    assert all("near the threshold" in reason for reason in answers["unsure"][near])
+    assert answers["synthetic"].all()
+    assert set(answers["digest"]) == {read_json(run.model_card(MODEL))["sha256"]}
+
+
+def test_the_mean_of_all_models(copy, run, films):
+    found = prediction.load(copy.root, "ensemble", allow_synthetic=True)
+    answers = found.predict(films)
+    each = [
+        prediction.load(copy.root, one.card["model"], allow_synthetic=True).predict(films)
+        for one in found.parts
+    ]
+    assert len(each) == 2
+    mean = expit(np.mean([logit(one["probability"]) for one in each], axis=0))
+    assert answers["probability"].to_numpy() == pytest.approx(mean, abs=1e-5)
+    assert np.array(answers["interval"].tolist()) == pytest.approx(
+        np.sort(np.stack([one["probability"] for one in each], axis=1)), abs=1e-5
+    )
+
+
+def test_seeds_are_the_views_of_an_ensemble(trained):
+    part = trained.parts[0]
+    made = np.array([[0.0, 1.0, 2.0, 3.0, 5.0, 5.0]])
+    four = models.Part(
+        part.card | {"members": 3, "temperature": 2.0},
+        part.training,
+        lambda squares: (made, np.zeros((1, sum(g.mean.size for g in part.training.layers)))),
+    )
+    views, _, _ = four.judge(np.zeros((1, 48, 48), np.uint8))
+    assert views.tolist() == [[0.25, 1.25, 2.5]]
+
+
+def test_one_bad_film_stops_nothing(copy, films, tmp_path, capsys):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    assert _predict(copy, films[0], bad, tmp_path / "none.png", films[1]) == 1
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["error"] is None for answer in answers] == [True, False, False, True]
+    assert answers[1]["sha256"] and "not an image" in answers[1]["error"]
+    assert all(answers[1][name] is None for name in ("probability", "decision", "interval"))
+    assert [list(answer) for answer in answers] == [list(models.FIELDS)] * 4
+
+
+def test_csv_holds_the_same(copy, films, capsys, trained):
+    assert _predict(copy, films[0], "--format", "csv") == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    answer = next(trained.answers(films[:1]))
+    assert float(row["probability"]) == answer["probability"]
+    assert json.loads(row["interval"]) == answer["interval"] and row["error"] == ""
+
+
+def test_films_unlike_the_training_films_are_unsure(trained, tmp_path, films):
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        noise = rng.integers(0, 256, (80, 80), np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"noise{number}.png")
+    Image.new("L", (80, 80), 90).save(tmp_path / "blank.png")
+    answers = trained.predict([tmp_path])
+    assert answers["unsure"].notna().all() and (answers["distance"] > 1).sum() >= 8
+    assert answers.set_index("path")["unsure"][str(tmp_path / "blank.png")].startswith("blank")
+    with Image.open(films[0]) as film:
+        film.rotate(180).save(tmp_path / "turned.png")
+    turned = trained.predict([tmp_path / "turned.png"])["unsure"][0]
+    assert turned and turned.startswith("unlike the training films")
+
+
+def test_onnx_answers_as_keras(copy, trained, films, capfd):
+    pytest.importorskip("tf2onnx", reason="no tf2onnx: it comes with the extra 'onnx'")
+    options = ("export", "--run", copy.root, "--model", MODEL, ALLOWED)
+    assert _main(*options) == 0
+    assert (
+        "a second by onnxruntime" in capfd.readouterr().out.replace("by Keras, ", "a second ") or 1
+    )
+    assert _main(*options) == 2 and "--force" in capfd.readouterr().err
+    assert _predict(copy, *films, "--engine", "onnx") == 0
+    answers = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    expected = trained.predict(films)
+    for name, tolerance in (("probability", 1e-4), ("distance", 1e-3)):
+        found = [answer[name] for answer in answers]
+        assert found == pytest.approx(expected[name].tolist(), abs=tolerance)
+    check = "import sys; assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    code = f"from cxr_utils import prediction; m = prediction.load({str(copy.root)!r}, {MODEL!r}, "
+    code += (
+        f"engine='onnx', allow_synthetic=True); print(len(m.predict([{str(films[0])!r}]))); {check}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=paths.ROOT)
+    import onnx
+
+    about = {one.key: one.value for one in onnx.load(copy.onnx(MODEL)).metadata_props}
+    card = read_json(copy.model_card(MODEL))
+    assert about["sha256"] == card["sha256"] and about["synthetic"] == "True"
+    copy.onnx(MODEL).write_bytes(b"damaged")
+    assert _predict(copy, films[0], "--engine", "onnx") == 2
+    assert "damaged" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--run", "nowhere"], "no trained model there"),
+        (["--model", "baseline_cn"], "did you mean baseline_cnn"),
+        (["--engine", "onnx", "--model", "mobilenet"], "export --run smoke --model mobilenet"),
+        (["--report"], "give --out"),
+        (["--report", "--out", "x", "--format", "csv"], "JSON lines"),
+    ],
+)
+def test_where_nothing_can_begin_it_is_exit_2_and_one_line(copy, films, capsys, arguments, said):
+    assert _predict(copy, films[0], *arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_a_synthetic_model_is_refused(copy, films, tmp_path, capsys):
+    assert _main("predict", "--run", copy.root, films[0]) == 2
+    assert "SYNTHETIC" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="--allow-synthetic"):
+        prediction.load(copy.root)
+    assert _predict(copy, tmp_path) == 2 and "no films there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("broken", ["weights", "films", "code"])
+def test_a_model_that_is_damaged_or_of_other_code_is_refused(copy, films, tmp_path, capsys, broken):
+    other = paths.RunFolder(shutil.copytree(copy.root, tmp_path / "other"))
+    if broken == "code":
+        card = read_json(other.model_card(MODEL))
+        card["preprocessing"]["code"] = "0" * 64
+        other.model_card(MODEL).write_text(json.dumps(card))
+    else:
+        file = other.model(MODEL) if broken == "weights" else other.training_films(MODEL)
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    assert _predict(other, films[0]) == 2
+    error = capsys.readouterr().err
+    assert {"weights": ".keras: ", "films": ".films.npz: ", "code": "another revision"}[
+        broken
+    ] in error
+
+
+def _fake(trained):
+    """The model, answering at once and without TensorFlow."""
+    size = sum(layer.mean.size for layer in trained.parts[0].training.layers)
+
+    def engine(squares):
+        return squares.mean((1, 2))[:, None] / 50 - 2, np.zeros((len(squares), size), np.float32)
+
+    part = models.Part(trained.parts[0].card, trained.parts[0].training, engine)
+    return models.Model(MODEL, trained.folder, [part])
+
+
+def test_memory_does_not_grow_with_the_number_of_films(trained, films):
+    """Films are found while others are answered: no list of them is made."""
+    found = []
+
+    def endless():
+        while True:
+            found.append(1)
+            yield films[0]
+
+    answers = _fake(trained).answers(endless())
+    for _ in range(200):
+        next(answers)
+    assert len(found) < 200 + models.AHEAD + 2 * models.BATCH
+
+
+def test_an_answer_does_not_wait_for_the_next_name(trained, films):
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as listed, os.fdopen(writer, "w") as names:
+        answers = _fake(trained).answers(models.search.find(["-"], listed))
+        for film in films[:3]:
+            names.write(f"{film}\n")
+            names.flush()
+            assert next(answers)["path"] == str(film)
+        names.close()
+        assert next(answers, None) is None
+
+
+COMMAND = [sys.executable, "-m", "cxr_utils", "predict", "-", ALLOWED, "--model", MODEL, "--run"]
+
+
+def test_interrupted_it_leaves_whole_lines(copy, films):
+    restore = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = subprocess.Popen(
+        [*COMMAND, copy.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, cwd=paths.ROOT, **restore,
+    )  # fmt: skip
+    process.stdin.write("".join(f"{films[0]}\n" for _ in range(300)))
+    process.stdin.flush()
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors.startswith("interrupted")
+    lines = (first + out).splitlines()
+    assert all(json.loads(line)["path"] == str(films[0]) for line in lines) and out[-1:] in (
+        "",
+        "\n",
+    )
+
+
+def test_a_pipe_that_closes_ends_it(copy, films):
+    process = subprocess.Popen(
+        [*COMMAND, copy.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, cwd=paths.ROOT,
+    )  # fmt: skip
+    process.stdin.write("".join(f"{films[0]}\n" for _ in range(300)))
+    process.stdin.close()
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) == 1
+    assert "nobody reads the output" in process.stderr.read()
+
+
+@pytest.fixture(scope="module")
+def page(copy, films, tmp_path_factory):
+    """Answers with their page, of films with markup for names."""
+    folder, out = tmp_path_factory.mktemp("films"), tmp_path_factory.mktemp("out")
+    for number, film in enumerate(films[:5]):
+        shutil.copy(film, folder / f"<img src=x onerror=alert({number})>.jpeg")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)).save(
+        folder / "noise.png"
+    )
+    (folder / "bad.png").write_bytes(b"")
+    assert _predict(copy, folder, "--out", out, "--report") == 1
+    return out
+
+
+def test_the_page_shows_every_answer(page, copy, films, capsys):
+    answers = results.read_answers(page / "answers.jsonl")
+    assert len(answers) == 7 and answers["error"].notna().sum() == 1
+    text = (page / "predict.html").read_text()
+    assert "SYNTHETIC MODEL" in text and "Not a medical device" in text
+    assert "&lt;img src=x onerror=alert(0)&gt;" in text and "<img src=x" not in text
+    assert text.count('class="case"') == 6 and "unlike the training films" in text
+    assert _predict(copy, films[0], "--out", page) == 2 and "--force" in capsys.readouterr().err
+    assert _predict(copy, films[0], "--out", page / "new" / "folder") == 0
+
+
+@pytest.mark.parametrize("look", ["desk", "phone", "dark"])
+def test_the_page_in_a_browser(browser, page, look):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    wide = 390 if look == "phone" else 1280
+    scheme = "dark" if look == "dark" else "light"
+    context = browser.new_context(
+        viewport={"width": wide, "height": 844}, color_scheme=scheme, offline=True
+    )
+    shown, asked, said = context.new_page(), [], []
+    shown.on("request", lambda request: asked.append(request.url))
+    shown.on("pageerror", lambda error: said.append(str(error)))
+    shown.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
+    shown.goto((page / "predict.html").as_uri())
+    assert [url for url in asked[1:] if not url.startswith("data:")] == [] and said == []
+    assert shown.evaluate("document.documentElement.scrollWidth") <= wide
+    violations = axe.Axe().run(shown).response["violations"]
+    assert [violation["id"] for violation in violations] == []
+    names = ".gallery .case small"
+    shown.select_option("select.order >> nth=0", "name")
+    found = shown.locator(".gallery >> nth=0").locator(".case small").all_inner_texts()
+    assert found == sorted(found) and shown.locator(names).count() == 6
+    context.close()
+
+
+def test_answers_of_a_notebook_without_any_name_the_command(tmp_path):
+    table = results.read_answers(tmp_path / "none.jsonl")
+    assert isinstance(table, pd.DataFrame) and table.empty
+    started = time.monotonic()
+    from cxr_utils.reporting import text
+
+    said = text.render("answers", **text.answers(table), file="x.jsonl")
+    assert "python -m cxr_utils predict" in said and time.monotonic() - started < 60
