@@ -78,7 +78,7 @@ def find_steps() -> tuple[Step, ...]:
 
 def _of_command(file: Path) -> bool:
     """Whether a notebook is no step, but run by a command, as 05_predict by ``predict``."""
-    return "command" in within(read_cells(file)[1], "cxr")
+    return bool(NAME.fullmatch(file.stem)) and "command" in within(read_cells(file)[1], "cxr")
 
 
 def title_of(file: Path) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from cxr_utils import paths
 from cxr_utils.evaluation import results
+from cxr_utils.pipeline.steps import find_steps
 from cxr_utils.reporting import tables
 
 axe = pytest.importorskip(
@@ -20,7 +21,7 @@ axe = pytest.importorskip(
 )
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
-PAGES = ["index", *sorted(file.stem for file in paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))]
+PAGES = ["index", *(step.name for step in find_steps())]
 MARKUP = (
     "<img src=x onerror=alert(1)><script>alert(2)<"  # no slash, so that it can be a file's name
 )

@@ -69,18 +69,18 @@ def test_a_third_model(project):
     lines += _insert(project / "params" / "default.yaml", defaults)
     assert lines <= 30  # in three files
     subprocess.run(copy.splitlines()[0], shell=True, cwd=project, check=True)
-    notebook = nbformat.read(project / "notebooks" / "05_tiny_cnn.ipynb", as_version=4)
+    notebook = nbformat.read(project / "notebooks" / "07_tiny_cnn.ipynb", as_version=4)
     nbformat.validate(notebook)
     said = _run(project, "--only", "05", sets=(*SMALL, *MODEL))
     assert re.search(r"tiny_cnn +test: accuracy", said)
     run = paths.RunFolder(project / "reports" / "own")
     assert run.predictions("tiny_cnn").is_file() and run.model("tiny_cnn").is_file()
-    page, index = run.html("05_tiny_cnn").read_text(), run.index.read_text()
-    assert "5 Tiny CNN" in page and "Confusion matrix" in page and "Tiny cnn" in index
+    page, index = run.html("07_tiny_cnn").read_text(), run.index.read_text()
+    assert "7 Tiny CNN" in page and "Confusion matrix" in page and "Tiny cnn" in index
     assert "`tiny_cnn.epochs`" in _call(project, "-m", "cxr_utils", "parameters")
     listed = _run(project, "--list", sets=(*SMALL, *MODEL))
     assert re.findall(r"^  (\d\d)_", listed, flags=re.MULTILINE) == ["01", "02", "03", "05", "04"]
-    assert re.search(r"05_tiny_cnn +keep +nothing has changed", listed)
+    assert re.search(r"07_tiny_cnn +keep +nothing has changed", listed)
 
 
 def test_a_fifth_step(project, tmp_path):
@@ -91,16 +91,16 @@ def test_a_fifth_step(project, tmp_path):
     cells = [new.new_markdown_cell(heading), new.new_code_cell(parameters), new.new_code_cell(code)]
     cells[1].metadata["tags"] = ["parameters"]
     notebook = new.new_notebook(cells=cells, metadata=json.loads(about))
-    nbformat.write(notebook, project / "notebooks" / "05_mine.ipynb")
+    nbformat.write(notebook, project / "notebooks" / "07_mine.ipynb")
     small = ("baseline_cnn.image_size=32", "baseline_cnn.epochs=1", "baseline_cnn.average=0.5")
     sets = (*SMALL, *small)
     _run(project, "--only", "02", sets=sets)
     _run(project, "--only", "05", sets=sets)
     run = paths.RunFolder(project / "reports" / "own")
-    assert "SYNTHETIC · " in run.html("05_mine").read_text()
-    assert 'href="05_mine.html"' in run.index.read_text()
+    assert "SYNTHETIC · " in run.html("07_mine").read_text()
+    assert 'href="07_mine.html"' in run.index.read_text()
     listed = _run(project, "--list", sets=(*sets, "baseline_cnn.epochs=2"))
-    assert re.search(r"05_mine +run +02_baseline_cnn runs", listed)
+    assert re.search(r"07_mine +run +02_baseline_cnn runs", listed)
     assert {file: file.read_bytes() for file in before} == before  # no line beside the notebook
 
 

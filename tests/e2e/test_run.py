@@ -179,20 +179,6 @@ def test_every_command_of_the_readme(command, run_all, out, run, phantom_root):
         assert all((paths.ROOT / name).is_file() for name in named)
 
 
-def test_the_documented_way_to_score_an_image_gives_its_prediction(run, phantom_root):
-    (code,) = re.findall(
-        r"```python\n(.*?)```", (paths.ROOT / "docs" / "outputs.md").read_text(), flags=re.DOTALL
-    )
-    first = pd.read_csv(run.predictions("baseline_cnn")).query("split == 'test'").iloc[0]
-    code = code.replace("reports/real", str(run.root)).replace(
-        "film.jpeg", str(phantom_root / first["path"])
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT, check=True
-    )
-    assert float(done.stdout.split()[0]) == pytest.approx(first["score"], abs=1e-5)
-
-
 def test_what_changed_is_what_runs(run, run_all, out):
     """A parameter of 03 does not concern 02."""
     asked = (*faults.COMMAND, "--out", out, "--dry-run")

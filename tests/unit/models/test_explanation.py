@@ -88,7 +88,7 @@ def test_the_map_is_the_gradient_times_the_maps(smoke, data):
     keras.utils.set_random_seed(0)
     network = networks.build(smoke.baseline_cnn.model_copy(update={"image_size": 96}))
     picture = data.splits["test"].pixels[[0]]
-    split = explanation._maps_and_logit(network)
+    split = explanation.with_maps(network, explanation.stage)
     maps, logit = split(picture[..., None] / np.float32(255), training=False)
     assert logit.numpy()[:, 0] == pytest.approx(networks.logits(network, picture), abs=1e-4)
     kernel = network.get_layer("head_logit").kernel.numpy()[:, 0]
@@ -123,7 +123,7 @@ def test_a_nested_backbone_is_explained(data):
     pixels = data.splits["test"].pixels[:3]
     found = explanation.grad_cam(model, pixels)
     assert found.shape == (3, 6, 6) and np.isfinite(found).all() and (found >= 0).all()
-    split = explanation._maps_and_logit(model)
+    split = explanation.with_maps(model, explanation.stage)
     assert split(pixels[..., None] / np.float32(255), training=False)[1].numpy()[
         :, 0
     ] == pytest.approx(networks.logits(model, pixels), abs=1e-3)
