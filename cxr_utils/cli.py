@@ -56,6 +56,7 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
     log.addHandler(logging.NullHandler())
+    resumes = "; the same command resumes the run" if command is run_all else ""
     try:
         code = command(arguments)
         if sys.stdout:  # there is none where it was closed before the start
@@ -65,14 +66,13 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         log.exception("standard output is closed")
         if sys.stdout:  # or Python would fail once more as it ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        said = "stopped, as nobody reads the output any more; the same command goes on"
-        code = FAILED
+        code, said = FAILED, f"stopped, as nobody reads the output any more{resumes}"
     except UsageError as error:
         code, said = BAD_USAGE, f"error: {one_line(str(error))}"
     except KeyboardInterrupt:
-        code, said = INTERRUPTED, "interrupted; the same command resumes the run"
+        code, said = INTERRUPTED, f"interrupted{resumes}"
     except _Terminated:
-        code, said = TERMINATED, "terminated; the same command resumes the run"
+        code, said = TERMINATED, f"terminated{resumes}"
     except Exception as error:
         log.exception("unexpected")
         code, said = FAILED, f"error: {one_line(error)}; {_remedy(error)}"

@@ -158,6 +158,19 @@ def cached_array(part: str, decides: Iterable[str], compute: Callable[[], Any]) 
         return found
 
 
+@contextlib.contextmanager
+def silenced_errors() -> Iterator[None]:
+    """Let nothing onto standard error, not even what libraries in C++ say as they start."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def one_line(said: object) -> str:
     """Return a text, or an error's kind and message, for a terminal: on one line, as it reads.
 

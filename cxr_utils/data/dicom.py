@@ -6,6 +6,7 @@ inverted, once.
 
 import io
 import logging
+import re
 import warnings
 from typing import Any
 
@@ -17,8 +18,11 @@ from . import decoding
 SUFFIXES = (".dcm", ".dicom")
 PREAMBLE = 132  # bytes up to and with the prefix
 FRONTAL = ("", "AP", "PA")  # views that the models were trained on, or of which nothing is said
+LATERAL = re.compile(r"\blateral", re.IGNORECASE)  # in the meaning of a view's code
 RADIOGRAPHS = ("", "CR", "DR", "DX", "RG", "RF", "OT", "SC")  # modalities, or nothing is said
-NEEDED = ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation")
+OPTIONAL = ("WindowCenter", "WindowWidth", "VOILUTSequence", "VOILUTFunction", "RescaleSlope",
+            "RescaleIntercept", "ModalityLUTSequence", "PixelPaddingValue", "HighBit")  # fmt: skip
+NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PhotometricInterpretation")
 IMPLICIT = "1.2.840.10008.1.2"  # the transfer syntax where none is named
 EXTRA = "pip install 'cxr-utils[dicom]'"
 
@@ -46,15 +50,27 @@ def read(content: bytes) -> tuple[Image.Image, str]:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     try:
         data = pydicom.dcmread(io.BytesIO(content), force=not is_dicom(content))
+        _tidy(data)
         concerns = _checked(data)
         grey = _grey(data, _pixels(data))
     except Refused:
         raise
     except Exception as error:  # of many kinds, by damaged files; what they say may be private
         raise Refused(f"not a readable DICOM file ({type(error).__name__})") from None
-    if data.PhotometricInterpretation == "MONOCHROME1":
+    if data.PhotometricInterpretation == "MONOCHROME1" and data.get("SamplesPerPixel", 1) == 1:
         grey = 255 - grey
     return Image.fromarray(grey), ", ".join(concerns)
+
+
+def _tidy(data: Any) -> None:
+    """Take away what is there but empty, and a window that is none: as if they were missing."""
+    for name in OPTIONAL:
+        if name in data and data[name].value in (None, "", [], b""):
+            del data[name]
+    width = data.get("WindowWidth", 1)
+    first = width if isinstance(width, float | int) else width[0]
+    if "WindowCenter" not in data or not first > 0:
+        data.pop("WindowWidth", None)
 
 
 def _checked(data: Any) -> list[str]:
@@ -68,11 +84,13 @@ def _checked(data: Any) -> list[str]:
         raise Refused(f"{frames} frames: give one picture a file")
     if data.Rows * data.Columns > decoding.MOST_PIXELS:
         raise Refused(f"too large: {data.Columns} x {data.Rows} px")
+    if data.get("HighBit", data.BitsStored - 1) != data.BitsStored - 1:
+        raise Refused("its bits lie as in files before DICOM of 2014, which are not read")
     if data.BitsAllocated < 8:
         raise Refused(f"{data.BitsAllocated} bit a pixel: not a film")
-    view = _said(data, "ViewPosition")
+    view = _said(data, "ViewPosition").partition(" ")[0]
     codes = [str(code.get("CodeMeaning", "")) for code in data.get("ViewCodeSequence") or []]
-    if view not in FRONTAL or any("lateral" in code.lower() for code in codes):
+    if view not in FRONTAL or any(LATERAL.search(code) for code in codes):
         raise Refused(f"not a frontal view ({view if 0 < len(view) < 4 else 'lateral or another'})")
     modality = _said(data, "Modality")
     concerns = [] if modality in RADIOGRAPHS else [f"modality {modality[:2]}, not a radiograph"]
@@ -102,28 +120,44 @@ def _pixels(data: Any) -> np.ndarray:
 
 def _grey(data: Any, stored: np.ndarray) -> np.ndarray:
     """Uint8, (rows, columns), before any inversion."""
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
+    from pydicom.pixels import apply_color_lut, apply_modality_lut
 
     if data.PhotometricInterpretation == "PALETTE COLOR":
         stored = apply_color_lut(stored, data)
+        stored = stored >> 8 if stored.max() > 255 else stored
+    elif stored.ndim == 3:
+        stored = stored >> max(data.BitsStored - 8, 0)
     if stored.ndim == 3:
-        eight = stored >> max(8 * stored.itemsize - 8, 0) if stored.itemsize > 1 else stored
-        return np.asarray(decoding.grey(Image.fromarray(eight.astype(np.uint8))))
+        return np.asarray(decoding.grey(Image.fromarray(stored.astype(np.uint8))))
     values = apply_modality_lut(stored, data)
-    if "WindowWidth" in data or "VOILUTSequence" in data:
-        values = np.asarray(apply_voi_lut(values, data), np.float64)
-        black, white = _ends(data)
-        return np.clip(np.rint((values - black) / (white - black) * 255), 0, 255).astype(np.uint8)
-    values = values - min(values.min(), 0)
-    return np.asarray(decoding.grey(Image.fromarray(values.astype(np.int32))))
+    if padded := "PixelPaddingValue" in data:
+        outside = stored == data.PixelPaddingValue
+        if padded := not outside.all():
+            inverted = data.PhotometricInterpretation == "MONOCHROME1"
+            dark = values[~outside].max() if inverted else values[~outside].min()
+            values = np.where(outside, dark, values)
+    if any(name in data for name in ("WindowWidth", "VOILUTSequence")):
+        return _windowed(data, values)
+    if stored.dtype in (np.uint8, np.uint16) and (values is stored or padded):
+        return np.asarray(decoding.grey(Image.fromarray(values.astype(np.int32))))  # as of a PNG
+    return _scaled(values, values.min(), values.max())
 
 
-def _ends(data: Any) -> tuple[float, float]:
-    """What black and white are after the VOI transformation."""
-    from pydicom.pixels import apply_windowing
+def _windowed(data: Any, values: np.ndarray) -> np.ndarray:
+    """Through the VOI table or window of a film."""
+    from pydicom.pixels import apply_voi, apply_windowing
 
     if "VOILUTSequence" in data:
-        _, _, bits = data.VOILUTSequence[0].LUTDescriptor
-        return 0.0, 2.0 ** int(bits) - 1
-    black, white = apply_windowing(np.array([-1e9, 1e9]), data)
-    return float(black), float(white) if white > black else float(black) + 1
+        count, _, bits = data.VOILUTSequence[0].LUTDescriptor
+        if bits == 8 and (count == 0 or count > 256):  # pydicom takes its entries modulo 256
+            raise Refused("its VOI table is of a kind that is not read")
+        return _scaled(apply_voi(values, data), 0, 2 ** int(bits) - 1)
+    black, white = apply_windowing(np.array([-1e12, 1e12]), data)
+    return _scaled(apply_windowing(values, data), black, white)
+
+
+def _scaled(values: np.ndarray, black: float, white: float) -> np.ndarray:
+    """Grey values, uint8, of which these two are 0 and 255."""
+    black, span = float(black), float(white) - float(black)
+    grey = (np.asarray(values, np.float64) - black) / (span or 1) * 255
+    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)

@@ -15,6 +15,7 @@ from .decoding import Square
 from .manifest import MOST_BYTES
 
 JPEG = b"\xff\xd8"  # the first bytes of such files
+FORMATS = ("JPEG", "PNG", "TIFF")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", *dicom.SUFFIXES)
 
 
@@ -29,8 +30,8 @@ class Film(NamedTuple):
 
 
 def is_film(file: Path) -> bool:
-    """Tell a film by its name; without an ending, as scanners write them, by its first bytes."""
-    if file.suffix:
+    """Tell a film by its ending; where that is none, or a number, by its first bytes."""
+    if file.suffix.strip(".0123456789"):
         return file.suffix.lower() in SUFFIXES
     try:
         with file.open("rb") as content:
@@ -41,7 +42,7 @@ def is_film(file: Path) -> bool:
 
 def read(path: Path, squares: Sequence[Square]) -> Film:
     """Read a film and make it square in each way that is asked for; never raises."""
-    name, digest = str(path).encode(errors="surrogateescape").decode(errors="backslashreplace"), ""
+    name, digest = str(path).encode(errors="replace").decode(), ""
     try:
         if not path.is_file():
             there = os.path.lexists(path)
@@ -54,7 +55,9 @@ def read(path: Path, squares: Sequence[Square]) -> Film:
             image, concern = dicom.read(content)
             return Film(name, digest, [decoding.fitted(image, one) for one in squares], concern)
         if not content.startswith(JPEG):  # the others may hold several pictures
-            with Image.open(path) as opened:
+            with Image.open(path, formats=FORMATS) as opened:
+                if opened.mode.startswith("I;16") and getattr(opened, "tag_v2", {}).get(262) == 0:
+                    raise ValueError("a 16-bit TIFF whose white is 0: save it as PNG")
                 if (pages := getattr(opened, "n_frames", 1)) > 1:
                     raise ValueError(f"{pages} pages or frames: give one picture a file")
         return Film(name, digest, decoding.read(content, squares).squares)

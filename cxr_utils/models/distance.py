@@ -19,6 +19,7 @@ from ..data import decoding
 from ..data.dataset import Dataset
 from ..files import read_json, replacing, sha256_of, write_atomically
 from ..parameters import ModelSection
+from . import fingerprint, onnx
 
 if TYPE_CHECKING:
     import keras
@@ -173,21 +174,22 @@ def small(films: np.ndarray) -> np.ndarray:
 
 
 def preparation() -> str:
-    """Return the digest of the code that makes a film square."""
-    return sha256_of(Path(decoding.__file__))
+    """Return the digest of the code that films pass through on their way to an answer."""
+    modules = ("data/decoding", "models/distance", "models/serving")
+    return fingerprint.digest_of([sha256_of(paths.PACKAGE / f"{name}.py") for name in modules])
 
 
 def keep(model: "keras.Model", section: ModelSection, data: Dataset, run: paths.RunFolder) -> None:
     """Keep beside a scored model what it knows other films by, and complete its card."""
     from . import serving  # TensorFlow, which films that are judged in ONNX do without
 
-    card, made = read_json(run.model_card(section.name)), serving.graph(model, flips=False)
+    card, made = read_json(run.model_card(section.name)), serving.graph(model)
     answer, known = serving.in_keras(made), []
     for split in (data.splits["train"], data.splits[data.chosen_on]):
         rows = np.random.default_rng(0).permutation(len(split))[:FITTED]
         pixels = split.pixels[np.sort(rows)]
-        batches = range(0, len(pixels), serving.BATCH)
-        features = [answer(pixels[start : start + serving.BATCH])[1] for start in batches]
+        batches = range(0, len(pixels), onnx.BATCH)
+        features = [answer(pixels[start : start + onnx.BATCH])[2] for start in batches]
         known.append((pixels, np.concatenate(features)))
     with replacing(run.training_films(section.name)) as part:
         TrainingFilms.fit(known[0], known[1], made.widths).save(part)

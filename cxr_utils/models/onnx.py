@@ -8,30 +8,50 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import expit
 
-from ..files import replacing
+from ..files import replacing, sha256_of, write_atomically
 
 if TYPE_CHECKING:
     from .serving import Graph
 
-BATCH = 16
+BATCH = 16  # films that are put to a model at once; on a CPU more are no faster
+# From uint8, (n, size, size), n at most BATCH, to what `serving.graph` gives.
+Engine = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+# What its file says of a model, as the card does.
+TOLD = (
+    "sha256",
+    "threshold",
+    "temperature",
+    "test_time_flips",
+    "source",
+    "synthetic",
+    "licence",
+    "fit",
+)
 OUTPUTS = ("score", "logits", "features")  # of `serving.graph`, in its order
 
 
-def engine(file: Path) -> tuple[Callable, dict[str, str]]:
+def engine(file: Path) -> tuple[Engine, dict[str, str]]:
     """Return what answers as `serving.in_keras` does, and the metadata of a file.
 
-    Raises ImportError where the extra ``onnx`` is not installed.
+    Raises ValueError where the file is not as `export` left it, and ImportError where the extra
+    ``onnx`` is not installed.
     """
     import onnxruntime
 
+    if digest_file(file).read_text() != sha256_of(file):
+        raise ValueError
     session = onnxruntime.InferenceSession(file)
 
-    def answer(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return tuple(session.run(OUTPUTS[1:], {"grey": squares}))
+    def answer(squares: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(session.run(OUTPUTS, {"grey": squares}))
 
     return answer, session.get_modelmeta().custom_metadata_map
+
+
+def digest_file(file: Path) -> Path:
+    """Return where the SHA-256 of a model in ONNX stands, beside it."""
+    return file.with_name(f"{file.name}.sha256")
 
 
 def export(made: Graph, about: dict[str, Any], file: Path) -> None:
@@ -53,17 +73,15 @@ def export(made: Graph, about: dict[str, Any], file: Path) -> None:
                 ends[:] = [names.get(name, name) for name in ends]
         onnx.helper.set_model_props(written, {name: str(value) for name, value in about.items()})
         onnx.save(written, part)
+    write_atomically(digest_file(file), sha256_of(file))
 
 
-def compared(
-    one: Callable, other: Callable, films: np.ndarray, temperature: float
-) -> tuple[float, list[float]]:
+def compared(one: Engine, other: Engine, films: np.ndarray) -> tuple[float, list[float]]:
     """Return by how much scores of two engines differ at most, and films a second of each."""
     scores, speeds = [], []
     for answer in (one, other):
         answer(films[:BATCH])  # what is made at the first call is no matter of speed
         started, starts = time.perf_counter(), range(0, len(films), BATCH)
-        found = np.concatenate([answer(films[start : start + BATCH])[0] for start in starts])
+        scores.append(np.concatenate([answer(films[start : start + BATCH])[0] for start in starts]))
         speeds.append(len(films) / (time.perf_counter() - started))
-        scores.append(expit(found.mean(axis=1) / temperature))
     return float(np.abs(scores[0] - scores[1]).max()), speeds

@@ -1,19 +1,15 @@
 """A trained model as one graph, from grey pixels to a score: what new films are put to."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from . import explanation, networks
+from .onnx import BATCH, Engine
 
-BATCH = 16  # films; on a CPU more are no faster
 MOST = 256  # features of a layer; of a wider one every so-manieth is taken
 LEAST = 8  # channels of a layer that says enough of a film
-
-# From uint8, (n, size, size), n at most BATCH, to logits, (n, views), and features, (n, d).
-Engine = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Graph(NamedTuple):
@@ -23,16 +19,17 @@ class Graph(NamedTuple):
     widths: list[int]  # features of each layer
 
 
-def graph(model: keras.Model, flips: bool, temperature: float = 1.0) -> Graph:
+def graph(model: keras.Model, flips: bool = True, temperature: float = 1.0) -> Graph:
     """Return a trained model from grey pixels on: uint8, (n, size, size).
 
-    Its outputs are ``score``, P(pneumonia), (n,), by the `temperature` of its logits; ``logits``
-    before calibration, (n, members x views), of each member and, with `flips`, of each for the
-    mirror image; and ``features``, (n, d), the means over maps of its first member's layers.
+    Its outputs are ``score``, P(pneumonia), (n,), by the `temperature` of logits that, with
+    `flips`, are the means of a film's and its mirror image's; ``logits`` before calibration, (n,
+    members, 2), of each member for the film and its mirror image; and ``features``, (n, d), the
+    means over maps of its first member's layers.
     """
     grey = keras.Input(model.input_shape[1:3], dtype="uint8", name="grey")
     film = keras.layers.Rescaling(1 / 255, name="film")(grey)[..., None]
-    views = [film, keras.ops.flip(film, axis=2)] if flips else [film]
+    views = [film, keras.ops.flip(film, axis=2)]
     maps: list[keras.KerasTensor] = []
     logits = []
     for network in networks.members(model):
@@ -41,8 +38,9 @@ def graph(model: keras.Model, flips: bool, temperature: float = 1.0) -> Graph:
             *found, logit = keras.tree.flatten(known(view))
             maps = maps or found
             logits.append(logit)
-    joined = keras.ops.concatenate(logits, axis=1)
-    score = keras.ops.sigmoid(keras.ops.mean(joined, axis=1) / temperature)
+    joined = keras.layers.Reshape((-1, 2), name="views")(keras.ops.concatenate(logits, axis=1))
+    used = joined if flips else joined[..., :1]
+    score = keras.ops.sigmoid(keras.ops.mean(used, axis=(1, 2)) / temperature)
     means = [keras.ops.mean(one[..., :: -(-one.shape[-1] // MOST)], axis=(1, 2)) for one in maps]
     outputs = [score, joined, keras.ops.concatenate(means, axis=1)]
     return Graph(keras.Model(grey, outputs, name=model.name), [one.shape[-1] for one in means])
@@ -56,11 +54,10 @@ def _layers(network: keras.Model) -> list[keras.Operation]:
 def in_keras(made: Graph) -> Engine:
     """Return what answers by TensorFlow."""
 
-    def answer(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def answer(squares: np.ndarray) -> tuple[np.ndarray, ...]:
         # Filled up, so that the graph is made for one shape only.
         full = np.zeros((BATCH, *squares.shape[1:]), np.uint8)
         full[: len(squares)] = squares
-        _, logits, features = made.network.predict_on_batch(full)
-        return logits[: len(squares)], features[: len(squares)]
+        return tuple(found[: len(squares)] for found in made.network.predict_on_batch(full))
 
     return answer

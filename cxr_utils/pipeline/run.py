@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from .. import paths, profiles
 from ..data import dataset, sources
 from ..evaluation import results
-from ..files import read_json, within, write_atomically
+from ..files import read_json, silenced_errors, within, write_atomically
 from ..models import weights
 from ..parameters import UsageError
 from . import record, validity
@@ -110,10 +110,10 @@ def _check_weights(section: Any) -> None:
 
     TensorFlow's threads would be in the way of those that decode images.
     """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what TensorFlow says as it starts
-    from ..models import networks
+    with silenced_errors():  # of what TensorFlow says as it starts
+        from ..models import networks
 
-    networks.check_weights(section)
+        networks.check_weights(section)
 
 
 def work(run: Run, decisions: Sequence[Decision], force: bool = False) -> list[str]:

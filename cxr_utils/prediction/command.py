@@ -3,15 +3,11 @@
 import argparse
 import contextlib
 import csv
-import io
 import itertools
 import json
-import os
-import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,10 +16,11 @@ from tqdm import tqdm
 
 from .. import paths, profiles
 from ..data import dataset, sources
+from ..files import silenced_errors
 from ..models import onnx
 from ..parameters import UsageError
 from . import model, search
-from .model import FIELDS, Answer
+from .model import FIELDS
 
 NOTEBOOK = "05_predict"
 TOLERANCE = 1e-4  # of a score by onnxruntime against Keras'
@@ -66,58 +63,40 @@ def predict(asked: argparse.Namespace) -> bool:
     for file in [target] * bool(asked.out) + [page] * asked.report:
         if file.exists() and not asked.force:
             raise UsageError(f"{file}: is there already; --force overwrites it")
+    if asked.out:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            remedy = "give another folder with --out"
+            raise UsageError(f"{folder}: cannot be written ({error.strerror}); {remedy}") from None
+    if "-" in asked.paths:
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     found = search.find(asked.paths, sys.stdin)
     first = next(found, None)
     if first is None:
         remedy = "give JPEG, PNG, TIFF or DICOM files"
         raise UsageError(f"{', '.join(asked.paths)[:200]}: no films there; {remedy}")
-    with _quiet():
+    with silenced_errors():
         trained = model.load(asked.run, asked.model, asked.engine, asked.allow_synthetic)
     whole = True
     with contextlib.ExitStack() as opened:
         stream: TextIO = sys.stdout
         if asked.out:
-            folder.mkdir(parents=True, exist_ok=True)
             stream = opened.enter_context(target.open("w", encoding="utf-8", newline=""))
+        rows = csv.writer(stream, lineterminator="\n")
         if asked.format == "csv":
-            stream.write(_csv(FIELDS))
+            rows.writerow(FIELDS)
         answers = trained.answers(itertools.chain([first], found))
         for answer in tqdm(answers, "predict", unit=" films", disable=None):
-            _write(answer, stream, asked.format)
+            if asked.format == "csv":
+                rows.writerow(answer.values())
+            else:
+                stream.write(json.dumps(answer) + "\n")
+            stream.flush()
             whole &= not answer["error"]
     if trained.synthetic:
         print("SYNTHETIC model: its answers say nothing about real X-rays", file=sys.stderr)
     return (not asked.report or _report(target, page, trained)) and whole
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Let nothing that TensorFlow says as it starts, from C++, onto the terminal."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def _write(answer: Answer, stream: TextIO, form: str) -> None:
-    """Write an answer at once, and whole whatever signal comes meanwhile."""
-    line = json.dumps(answer) + "\n" if form == "jsonl" else _csv(answer.values())
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        stream.write(line)
-        stream.flush()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _csv(row: Any) -> str:
-    written = io.StringIO()
-    csv.writer(written, lineterminator="\n").writerow(row)
-    return written.getvalue()
 
 
 def _report(answers: Path, page: Path, trained: model.Model) -> bool:
@@ -126,7 +105,7 @@ def _report(answers: Path, page: Path, trained: model.Model) -> bool:
     from ..reporting import html
 
     folder, done = paths.RunFolder(page.parent), True
-    values = {"answers": str(answers), "run_dir": str(trained.folder.root)}
+    values = {"answers": str(answers), "run_dir": str(trained.folder.root), "base": str(Path.cwd())}
     with tempfile.TemporaryDirectory(prefix="cxr-") as temporary:
         try:
             execution.execute(NOTEBOOK, values, folder.executed(page.stem), Path(temporary))
@@ -149,7 +128,7 @@ def export(asked: argparse.Namespace) -> bool:
 
     Returns whether their scores agree. Raises UsageError where it cannot be written.
     """
-    with _quiet():
+    with silenced_errors():
         from ..models import serving
 
         trained = model.load(asked.run, asked.model, allow_synthetic=asked.allow_synthetic)
@@ -160,18 +139,16 @@ def export(asked: argparse.Namespace) -> bool:
         if file.exists() and not asked.force:
             raise UsageError(f"{file}: is there already; --force overwrites it")
         made = serving.graph(part.network, card["test_time_flips"], card["temperature"])
-        told = ("sha256", "threshold", "temperature", "source", "synthetic", "licence", "fit")
-        about = {name: card[name] for name in told} | {"positive": "PNEUMONIA", "run": asked.run}
+        about = {name: card[name] for name in onnx.TOLD}
+        about |= {"positive": "PNEUMONIA", "run": trained.folder.name}
         try:
-            with _quiet():
+            with silenced_errors():
                 onnx.export(made, about, file)
         except ImportError:
             said = "tf2onnx and onnxruntime are needed; pip install 'cxr-utils[onnx]'"
             raise UsageError(f"export: {said}") from None
         which, squares = _squares(trained.folder, part)
-        apart, speeds = onnx.compared(
-            part.engine, onnx.engine(file)[0], squares, card["temperature"]
-        )
+        apart, speeds = onnx.compared(part.engine, onnx.engine(file)[0], squares)
         size, speed = file.stat().st_size / 1e6, "{:.0f} a second by Keras, {:.0f} by onnxruntime"
         print(f"{file}: {size:.1f} MB; {len(squares)} {which}, {speed.format(*speeds)}; "
               f"scores differ by {apart:.1e} at most")  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from ..data.films import Film
 from ..files import read_json, sha256_of, within
 from ..models import distance, fingerprint, onnx
 from ..models.distance import TrainingFilms
+from ..models.onnx import BATCH
 from ..parameters import UsageError
 from . import search
 
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     import keras
 
 ENSEMBLE = "ensemble"  # the mean of a run's models
-BATCH = 16  # films that are judged together
 AHEAD = 64  # names that are found before their films are read
+CARD = ("image_size", "fit", "threshold", "temperature", "members", "test_time_flips", "synthetic")
 FIELDS = ("path", "sha256", "probability", "decision", "interval", "unsure", "distance",
           "model", "run", "digest", "synthetic", "error")  # fmt: skip
 Answer = dict[str, Any]  # FIELDS: text, numbers, two numbers (interval) or None
@@ -48,7 +49,7 @@ class Part:
 
     card: dict[str, Any]
     training: TrainingFilms
-    engine: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # as `serving.Engine`
+    engine: onnx.Engine
     network: keras.Model | None = None  # where the engine is Keras'
 
     @property
@@ -61,19 +62,21 @@ class Part:
         """The run's decision threshold, as a calibrated logit."""
         return float(logit(np.clip(self.card["threshold"], 1e-9, 1 - 1e-9)))
 
-    def judge(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Return calibrated logits, (n, views), distances, (n,), and doubts about each film.
+    def judge(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+        """Return logits, (n,), and those of each view, (n, views), both calibrated and less the
+        threshold's; distances, (n,); and doubts about each film.
 
         The views are the seeds of an ensemble or, of a single network, a film and its mirror image.
         """
-        found, features = self.engine(squares)
-        found = found.astype(np.float64) / self.card["temperature"]
-        if (members := self.card["members"]) > 1:
-            found = found.reshape(len(found), members, -1).mean(axis=2)
+        _, logits, features = self.engine(squares)
+        margins = logits.astype(np.float64) / self.card["temperature"] - self.threshold
+        used = margins if self.card["test_time_flips"] else margins[..., :1]
+        views = used.mean(axis=2) if self.card["members"] > 1 else margins[:, 0]
         tiny = distance.small(squares)
         with _blas().limit(limits=1):  # its threads would wait busily, in the way of the engine's
             far = self.training.distance(tiny, features)
-            return found, far, self.training.doubts(squares, tiny, far)
+            doubts = self.training.doubts(squares, tiny, far)
+        return used.mean(axis=(1, 2)), views, far, doubts
 
 
 @dataclass(frozen=True)
@@ -115,41 +118,47 @@ class Model:
         each = [part.judge(np.stack([film.squares[number] for film in seen]))
                 for number, part in enumerate(self.parts)]  # fmt: skip
         for place, film in enumerate(seen):
-            views = [found[place] for found, _, _ in each]
-            far = max(distances[place] for _, distances, _ in each)
-            doubts = [film.concern, *(doubts[place] for _, _, doubts in each)]
-            yield self._decided(views, far, doubts)
+            margins, views, far, doubts = zip(
+                *([values[place] for values in part] for part in each), strict=True
+            )
+            spread = np.array(margins) if len(each) > 1 else views[0]
+            answer = self._decided(float(np.mean(margins)), spread.min(), spread.max())
+            reasons = dict.fromkeys([film.concern, *doubts, answer["unsure"]])
+            answer["unsure"] = "; ".join(filter(None, reasons))
+            answer["distance"] = round(float(max(far)), 4)
+            yield answer if np.isfinite(margins).all() else {"error": "the model gives no number"}
 
-    def _decided(self, views: Sequence[np.ndarray], far: float, doubts: Sequence[str]) -> Answer:
-        """Probability, decision, interval, distance and the reasons to be unsure of them."""
-        means = [found.mean() for found in views]
-        found, cut = np.mean(means), np.mean([part.threshold for part in self.parts])
-        spread = np.array(means) if len(means) > 1 else views[0]
-        low, high = spread.min(), spread.max()
-        near = f"near the threshold of {expit(cut):.3f}" if low < cut <= high else ""
+    def _decided(self, margin: float, low: float, high: float) -> Answer:
+        """What margins over the threshold come to: probability, decision, interval, nearness."""
+        cut = np.mean([part.threshold for part in self.parts])
+        shares = [round(float(expit(end + cut)), 6) for end in (margin, low, high)]
         return {
-            "probability": round(float(expit(found)), 6),
-            "decision": manifest.LABELS[int(found >= cut)],
-            "interval": [round(float(expit(end)), 6) for end in (low, high)],
-            "unsure": "; ".join(filter(None, dict.fromkeys([*doubts, near]))),
-            "distance": round(float(far), 4),
+            "probability": shares[0],
+            "decision": manifest.LABELS[int(margin >= 0)],
+            "interval": shares[1:],
+            "unsure": "near the threshold" if low < 0 <= high else "",
         }
 
-    def look(self, files: Sequence[Path], size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return films as squares of another size, and where PNEUMONIA is seen in them.
+    def look(self, files: Sequence[Path], size: int) -> tuple[list[int], np.ndarray, np.ndarray]:
+        """Return which films can be read, these at another size, and where PNEUMONIA is seen.
 
-        The second by Grad-CAM, the mean of the models', each with a peak of 1; both are of shape
-        (n, size, size). Of a model in Keras only.
+        The last by Grad-CAM, the mean of the models', each with a peak of 1; both are of shape (n,
+        size, size). Of a model in Keras only.
         """
         from ..models import explanation
 
         squares = [part.square for part in self.parts]
         asked = [*squares, Square(size, squares[0].fit)]
-        read = [films.read(file, asked).squares for file in files]
-        *own, shown = (np.stack(column) for column in zip(*read, strict=True))
+        read = [films.read(file, asked) for file in files]
+        rows = [row for row, film in enumerate(read) if not film.error]
+        if not rows:
+            return [], np.empty((0, size, size), np.uint8), np.empty((0, size, size))
+        *own, shown = (
+            np.stack(one) for one in zip(*(read[row].squares for row in rows), strict=True)
+        )
         heat = [explanation.scaled(explanation.grad_cam(part.network, pixels), size)
                 for part, pixels in zip(self.parts, own, strict=True)]  # fmt: skip
-        return shown, np.mean(heat, axis=0)
+        return rows, shown, np.mean(heat, axis=0)
 
 
 def _read(files: Iterable[Path], squares: Sequence[Square]) -> Iterator[list[Film]]:
@@ -157,21 +166,28 @@ def _read(files: Iterable[Path], squares: Sequence[Square]) -> Iterator[list[Fil
 
     Nothing is read while a model answers: that takes every core as well, and both would be slower.
     """
-    named: Queue[Path | None] = Queue(AHEAD)
+    named: Queue[Path | BaseException | None] = Queue(AHEAD)
 
     def feed() -> None:  # apart, as the next name may be long in coming
-        for file in files:
-            named.put(file)
-        named.put(None)
+        try:
+            for file in files:
+                named.put(file)
+            named.put(None)
+        except BaseException as error:
+            named.put(error)
 
     Thread(target=feed, daemon=True).start()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while first := named.get():
-            batch = [first]
-            while len(batch) < BATCH and named.queue and (following := named.queue[0]):
-                batch.append(following)
+        following = named.get()
+        while isinstance(following, Path):
+            batch = [following]
+            while len(batch) < BATCH and named.queue and isinstance(named.queue[0], Path):
+                batch.append(named.queue[0])
                 named.get()
             yield list(pool.map(films.read, batch, [squares] * len(batch)))
+            following = named.get()
+    if following:
+        raise following
 
 
 def load(
@@ -231,8 +247,8 @@ def _part(folder: paths.RunFolder, name: str, card: dict[str, Any], engine: str)
     kept, file = folder.training_films(name), folder.model(name)
     if not kept.is_file() or card.get("training_films") != sha256_of(kept):
         raise UsageError(f"{kept}: missing, damaged or of another training; {again}")
-    if within(card, "preprocessing").get("code") != distance.preparation():
-        said = "trained on films that another revision's code prepared"
+    if within(card, "preprocessing").get("code") != distance.preparation() or set(CARD) - set(card):
+        said = "of another revision, whose films come by another way to their answers"
         raise UsageError(f"{file}: {said}; {again}, or use that revision")
     training = TrainingFilms.load(kept)
     if engine == "onnx":
@@ -249,8 +265,8 @@ def _part(folder: paths.RunFolder, name: str, card: dict[str, Any], engine: str)
     return Part(card, training, serving.in_keras(made), network)
 
 
-def _from_onnx(file: Path, card: dict[str, Any]) -> Callable:
-    remedy = f"python -m cxr_utils export --run {file.parents[1].name} --model {file.stem} --force"
+def _from_onnx(file: Path, card: dict[str, Any]) -> onnx.Engine:
+    remedy = f"python -m cxr_utils export --run {file.parents[1]} --model {file.stem} --force"
     try:
         engine, about = onnx.engine(file)
     except ImportError:
@@ -259,6 +275,6 @@ def _from_onnx(file: Path, card: dict[str, Any]) -> Callable:
     except Exception as error:  # onnxruntime's are of many kinds
         said = f"missing or damaged ({type(error).__name__})"
         raise UsageError(f"{file}: {said}; {remedy}") from None
-    if about.get("sha256") != card.get("sha256"):
+    if any(about.get(name) != str(card.get(name)) for name in onnx.TOLD):
         raise UsageError(f"{file}: of another training than its card; {remedy}")
     return engine

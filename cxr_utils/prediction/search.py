@@ -13,36 +13,35 @@ def find(asked: Iterable[str], listed: TextIO) -> Iterator[Path]:
     """Yield the files that are named: as such, in folders, by patterns, or in `listed` for ``-``.
 
     Folders are walked as the files are used, in the file system's order; links to folders are not
-    followed, and files that are no films by their names are passed over. What cannot be found or
-    opened is yielded as well, for its answer to say so.
+    followed; hidden files and folders, and files that are no films by their names, are passed over.
+    What cannot be found or opened is yielded as well, for its answer to say so.
     """
     for name in asked:
         if name == "-":
             yield from (Path(line.rstrip("\r\n")) for line in listed if line.strip())
-        elif Path(name).is_dir():
-            yield from _below(Path(name))
+        elif os.path.isdir(name):  # noqa: PTH112  # unlike Path's, it never raises
+            yield from _below(name)
+        elif glob.has_magic(name) and not os.path.lexists(name):
+            files = (Path(match) for match in glob.iglob(name) if not os.path.isdir(match))  # noqa: PTH112, PTH207
+            yield next(files, Path(name))
+            yield from files
         else:
-            yield from _matching(name) if glob.has_magic(name) else [Path(name)]
+            yield Path(name)
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    try:
-        entries = os.scandir(folder)
-    except OSError:
-        yield folder
-        return
-    with entries:
-        for entry in entries:
-            path = Path(entry.path)
-            if entry.is_dir(follow_symlinks=False):
-                yield from _below(path)
-            elif not entry.name.startswith(".") and path.is_file() and is_film(path):
-                yield path
-
-
-def _matching(pattern: str) -> Iterator[Path]:
-    """Files that match a pattern; the pattern itself where there are none."""
-    found = (Path(match) for match in glob.iglob(pattern, recursive=True))  # noqa: PTH207
-    files = (path for path in found if not path.is_dir())
-    yield next(files, Path(pattern))
-    yield from files
+def _below(folder: str) -> Iterator[Path]:
+    folders = [folder]
+    while folders:
+        try:
+            entries = os.scandir(folder := folders.pop())
+        except OSError:
+            yield Path(folder)
+            continue
+        with entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif os.path.isfile(entry.path) and is_film(Path(entry.path)):  # noqa: PTH113
+                    yield Path(entry.path)

@@ -197,7 +197,7 @@ def new_films(table: pd.DataFrame) -> pd.DataFrame:
     ranked = table.sort_values("probability", ascending=False)
     words = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, (low, high)
              in zip(ranked["probability"], ranked["interval"], strict=True)]  # fmt: skip
-    reasons = ranked["unsure"].fillna("").str.split(" of 0").str[0]
+    reasons = ranked["unsure"].fillna("")
     return pd.DataFrame({
         "kind": ranked["decision"], "subtype": reasons, "scores": words, "name": ranked["path"],
         "probability": ranked["probability"], "distance": ranked["distance"],

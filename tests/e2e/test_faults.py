@@ -173,7 +173,7 @@ def test_power_cut(bench, alone, at, survived):
     ("kind", "step"),
     [
         pytest.param(
-            kind, step, marks=() if (kind, step) == ("dead kernel", STEPS[1]) else pytest.mark.long
+            kind, step, marks=() if (kind, step) == ("dead kernel", STEPS[3]) else pytest.mark.long
         )
         for kind in PLANTED
         for step in STEPS

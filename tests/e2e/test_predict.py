@@ -65,8 +65,6 @@ def test_films_score_as_they_did_in_the_run(trained, run, phantom_root):
     assert list(answers["decision"] == "PNEUMONIA") == list(test["score"] >= threshold)
     low, high = np.array(answers["interval"].tolist()).T
     assert (low <= answers["probability"]).all() and (answers["probability"] <= high).all()
-    near = (low < threshold) & (threshold <= high)
-    assert all("near the threshold" in reason for reason in answers["unsure"][near])
     assert answers["synthetic"].all()
     assert set(answers["digest"]) == {read_json(run.model_card(MODEL))["sha256"]}
 
@@ -81,21 +79,63 @@ def test_the_mean_of_all_models(copy, run, films):
     assert len(each) == 2
     mean = expit(np.mean([logit(one["probability"]) for one in each], axis=0))
     assert answers["probability"].to_numpy() == pytest.approx(mean, abs=1e-5)
-    assert np.array(answers["interval"].tolist()) == pytest.approx(
-        np.sort(np.stack([one["probability"] for one in each], axis=1)), abs=1e-5
-    )
+    cuts = [part.threshold for part in found.parts]
+    over = [logit(one["probability"]) - cut for one, cut in zip(each, cuts, strict=True)]
+    ends = expit(np.sort(np.stack(over, axis=1)) + np.mean(cuts))
+    assert np.array(answers["interval"].tolist()) == pytest.approx(ends, abs=1e-5)
 
 
-def test_seeds_are_the_views_of_an_ensemble(trained):
+def _part(trained, logits, **card):
+    """A model that gives these logits, (n, members, 2), of whatever film."""
+    size = sum(layer.mean.size for layer in trained.parts[0].training.layers)
+
+    def engine(squares):
+        count = len(squares)
+        return np.zeros(count), np.repeat(logits, count, 0), np.zeros((count, size), np.float32)
+
     part = trained.parts[0]
-    made = np.array([[0.0, 1.0, 2.0, 3.0, 5.0, 5.0]])
-    four = models.Part(
-        part.card | {"members": 3, "temperature": 2.0},
-        part.training,
-        lambda squares: (made, np.zeros((1, sum(g.mean.size for g in part.training.layers)))),
+    return models.Part(
+        part.card | {"temperature": 1.0, "threshold": 0.5} | card, part.training, engine
     )
-    views, _, _ = four.judge(np.zeros((1, 48, 48), np.uint8))
-    assert views.tolist() == [[0.25, 1.25, 2.5]]
+
+
+def _answer(trained, films, *parts):
+    return next(models.Model("x", trained.folder, parts).answers(films[:1]))
+
+
+def test_seeds_are_the_views_of_an_ensemble(trained, films):
+    three = np.array([[[-1.0, 1.0], [2.0, 4.0], [5.0, 5.0]]])
+    answer = _answer(trained, films, _part(trained, three, members=3, temperature=2.0))
+    assert answer["probability"] == pytest.approx(expit(8 / 6), abs=1e-6)
+    assert answer["interval"] == pytest.approx(expit([0, 2.5]), abs=1e-6)
+
+
+@pytest.mark.parametrize("flips", [True, False])
+def test_an_answer_whose_views_disagree_is_near_the_threshold(trained, films, flips):
+    """The mirror image counts for the interval even where it does not for the score."""
+    answer = _answer(
+        trained, films, _part(trained, np.array([[[0.5, -0.1]]]), test_time_flips=flips)
+    )
+    assert "near the threshold" in answer["unsure"] and answer["decision"] == "PNEUMONIA"
+    assert answer["probability"] == pytest.approx(expit(0.2 if flips else 0.5), abs=1e-6)
+    assert answer["interval"] == pytest.approx(expit([-0.1, 0.5]), abs=1e-6)
+    agreed = _answer(
+        trained, films, _part(trained, np.array([[[0.5, 0.1]]]), test_time_flips=flips)
+    )
+    assert "near" not in (agreed["unsure"] or "")
+
+
+def test_models_that_disagree_are_near_the_threshold(trained, films):
+    """Each is held against its own threshold."""
+    low = _part(trained, np.full((1, 1, 2), -0.9), threshold=expit(-3))
+    high = _part(trained, np.full((1, 1, 2), 0.9), threshold=expit(1))
+    answer = _answer(trained, films, low, high)
+    assert answer["decision"] == "PNEUMONIA" and "near the threshold" in answer["unsure"]
+
+
+def test_what_is_no_number_is_no_answer(trained, films):
+    answer = _answer(trained, films, _part(trained, np.full((1, 1, 2), np.nan)))
+    assert "no number" in answer["error"] and answer["decision"] is None
 
 
 def test_one_bad_film_stops_nothing(copy, films, tmp_path, capsys):
@@ -157,7 +197,9 @@ def test_onnx_answers_as_keras(copy, trained, films, capfd):
     about = {one.key: one.value for one in onnx.load(copy.onnx(MODEL)).metadata_props}
     card = read_json(copy.model_card(MODEL))
     assert about["sha256"] == card["sha256"] and about["synthetic"] == "True"
-    copy.onnx(MODEL).write_bytes(b"damaged")
+    content = bytearray(copy.onnx(MODEL).read_bytes())
+    content[len(content) // 2] ^= 1
+    copy.onnx(MODEL).write_bytes(content)
     assert _predict(copy, films[0], "--engine", "onnx") == 2
     assert "damaged" in capfd.readouterr().err
 
@@ -167,9 +209,10 @@ def test_onnx_answers_as_keras(copy, trained, films, capfd):
     [
         (["--run", "nowhere"], "no trained model there"),
         (["--model", "baseline_cn"], "did you mean baseline_cnn"),
-        (["--engine", "onnx", "--model", "mobilenet"], "export --run smoke --model mobilenet"),
+        (["--engine", "onnx", "--model", "mobilenet"], "smoke --model mobilenet"),
         (["--report"], "give --out"),
         (["--report", "--out", "x", "--format", "csv"], "JSON lines"),
+        (["--out", __file__], "cannot be written"),
     ],
 )
 def test_where_nothing_can_begin_it_is_exit_2_and_one_line(copy, films, capsys, arguments, said):
@@ -206,14 +249,19 @@ def test_a_model_that_is_damaged_or_of_other_code_is_refused(copy, films, tmp_pa
 
 
 def _fake(trained):
-    """The model, answering at once and without TensorFlow."""
-    size = sum(layer.mean.size for layer in trained.parts[0].training.layers)
+    """A model that answers at once and without TensorFlow."""
+    return models.Model(MODEL, trained.folder, [_part(trained, np.ones((1, 1, 2)))])
 
-    def engine(squares):
-        return squares.mean((1, 2))[:, None] / 50 - 2, np.zeros((len(squares), size), np.float32)
 
-    part = models.Part(trained.parts[0].card, trained.parts[0].training, engine)
-    return models.Model(MODEL, trained.folder, [part])
+def test_what_goes_wrong_while_names_are_found_is_raised(trained, films):
+    def failing():
+        yield films[0]
+        raise OSError("the disk is gone")
+
+    answers = _fake(trained).answers(failing())
+    assert next(answers)["path"] == str(films[0])
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(answers)
 
 
 def test_memory_does_not_grow_with_the_number_of_films(trained, films):
@@ -257,7 +305,7 @@ def test_interrupted_it_leaves_whole_lines(copy, films):
     first = process.stdout.readline()
     process.send_signal(signal.SIGINT)
     out, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and errors.startswith("interrupted")
+    assert process.returncode == 130 and errors == "interrupted\n"
     lines = (first + out).splitlines()
     assert all(json.loads(line)["path"] == str(films[0]) for line in lines) and out[-1:] in (
         "",
@@ -288,7 +336,9 @@ def page(copy, films, tmp_path_factory):
         folder / "noise.png"
     )
     (folder / "bad.png").write_bytes(b"")
-    assert _predict(copy, folder, "--out", out, "--report") == 1
+    with pytest.MonkeyPatch.context() as patched:  # names are relative to where the user is
+        patched.chdir(folder.parent)
+        assert _predict(copy, folder.name, "--out", out, "--report") == 1
     return out
 
 
@@ -320,10 +370,14 @@ def test_the_page_in_a_browser(browser, page, look):
     assert shown.evaluate("document.documentElement.scrollWidth") <= wide
     violations = axe.Axe().run(shown).response["violations"]
     assert [violation["id"] for violation in violations] == []
-    names = ".gallery .case small"
-    shown.select_option("select.order >> nth=0", "name")
-    found = shown.locator(".gallery >> nth=0").locator(".case small").all_inner_texts()
-    assert found == sorted(found) and shown.locator(names).count() == 6
+    assert shown.locator(".gallery .case").count() == 6
+    first = shown.locator(".gallery >> nth=0")
+    first.locator(".case").first.evaluate("film => (film.dataset.probability = '1e-06')")
+    for key, order in (("name", 1), ("distance", -1), ("probability", -1)):
+        first.locator("select.order").select_option(key)
+        found = first.locator(".case").evaluate_all(f"all => all.map(one => one.dataset.{key})")
+        keys = found if key == "name" else [float(value) for value in found]
+        assert keys == sorted(keys)[::order]
     context.close()
 
 

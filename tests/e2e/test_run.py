@@ -153,10 +153,13 @@ def _commands_of_the_readme():
 
 
 @pytest.mark.parametrize("command", _commands_of_the_readme(), ids=" ".join)
-def test_every_command_of_the_readme(command, run_all, out, run, phantom_root):
+def test_every_command_of_the_readme(command, run_all, out, run, phantom_root, tmp_path):
     """Runs as --dry-run, on the smoke run's folder; what would fetch or install is parsed."""
     named = {"path/to/folder": str(phantom_root), "reports/real/run.json": str(run.record)}
     named |= {"real": str(run.root), "real-repeated": str(run.root)} if "compare" in command else {}
+    if "predict" in command:
+        named = {"reports/real": str(run.root), "films/": str(phantom_root / "test" / "NORMAL")}
+        named["out"], command = str(tmp_path / "out"), [*command, "--allow-synthetic"]
     command = [named.get(word, word) for word in command]
     program, rest = command[0].removeprefix(".venv/bin/"), command[1:]
     if program == "make":

@@ -53,8 +53,9 @@
     const order = gallery.querySelector("select.order"), names = new Intl.Collator("en", { numeric: true });
     if (order) {
       order.onchange = () => {
-        const key = (one) => one.dataset[order.value], sign = order.value === "name" ? 1 : -1;
-        gallery.querySelector(".cases").append(...cases.sort((a, b) => sign * names.compare(key(a), key(b))));
+        const key = (one) => one.dataset[order.value];
+        const before = order.value === "name" ? (a, b) => names.compare(key(a), key(b)) : (a, b) => key(b) - key(a);
+        gallery.querySelector(".cases").append(...cases.sort(before));
       };
     }
     const show = () => {

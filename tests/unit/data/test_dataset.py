@@ -267,6 +267,7 @@ def _memory(images_drawn):
     return [int(kilobytes) for kilobytes in done.stdout.split()]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_number_of_images():
     """Ten times as many: 131 MB of pixels more. Neither preparing nor reading them holds them in

@@ -16,6 +16,7 @@ from pydicom.uid import (  # noqa: E402
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLSLossless,
     RLELossless,
     generate_uid,
 )
@@ -90,6 +91,47 @@ def test_signed_and_rescaled_values(film):
     assert np.abs(_read(rescaled)[0].astype(int) - film).max() <= 1
 
 
+def test_deep_signed_and_oddly_scaled_values(film):
+    """What has neither window nor plain grey values is spread from its least to its largest."""
+    wide = film.astype(np.int16) * 200 - 25_500
+    assert np.array_equal(_read(_dataset(wide, 16))[0], film)
+    assert np.array_equal(_read(_dataset((film.astype(int) - 128).astype(np.int8), 8))[0], film)
+    for slope, intercept in (("0.001", "0"), ("1000000", "0"), ("1", "10000"), ("-1", "4095")):
+        deep = film.astype(np.uint16) << 4
+        deep = 4080 - deep if slope == "-1" else deep
+        read = _read(_dataset(deep, 12, RescaleSlope=slope, RescaleIntercept=intercept))[0]
+        assert np.abs(read.astype(int) - film).max() <= 1
+    negative = {"RescaleSlope": "-1", "RescaleIntercept": "4095"}
+    window = {"WindowCenter": 2048, "WindowWidth": 4096}
+    read = _read(_dataset(4095 - (film.astype(np.uint16) << 4), 12, **negative, **window))[0]
+    assert np.abs(read.astype(int) - film).max() <= 1
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_black_whatever_its_value(film, photometric):
+    stored = film if photometric == "MONOCHROME2" else 255 - film
+    deep = stored.astype(np.uint16) << 4
+    deep[:, :10] = 65535
+    data = _dataset(deep, 16, photometric)
+    data.add_new("PixelPaddingValue", "US", 65535)
+    read = _read(data)[0]
+    assert (
+        read[:, :10].max() <= 20
+        and np.corrcoef(read[:, 10:].ravel(), film[:, 10:].ravel())[0, 1] > 0.999
+    )
+
+
+def test_empty_elements_are_as_missing(film):
+    for tag, kind in (("WindowCenter", "DS"), ("WindowWidth", "DS"), ("RescaleSlope", "DS"),
+                      ("RescaleIntercept", "DS"), ("VOILUTFunction", "CS")):  # fmt: skip
+        data = _dataset(film)
+        data.add_new(tag, kind, "")
+        assert np.array_equal(_read(data)[0], film)
+    assert np.array_equal(_read(_dataset(film, VOILUTSequence=[]))[0], film)
+    assert np.array_equal(_read(_dataset(film, WindowWidth=100))[0], film)
+    assert np.array_equal(_read(_dataset(film, WindowWidth=0, WindowCenter=9))[0], film)
+
+
 def test_a_window_is_applied_before_the_inversion(film):
     tags = {"WindowCenter": 128, "WindowWidth": 64}
     one = _read(_dataset(film, photometric="MONOCHROME2", **tags))[0]
@@ -113,6 +155,7 @@ def test_colours_are_made_grey(film):
     assert np.array_equal(_read(_dataset(rgb, photometric="RGB"))[0], film)
     deep = _dataset(rgb.astype(np.uint16) * 257, 16, "RGB")
     assert np.array_equal(_read(deep)[0], film)
+    assert np.array_equal(_read(_dataset(rgb.astype(np.uint16) << 4, 12, "RGB"))[0], film)
     ybr = np.stack([film, np.full_like(film, 128), np.full_like(film, 128)], axis=-1)
     assert np.abs(_read(_dataset(ybr, photometric="YBR_FULL"))[0].astype(int) - film).max() <= 1
     palette = _dataset(255 - film, photometric="PALETTE COLOR")
@@ -146,13 +189,17 @@ def test_missing_tags_are_no_error_and_doubts_are_said(film):
     raw = _read(_dataset(film, PresentationIntentType="FOR PROCESSING"))[1]
     assert "FOR PROCESSING" in raw
     assert "modality MR" in _read(_dataset(film, Modality="MR"))[1]
-    assert _read(_dataset(film, Modality="DX", ViewPosition="PA"))[1] == ""
+    for view in ("PA", "AP", "PA ERECT"):
+        assert _read(_dataset(film, Modality="DX", ViewPosition=view))[1] == ""
+    both = _dataset(film, ViewPosition="PA")
+    _lateral_by_code(both, "Bilateral breasts removed")
+    assert np.array_equal(_read(both)[0], film)
 
 
-def _lateral_by_code(data):
+def _lateral_by_code(data, meaning="Lateral projection"):
     code = Dataset()
     code.CodeValue, code.CodingSchemeDesignator = "399067008", "SCT"
-    code.CodeMeaning = "Lateral projection"
+    code.CodeMeaning = meaning
     data.ViewCodeSequence = [code]
 
 
@@ -170,6 +217,7 @@ REFUSED = {
         setattr(data, "Rows", 65000),
         setattr(data, "Columns", 65000),
     ),
+    "its bits lie": lambda data: setattr(data, "HighBit", 15),
     "its pixels cannot be decoded": lambda data: setattr(data, "PixelData", data.PixelData[:100]),
 }
 
@@ -182,11 +230,13 @@ def test_refused_with_the_reason(film, reason):
         _read(data)
 
 
-def test_a_compression_that_nothing_reads_names_the_extra(film):
-    data = _dataset(film, syntax="1.2.840.10008.1.2.4.102")  # MPEG-4
+def test_a_compression_that_nothing_reads_names_the_extra(film, monkeypatch):
+    data = _dataset(film, syntax=JPEGLSLossless)
     data.PixelData = pydicom.encaps.encapsulate([bytes(200)])
     data["PixelData"].is_undefined_length = True
-    with pytest.raises(dicom.Refused, match=r"cannot be decoded|cxr-utils\[dicom\]"):
+    decoder = pydicom.pixels.get_decoder(JPEGLSLossless)
+    monkeypatch.setattr(decoder, "_available", {})
+    with pytest.raises(dicom.Refused, match=r"compressed as JPEG-LS Lossless.*cxr-utils\[dicom\]"):
         _read(data)
 
 

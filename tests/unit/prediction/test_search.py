@@ -10,7 +10,15 @@ from cxr_utils.prediction import search
 
 @pytest.fixture
 def tree(tmp_path):
-    for name in ("a.png", "b.JPEG", "notes.txt", ".hidden.png", "in/c.dcm", "in/deep/d.tif"):
+    for name in (
+        "a.png",
+        "b.JPEG",
+        "notes.txt",
+        ".hidden.png",
+        ".git/x.png",
+        "in/c.dcm",
+        "in/deep/d.tif",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     return tmp_path
@@ -32,10 +40,12 @@ def test_folders_give_their_films(tree):
 
 def test_patterns(tree):
     assert _found([tree / "*.png"], tree) == ["a.png"]
-    assert _found([tree / "**" / "*.tif"], tree) == ["in/deep/d.tif"]
+    assert _found([tree / "in" / "*"], tree) == ["in/c.dcm"]
     assert _found([tree / "*.bmp"], tree) == ["*.bmp"]  # its answer says that there is none
-    (tree / "odd[1].png").write_bytes(b"x")
+    for name in ("odd1.png", "odd[1].png"):
+        (tree / name).write_bytes(b"x")
     assert _found([tree / "odd[1].png"], tree) == ["odd[1].png"]
+    assert _found([tree / ("x" * 300)], tree) == ["x" * 300]
 
 
 def test_names_on_standard_input_are_taken_as_they_come(tree):
