@@ -12,7 +12,7 @@ import numpy as np
 from ..files import replacing, sha256_of, write_atomically
 
 if TYPE_CHECKING:
-    from .serving import Graph
+    import keras
 
 BATCH = 16  # films that are put to a model at once; on a CPU more are no faster
 # From uint8, (n, size, size), n at most BATCH, to what `serving.graph` gives.
@@ -54,16 +54,16 @@ def digest_file(file: Path) -> Path:
     return file.with_name(f"{file.name}.sha256")
 
 
-def export(made: Graph, about: dict[str, Any], file: Path) -> None:
+def export(network: keras.Model, about: dict[str, Any], file: Path) -> None:
     """Write a graph as ONNX by Keras' own export, its outputs by name, with metadata in the file.
 
     Raises ImportError where the extra ``onnx`` is not installed.
     """
     import onnx
 
-    made.network(np.zeros((1, *made.network.input_shape[1:]), np.uint8))  # or Keras refuses
+    network(np.zeros((1, *network.input_shape[1:]), np.uint8))  # or Keras refuses
     with replacing(file) as part:
-        made.network.export(part, format="onnx", verbose=False)
+        network.export(part, format="onnx", verbose=False)
         written = onnx.load(part)
         names = {one.name: name for one, name in zip(written.graph.output, OUTPUTS, strict=True)}
         for output in written.graph.output:

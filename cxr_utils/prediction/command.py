@@ -143,7 +143,7 @@ def export(asked: argparse.Namespace) -> bool:
         about |= {"positive": "PNEUMONIA", "run": trained.folder.name}
         try:
             with silenced_errors():
-                onnx.export(made, about, file)
+                onnx.export(made.network, about, file)
         except ImportError:
             said = "tf2onnx and onnxruntime are needed; pip install 'cxr-utils[onnx]'"
             raise UsageError(f"export: {said}") from None
