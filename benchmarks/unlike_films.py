@@ -76,7 +76,7 @@ def doubted(model: Model, squares: np.ndarray) -> float:
     """Return the share of films that are no films to answer for."""
     (part,) = model.parts
     starts = range(0, len(squares), BATCH)
-    found = [doubt for start in starts for doubt in part.judge(squares[start : start + BATCH])[2]]
+    found = [doubt for start in starts for doubt in part.judge(squares[start : start + BATCH])[3]]
     return float(np.mean([doubt != "" for doubt in found]))
 
 

@@ -198,7 +198,8 @@ def new_films(table: pd.DataFrame) -> pd.DataFrame:
     words = [f"{value:.2f} [{low:.2f}, {high:.2f}]" for value, (low, high)
              in zip(ranked["probability"], ranked["interval"], strict=True)]  # fmt: skip
     reasons = ranked["unsure"].fillna("")
+    kinds = ranked["decision"].where(ranked["unsure"].isna(), "unsure")
     return pd.DataFrame({
-        "kind": ranked["decision"], "subtype": reasons, "scores": words, "name": ranked["path"],
+        "kind": kinds, "subtype": reasons, "scores": words, "name": ranked["path"],
         "probability": ranked["probability"], "distance": ranked["distance"],
     })  # fmt: skip

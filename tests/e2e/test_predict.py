@@ -349,6 +349,7 @@ def test_the_page_shows_every_answer(page, copy, films, capsys):
     assert "SYNTHETIC MODEL" in shown and "Not a medical device" in shown
     assert "&lt;img src=x onerror=alert(0)&gt;" in shown and "<img src=x" not in shown
     assert shown.count('class="case"') == 6 and "unlike the training films" in shown
+    assert shown.count('data-kind="unsure"') == answers["unsure"].notna().sum() > 0
     assert _predict(copy, films[0], "--out", page) == 2 and "--force" in capsys.readouterr().err
     assert _predict(copy, films[0], "--out", page / "new" / "folder") == 0
 
@@ -397,3 +398,18 @@ def test_the_documented_lines(copy, films):
     exec(code.replace('"baseline_cnn"', '"baseline_cnn", allow_synthetic=True'), names)
     assert len(names["answers"]) == 1 + len(list(films[0].parent.iterdir()))
     assert all(f"`{name}`" in page for name in models.FIELDS)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["prediction_speed", "unlike_films"])
+def test_the_benchmarks_run(name, copy, phantom_root):
+    command = [sys.executable, f"benchmarks/{name}.py", copy.root, phantom_root]
+    command += ["--films", "16", "--rounds", "1", "--engine", "keras"] * (
+        name == "prediction_speed"
+    )
+    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True)
+    if name == "prediction_speed":
+        assert re.search(r"first answer after .* ratio [\d.]+; \d+ MB after 16 films", done.stdout)
+    else:
+        found = dict(re.findall(r"training films, (.+?) +\d+ +([\d.]+)\n", done.stdout))
+        assert float(found["as they are"]) < 0.3 < 0.9 <= float(found["inverted"])
