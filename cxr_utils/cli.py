@@ -75,14 +75,14 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         code, said = TERMINATED, f"terminated{resumes}"
     except Exception as error:
         log.exception("unexpected")
-        code, said = FAILED, f"error: {one_line(error)}; {_remedy(error)}"
+        code, said = FAILED, f"error: {one_line(error)}; {_remedy(error, resumes)}"
     print(said, file=sys.stderr)
     return code
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(error: Exception, resumes: str) -> str:
     if isinstance(error, OSError) and error.errno in NO_ROOM:
-        return "make room on that disk, and the same command resumes the run"
+        return f"make room on that disk{resumes}"
     logs = [f"the traceback is in {one.baseFilename}" for one in log.handlers
             if isinstance(one, logging.FileHandler)]  # fmt: skip
     cache = str(paths.cache_folder())

@@ -1,4 +1,4 @@
-"""From a DICOM file to the grey picture that a radiologist would see; patients' data stay there.
+"""From a DICOM file to the grey picture that a radiologist would see, without patients' data.
 
 The order is that of DICOM PS3.3 C.11 and PS3.4 N.2: modality rescale, VOI window, and MONOCHROME1
 inverted, once.
@@ -77,21 +77,23 @@ def _checked(data: Any) -> list[str]:
     """What makes an answer unsure; raises Refused where a file is not one frontal picture."""
     if "PixelData" not in data:
         locked = "EncryptedAttributesSequence" in data
-        raise Refused("encrypted, without pixels in the clear" if locked else "no pixels in it")
+        raise Refused("its pixel data is encrypted" if locked else "no pixel data")
     if missing := [name for name in NEEDED if data.get(name) in (None, "")]:
         raise Refused(f"its pixels are not described: {missing[0]} is missing")
     if (frames := int(data.get("NumberOfFrames") or 1)) > 1:
-        raise Refused(f"{frames} frames: give one picture a file")
+        raise Refused(f"{frames} frames; one image per file is needed")
     if data.Rows * data.Columns > decoding.MOST_PIXELS:
         raise Refused(f"too large: {data.Columns} x {data.Rows} px")
     if data.get("HighBit", data.BitsStored - 1) != data.BitsStored - 1:
-        raise Refused("its bits lie as in files before DICOM of 2014, which are not read")
+        raise Refused(
+            "HighBit is not BitsStored - 1, which is retired from DICOM and not supported"
+        )
     if data.BitsAllocated < 8:
-        raise Refused(f"{data.BitsAllocated} bit a pixel: not a film")
+        raise Refused(f"{data.BitsAllocated} bit per pixel: not a radiograph")
     view = _said(data, "ViewPosition").partition(" ")[0]
     codes = [str(code.get("CodeMeaning", "")) for code in data.get("ViewCodeSequence") or []]
     if view not in FRONTAL or any(LATERAL.search(code) for code in codes):
-        raise Refused(f"not a frontal view ({view if 0 < len(view) < 4 else 'lateral or another'})")
+        raise Refused("not a frontal (AP or PA) view")
     modality = _said(data, "Modality")
     concerns = [] if modality in RADIOGRAPHS else [f"modality {modality[:2]}, not a radiograph"]
     if _said(data, "PresentationIntentType") == "FOR PROCESSING":
@@ -113,7 +115,7 @@ def _pixels(data: Any) -> np.ndarray:
         return data.pixel_array
     except (NotImplementedError, RuntimeError, ValueError) as error:
         if syntax is not None and syntax.is_compressed and "missing" in str(error):
-            said = f"compressed as {syntax.name}, which nothing that is installed decodes"
+            said = f"compressed as {syntax.name}, for which no decoder is installed"
             raise Refused(f"{said}; {EXTRA}") from None
         raise Refused(f"its pixels cannot be decoded ({type(error).__name__})") from None
 
@@ -150,7 +152,9 @@ def _windowed(data: Any, values: np.ndarray) -> np.ndarray:
     if "VOILUTSequence" in data:
         count, _, bits = data.VOILUTSequence[0].LUTDescriptor
         if bits == 8 and (count == 0 or count > 256):  # pydicom takes its entries modulo 256
-            raise Refused("its VOI table is of a kind that is not read")
+            raise Refused(
+                "its VOI LUT (8-bit, over 256 entries) is not supported; save the film as PNG"
+            )
         return _scaled(apply_voi(values, data), 0, 2 ** int(bits) - 1)
     black, white = apply_windowing(np.array([-1e12, 1e12]), data)
     return _scaled(apply_windowing(values, data), black, white)

@@ -1,4 +1,4 @@
-"""Any one file with a film in it: read as the training films were, or said to be unreadable."""
+"""Reads one file as the training films were read, or says why it cannot be read."""
 
 import hashlib
 import os
@@ -46,7 +46,7 @@ def read(path: Path, squares: Sequence[Square]) -> Film:
     try:
         if not path.is_file():
             there = os.path.lexists(path)
-            raise ValueError("not a file that can be read" if there else "there is no such file")
+            raise ValueError("not a regular file" if there else "there is no such file")
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"over {MOST_BYTES / 1e6:.0f} MB: too large to be an X-ray")
         content = path.read_bytes()
@@ -57,9 +57,9 @@ def read(path: Path, squares: Sequence[Square]) -> Film:
         if not content.startswith(JPEG):  # the others may hold several pictures
             with Image.open(path, formats=FORMATS) as opened:
                 if opened.mode.startswith("I;16") and getattr(opened, "tag_v2", {}).get(262) == 0:
-                    raise ValueError("a 16-bit TIFF whose white is 0: save it as PNG")
+                    raise ValueError("16-bit WhiteIsZero TIFF is not supported; save it as PNG")
                 if (pages := getattr(opened, "n_frames", 1)) > 1:
-                    raise ValueError(f"{pages} pages or frames: give one picture a file")
+                    raise ValueError(f"{pages} pages or frames; one image per file is needed")
         return Film(name, digest, decoding.read(content, squares).squares)
     except Image.DecompressionBombError:
         error = "too large to be an X-ray"

@@ -54,12 +54,12 @@ CHANGES: dict[str, Change] = {
     "nothing": lambda films: films,
     "inverted": lambda films: 255 - films,
     "upside down": lambda films: films[:, ::-1],
-    "turned by 90°": lambda films: np.rot90(films, 1, (1, 2)),
-    "turned by -90°": lambda films: np.rot90(films, -1, (1, 2)),
-    "its upper half alone": _part(0, 0, 1, 0.5),
-    "its lower half alone": _part(0, 0.5, 1, 1),
-    "its left half alone": _part(0, 0, 0.5, 1),
-    "its right half alone": _part(0.5, 0, 1, 1),
+    "rotated by 90°": lambda films: np.rot90(films, 1, (1, 2)),
+    "rotated by -90°": lambda films: np.rot90(films, -1, (1, 2)),
+    "only its upper half": _part(0, 0, 1, 0.5),
+    "only its lower half": _part(0, 0.5, 1, 1),
+    "only its left half": _part(0, 0, 0.5, 1),
+    "only its right half": _part(0.5, 0, 1, 1),
 }
 
 
@@ -87,7 +87,7 @@ class Gaussian(NamedTuple):
 
 
 class TrainingFilms(NamedTuple):
-    """What a model keeps of its training films, to know others by."""
+    """Statistics of a model's training films, to detect films unlike them."""
 
     layers: Sequence[Gaussian]  # of its features, layer by layer
     changed: Sequence[Gaussian]  # of training films at 16 x 16 px after each of CHANGES
@@ -128,7 +128,7 @@ class TrainingFilms(NamedTuple):
         return far, -(far**2 + np.array([[one.log_det] for one in self.changed])) / 2
 
     def doubts(self, films: np.ndarray, tiny: np.ndarray, distance: np.ndarray) -> list[str]:
-        """Say why each film is none to answer for; an empty text where nothing is wrong."""
+        """Return why no answer for a film is reliable; an empty text where nothing is wrong."""
         (far, density), names, found = self._as_changed(tiny), list(CHANGES), []
         likeliest = np.argmax(density[1:], axis=0) + 1
         for number, film in enumerate(films):
@@ -180,7 +180,7 @@ def preparation() -> str:
 
 
 def keep(model: "keras.Model", section: ModelSection, data: Dataset, run: paths.RunFolder) -> None:
-    """Keep beside a scored model what it knows other films by, and complete its card."""
+    """Keep the statistics of the training films beside a scored model, and complete its card."""
     from . import serving  # TensorFlow, which films that are judged in ONNX do without
 
     card, made = read_json(run.model_card(section.name)), serving.graph(model)

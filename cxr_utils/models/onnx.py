@@ -14,10 +14,10 @@ from ..files import replacing, sha256_of, write_atomically
 if TYPE_CHECKING:
     import keras
 
-BATCH = 16  # films that are put to a model at once; on a CPU more are no faster
+BATCH = 16  # films that are scored at once; on a CPU larger batches are no faster
 # From uint8, (n, size, size), n at most BATCH, to what `serving.graph` gives.
 Engine = Callable[[np.ndarray], tuple[np.ndarray, ...]]
-# What its file says of a model, as the card does.
+# Fields of the model card that are copied into the file's metadata.
 TOLD = (
     "sha256",
     "threshold",
@@ -80,7 +80,7 @@ def compared(one: Engine, other: Engine, films: np.ndarray) -> tuple[float, list
     """Return by how much scores of two engines differ at most, and films a second of each."""
     scores, speeds = [], []
     for answer in (one, other):
-        answer(films[:BATCH])  # what is made at the first call is no matter of speed
+        answer(films[:BATCH])  # warm-up, not timed
         started, starts = time.perf_counter(), range(0, len(films), BATCH)
         scores.append(np.concatenate([answer(films[start : start + BATCH])[0] for start in starts]))
         speeds.append(len(films) / (time.perf_counter() - started))

@@ -1,4 +1,4 @@
-"""A trained model as one graph, from grey pixels to a score: what new films are put to."""
+"""A trained model as one graph, from grey pixels to a score, as new films are scored."""
 
 from typing import NamedTuple
 
@@ -8,8 +8,8 @@ import numpy as np
 from . import explanation, networks
 from .onnx import BATCH, Engine
 
-MOST = 256  # features of a layer; of a wider one every so-manieth is taken
-LEAST = 8  # channels of a layer that says enough of a film
+MOST = 256  # features of a layer; wider ones are subsampled evenly
+LEAST = 8  # channels of a layer that is used
 
 
 class Graph(NamedTuple):

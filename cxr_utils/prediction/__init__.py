@@ -1,4 +1,4 @@
-"""New films in, careful answers out: ``load("reports/real", "baseline_cnn").predict(paths)``."""
+"""Apply a trained model to new films: ``load("reports/real", "baseline_cnn").predict(paths)``."""
 
 from .model import load
 

@@ -31,23 +31,18 @@ def add_parsers(commands: Any) -> None:
     predict = commands.add_parser("predict", help="apply a trained model to X-rays")
     export = commands.add_parser("export", help="write a trained model as ONNX")
     for add in (predict.add_argument, export.add_argument):
-        add(
-            "--run",
-            required=True,
-            metavar="DIR",
-            help="a run with its models: a folder, or its name",
-        )
-        add("--model", default="", metavar="NAME", help="default: the better one on validation")
-        add("--allow-synthetic", action="store_true", help="take a model trained on drawings")
-        add("--force", action="store_true", help="overwrite files that are there")
-    export.add_argument("--format", choices=["onnx"], default="onnx", help="the only one")
+        add("--run", required=True, metavar="DIR", help="folder of a run, or its name in reports/")
+        add("--model", default="", metavar="NAME", help="default: the lowest loss on validation")
+        add("--allow-synthetic", action="store_true", help="accept a model trained on the phantom")
+        add("--force", action="store_true", help="overwrite existing files")
+    export.add_argument("--format", choices=["onnx"], default="onnx", help="only onnx")
     add = predict.add_argument
-    named = "films (JPEG, PNG, TIFF, DICOM), folders, patterns, or - for names on standard input"
+    named = "films (JPEG, PNG, TIFF, DICOM), folders, patterns, or - to read names from stdin"
     add("paths", nargs="+", metavar="PATH", help=named)
     add("--format", choices=["jsonl", "csv"], default="jsonl", help="default: jsonl")
     add("--out", metavar="DIR", help="write answers.jsonl or answers.csv there")
-    add("--report", action="store_true", help="write predict.html there, too")
-    add("--engine", choices=["keras", "onnx"], default="keras", help="default: keras")
+    add("--report", action="store_true", help="also write predict.html there")
+    add("--engine", choices=["keras", "onnx"], default="keras", help="onnx needs an export")
 
 
 def predict(asked: argparse.Namespace) -> bool:
@@ -57,12 +52,12 @@ def predict(asked: argparse.Namespace) -> bool:
     """
     warnings.simplefilter("ignore")  # Pillow's and pydicom's, of films that get an answer
     if asked.report and not (asked.out and asked.format == "jsonl"):
-        raise UsageError("--report: it needs a folder and JSON lines; give --out, not --format csv")
+        raise UsageError("--report needs --out, and --format jsonl; give both")
     folder = Path(asked.out or ".").expanduser().resolve()
     target, page = folder / f"answers.{asked.format}", folder / "predict.html"
     for file in [target] * bool(asked.out) + [page] * asked.report:
         if file.exists() and not asked.force:
-            raise UsageError(f"{file}: is there already; --force overwrites it")
+            raise UsageError(f"{file}: already exists; --force overwrites it")
     if asked.out:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -124,7 +119,7 @@ def _report(answers: Path, page: Path, trained: model.Model) -> bool:
 
 
 def export(asked: argparse.Namespace) -> bool:
-    """Write a model as ONNX, and hold it against Keras on the films that choices were made on.
+    """Write a model as ONNX, and compare it with Keras on the validation films.
 
     Returns whether their scores agree. Raises UsageError where it cannot be written.
     """
@@ -132,12 +127,11 @@ def export(asked: argparse.Namespace) -> bool:
         from ..models import serving
 
         trained = model.load(asked.run, asked.model, allow_synthetic=asked.allow_synthetic)
-    alike = True
-    for part in trained.parts:
+    files, alike = [trained.folder.onnx(part.card["model"]) for part in trained.parts], True
+    for file in (file for file in files if file.exists() and not asked.force):
+        raise UsageError(f"{file}: already exists; --force overwrites it")
+    for file, part in zip(files, trained.parts, strict=True):
         card = part.card
-        file = trained.folder.onnx(card["model"])
-        if file.exists() and not asked.force:
-            raise UsageError(f"{file}: is there already; --force overwrites it")
         made = serving.graph(part.network, card["test_time_flips"], card["temperature"])
         about = {name: card[name] for name in onnx.TOLD}
         about |= {"positive": "PNEUMONIA", "run": trained.folder.name}

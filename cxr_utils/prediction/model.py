@@ -226,8 +226,8 @@ def load(
     asked = names if name == ENSEMBLE else [name]
     cards = [read_json(folder.model_card(one)) for one in asked]
     if any(card.get("synthetic") for card in cards) and not allow_synthetic:
-        said = f"{name} was trained on SYNTHETIC drawings, and knows nothing of children's lungs"
-        raise UsageError(f"{folder.root}: {said}; --allow-synthetic takes it all the same")
+        said = f"{name} was trained on SYNTHETIC images; its answers say nothing about real X-rays"
+        raise UsageError(f"{folder.root}: {said}; --allow-synthetic uses it anyway")
     parts = [_part(folder, *of, engine) for of in zip(asked, cards, strict=True)]
     return Model(name, folder, parts)
 
@@ -237,18 +237,19 @@ def _best(folder: paths.RunFolder, names: Sequence[str]) -> str:
     chosen = [within(scores, name, "validation") or within(scores, name, "val") for name in names]
     losses = [scored.get("loss", np.nan) for scored in chosen]
     if len(names) > 1 and np.isnan(losses).any():
-        raise UsageError(f"{folder.root}: name one with --model: {', '.join(names)} or {ENSEMBLE}")
+        known = f"{', '.join(names)} or {ENSEMBLE}"
+        raise UsageError(f"{folder.root}: no scores to choose a model by; give --model {known}")
     return names[int(np.argmin(losses))]
 
 
 def _part(folder: paths.RunFolder, name: str, card: dict[str, Any], engine: str) -> Part:
     """One model, whole and of this code; raises UsageError."""
-    again = "run it again, which keeps what is valid"
+    again = "repeat run_all.py for this run, which keeps what is valid"
     kept, file = folder.training_films(name), folder.model(name)
     if not kept.is_file() or card.get("training_films") != sha256_of(kept):
         raise UsageError(f"{kept}: missing, damaged or of another training; {again}")
     if within(card, "preprocessing").get("code") != distance.preparation() or set(CARD) - set(card):
-        said = "of another revision, whose films come by another way to their answers"
+        said = "made by another revision, with different preprocessing or scoring code"
         raise UsageError(f"{file}: {said}; {again}, or use that revision")
     training = TrainingFilms.load(kept)
     if engine == "onnx":
@@ -276,5 +277,5 @@ def _from_onnx(file: Path, card: dict[str, Any]) -> onnx.Engine:
         said = f"missing or damaged ({type(error).__name__})"
         raise UsageError(f"{file}: {said}; {remedy}") from None
     if any(about.get(name) != str(card.get(name)) for name in onnx.TOLD):
-        raise UsageError(f"{file}: of another training than its card; {remedy}")
+        raise UsageError(f"{file}: does not match its model card; {remedy}")
     return engine

@@ -231,7 +231,7 @@ def selective(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("accuracy", "AUROC", "gain"):
         ends = zip(table[name], table[f"{name}, low"], table[f"{name}, high"], strict=True)
         told[name] = [f"{three(value)} [{three(low)}, {three(high)}]" for value, low, high in ends]
-    return pd.DataFrame(told).rename(columns={"gain": "accuracy gained"})
+    return pd.DataFrame(told).rename(columns={"gain": "accuracy gain"})
 
 
 def differences(pair: dict[str, Any]) -> pd.DataFrame:

@@ -210,8 +210,8 @@ def test_onnx_answers_as_keras(copy, trained, films, capfd):
         (["--run", "nowhere"], "no trained model there"),
         (["--model", "baseline_cn"], "did you mean baseline_cnn"),
         (["--engine", "onnx", "--model", "mobilenet"], "smoke --model mobilenet"),
-        (["--report"], "give --out"),
-        (["--report", "--out", "x", "--format", "csv"], "JSON lines"),
+        (["--report"], "needs --out"),
+        (["--report", "--out", "x", "--format", "csv"], "--format jsonl"),
         (["--out", __file__], "cannot be written"),
     ],
 )

@@ -63,16 +63,16 @@ def _white_is_zero(file):
 
 BAD = [
     ("there is no such file", lambda file: None),
-    ("not a file that can be read", lambda file: file.mkdir()),
-    ("not a file that can be read", os.mkfifo),
-    ("not a file that can be read", lambda file: file.symlink_to(file)),
+    ("not a regular file", lambda file: file.mkdir()),
+    ("not a regular file", os.mkfifo),
+    ("not a regular file", lambda file: file.symlink_to(file)),
     ("not an image", lambda file: file.write_bytes(b"")),
     ("not an image", lambda file: file.write_text("a page of text")),
     ("not an image", _bitmap),
-    ("whose white is 0", _white_is_zero),
+    ("16-bit WhiteIsZero TIFF", _white_is_zero),
     ("too large to be an X-ray", _huge),
     ("2 pages or frames", _pages),
-    ("no pixels in it", lambda file: file.write_bytes(bytes(128) + b"DICM" + bytes(40))),
+    ("no pixel data", lambda file: file.write_bytes(bytes(128) + b"DICM" + bytes(40))),
 ]
 
 
