@@ -41,7 +41,9 @@ def engine(file: Path) -> tuple[Engine, dict[str, str]]:
 
     if digest_file(file).read_text() != sha256_of(file):
         raise ValueError
-    session = onnxruntime.InferenceSession(file)
+    options = onnxruntime.SessionOptions()  # its threads would wait busily while films are read
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(file, options)
 
     def answer(squares: np.ndarray) -> tuple[np.ndarray, ...]:
         return tuple(session.run(OUTPUTS, {"grey": squares}))
