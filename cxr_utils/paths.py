@@ -67,9 +67,7 @@ class RunFolder:
     predictions = _Each("predictions/*.csv")  # its scores, one row an image
     model = _Each("models/*.keras")  # weights and architecture
     model_card = _Each("models/*.json")  # preprocessing, threshold, source and provenance
-    training_films = _Each(
-        "models/*.films.npz"
-    )  # statistics of its training films, to detect unlike ones
+    training_films = _Each("models/*.films.npz")  # their statistics, to detect unlike films
     onnx = _Each("models/*.onnx")  # the same model without TensorFlow, where it was exported
     checkpoint = _Each("models/*.checkpoint")  # state of a training that is not finished
     progress = _Each("models/*.progress.json")  # epochs of a training, done and planned

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import logit
 
 from ..data.manifest import LABELS, labels_of
 from ..data.splits import chosen_on
@@ -196,7 +197,7 @@ def selective(model: Scored, resamples: int, seed: int) -> pd.DataFrame:
     patients, right = model.part()["patient"].to_numpy(), model.right()
     weights = intervals.patient_weights(patients, resamples, seed)
     clipped = np.clip([*scores, model.test["threshold"]], metrics.CLIP, 1 - metrics.CLIP)
-    *logits, cut = np.log(clipped / (1 - clipped))
+    *logits, cut = logit(clipped)
     order, rows = np.argsort(-np.abs(np.array(logits) - cut), kind="stable"), []
     whole = weights @ right / weights.sum(axis=1)
     for share in ANSWERED:

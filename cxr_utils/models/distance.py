@@ -19,7 +19,7 @@ from ..data import decoding
 from ..data.dataset import Dataset
 from ..files import read_json, replacing, sha256_of, write_atomically
 from ..parameters import ModelSection
-from . import fingerprint, onnx
+from . import fingerprint
 
 if TYPE_CHECKING:
     import keras
@@ -35,9 +35,7 @@ Change = Callable[[np.ndarray], np.ndarray]  # of films; uint8, (n, size, size),
 Films = tuple[np.ndarray, np.ndarray]  # uint8, (n, size, size), and features, float32, (n, d)
 
 
-def _part(
-    left: float, top: float, right: float, bottom: float
-) -> Callable[[np.ndarray], np.ndarray]:
+def _part(left: float, top: float, right: float, bottom: float) -> Change:
     """What makes a part of a film, in shares of its sides, the whole film."""
 
     def cut(films: np.ndarray) -> np.ndarray:
@@ -168,9 +166,8 @@ def small(films: np.ndarray) -> np.ndarray:
     """Return films, uint8, at 16 x 16 px, of zero mean and unit spread; float32, (n, 256)."""
     size = (SIDE, SIDE)
     made = [Image.fromarray(film).resize(size, Image.Resampling.BOX) for film in films]
-    return decoding.standardised(np.stack([np.asarray(one) for one in made])).reshape(
-        len(films), -1
-    )
+    looks = decoding.standardised(np.stack([np.asarray(one) for one in made]))
+    return looks.reshape(len(films), -1)
 
 
 def preparation() -> str:
@@ -181,16 +178,13 @@ def preparation() -> str:
 
 def keep(model: "keras.Model", section: ModelSection, data: Dataset, run: paths.RunFolder) -> None:
     """Keep the statistics of the training films beside a scored model, and complete its card."""
-    from . import serving  # TensorFlow, which films that are judged in ONNX do without
+    from . import networks, serving  # TensorFlow, which ONNX does without
 
-    card, made = read_json(run.model_card(section.name)), serving.graph(model)
-    answer, known = serving.in_keras(made), []
+    card, made, known = read_json(run.model_card(section.name)), serving.graph(model), []
     for split in (data.splits["train"], data.splits[data.chosen_on]):
         rows = np.random.default_rng(0).permutation(len(split))[:FITTED]
         pixels = split.pixels[np.sort(rows)]
-        batches = range(0, len(pixels), onnx.BATCH)
-        features = [answer(pixels[start : start + onnx.BATCH])[2] for start in batches]
-        known.append((pixels, np.concatenate(features)))
+        known.append((pixels, networks.apply(made.features, pixels, lambda batch: batch)))
     with replacing(run.training_films(section.name)) as part:
         TrainingFilms.fit(known[0], known[1], made.widths).save(part)
     card["training_films"] = sha256_of(run.training_films(section.name))

@@ -18,16 +18,8 @@ BATCH = 16  # films that are scored at once; on a CPU larger batches are no fast
 # From uint8, (n, size, size), n at most BATCH, to what `serving.graph` gives.
 Engine = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 # Fields of the model card that are copied into the file's metadata.
-TOLD = (
-    "sha256",
-    "threshold",
-    "temperature",
-    "test_time_flips",
-    "source",
-    "synthetic",
-    "licence",
-    "fit",
-)
+TOLD = ("sha256", "threshold", "temperature", "test_time_flips", "source", "synthetic", "licence",
+        "fit")  # fmt: skip
 OUTPUTS = ("score", "logits", "features")  # of `serving.graph`, in its order
 
 

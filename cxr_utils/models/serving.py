@@ -18,6 +18,11 @@ class Graph(NamedTuple):
     network: keras.Model
     widths: list[int]  # features of each layer
 
+    @property
+    def features(self) -> keras.Model:
+        """The part of the network that gives its third output, of one pass in place of two."""
+        return keras.Model(self.network.inputs, self.network.outputs[2])
+
 
 def graph(model: keras.Model, flips: bool = True, temperature: float = 1.0) -> Graph:
     """Return a trained model from grey pixels on: uint8, (n, size, size).

@@ -55,8 +55,8 @@ def find_steps() -> tuple[Step, ...]:
 
     Raises UsageError where a notebook does not describe itself as it should, or cannot be read.
     """
-    files = [file for file in sorted(paths.NOTEBOOKS.glob("[!.]*.ipynb")) if not _of_command(file)]
-    found = {file.stem: _described(file) for file in files}
+    files = sorted(paths.NOTEBOOKS.glob("[!.]*.ipynb"))
+    found = {step.name: step for step in map(_described, files) if step}
     trainers = {step.name for step in found.values() if step.section}
     for name, step in found.items():
         needs = set(step.needs) | (trainers - {name} if TRAINERS in step.needs else set())
@@ -76,27 +76,23 @@ def find_steps() -> tuple[Step, ...]:
     return tuple(ordered.values())
 
 
-def _of_command(file: Path) -> bool:
-    """Whether a notebook is no step, but run by a command, as 05_predict by ``predict``."""
-    return bool(NAME.fullmatch(file.stem)) and "command" in within(read_cells(file)[1], "cxr")
-
-
-def title_of(file: Path) -> str:
+def title_of(cells: list[dict[str, Any]]) -> str:
     """Return the heading of a notebook's first Markdown cell; an empty text without one."""
-    cells = read_cells(file)[0]
     first = next((cell["source"] for cell in cells if cell["type"] == "markdown"), "")
     heading = re.match(r"# +(\S.*)", first)
     return heading[1].strip() if heading else ""
 
 
-def _described(file: Path) -> Step:
-    """What one notebook says of itself."""
+def _described(file: Path) -> Step | None:
+    """What one notebook says of itself; None of one that a command runs, as 05_predict."""
     name, where = file.stem, f"notebooks/{file.name}"
     if not NAME.fullmatch(name):
         like = "two digits and words in lower case, as in 05_predict; rename it, or move it away"
         raise UsageError(f"{where}: a step's name is {like}")
     cells, metadata = read_cells(file)
-    if not (title := title_of(file)):
+    if "command" in within(metadata, "cxr"):
+        return None
+    if not (title := title_of(cells)):
         remedy = "begin it with # and the report's title"
         raise UsageError(f"{where}: its first Markdown cell has no heading; {remedy}")
     try:

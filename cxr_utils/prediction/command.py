@@ -109,7 +109,7 @@ def _report(answers: Path, page: Path, trained: model.Model) -> bool:
             done = False
     html.render(
         page.stem,
-        steps.title_of(paths.NOTEBOOKS / f"{NOTEBOOK}.ipynb"),
+        steps.title_of(steps.read_cells(paths.NOTEBOOKS / f"{NOTEBOOK}.ipynb")[0]),
         [],
         folder,
         trained.synthetic,

@@ -38,9 +38,7 @@ CARD = ("image_size", "fit", "threshold", "temperature", "members", "test_time_f
 FIELDS = ("path", "sha256", "probability", "decision", "interval", "unsure", "distance",
           "model", "run", "digest", "synthetic", "error")  # fmt: skip
 Answer = dict[str, Any]  # FIELDS: text, numbers, two numbers (interval) or None
-
-
-_blas = functools.cache(ThreadpoolController)
+_blas = functools.cache(ThreadpoolController)  # made once, as it looks for every library
 
 
 @dataclass(frozen=True)
@@ -63,10 +61,10 @@ class Part:
         return float(logit(np.clip(self.card["threshold"], 1e-9, 1 - 1e-9)))
 
     def judge(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-        """Return logits, (n,), and those of each view, (n, views), both calibrated and less the
-        threshold's; distances, (n,); and doubts about each film.
+        """Return logits, (n,), those of each view, (n, views), distances, (n,), and doubts.
 
-        The views are the seeds of an ensemble or, of a single network, a film and its mirror image.
+        Logits are calibrated, and less the threshold's. The views are the seeds of an ensemble or,
+        of a single network, a film and its mirror image.
         """
         _, logits, features = self.engine(squares)
         margins = logits.astype(np.float64) / self.card["temperature"] - self.threshold
