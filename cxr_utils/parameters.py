@@ -55,6 +55,13 @@ class Data(Section):
     films look like the other class (adverse; auto: if there are any), or the folder val"""
     validation_fraction: Number = Field(0.15, gt=0, lt=0.5)
     """share of the training images whose patients are set aside at random"""
+    folds: int = Field(0, ge=0, le=20)
+    """cross-validation: training patients are dealt into so many folds, and one is validation; 0:
+    none, validation_fraction holds"""
+    fold: int = Field(1, ge=1, le=20)
+    """which fold is validation"""
+    training_share: Number = Field(1.0, gt=0, le=1)
+    """share of the training patients to learn from; the others are not used"""
     medmnist_size: Literal[28, 64, 128, 224] = 128
     """which PneumoniaMNIST, by the side of its images in pixels"""
     phantom_images: int = Field(1000, ge=120, le=100_000)
@@ -63,6 +70,15 @@ class Data(Section):
     """height of the phantom's images, in pixels, on average"""
     phantom_seed: int = Field(1, ge=0)
     """seed of the phantom; the same seed draws the same images"""
+
+    @model_validator(mode="after")
+    def _deals(self) -> Self:
+        if self.folds == 1 or self.fold > max(self.folds, 1):
+            said = f"fold {self.fold} of {self.folds}"
+            raise ValueError(f"folds: {said}; take two folds or more, and one of them")
+        if self.folds and self.validation in ("adverse", "val"):
+            raise ValueError(f"folds: validation = {self.validation} has none; take patients")
+        return self
 
 
 class Augmentation(Section):
@@ -109,6 +125,8 @@ class ModelSection(Section):
     """decoupled weight decay of AdamW"""
     warmup_epochs: Number = Field(1.0, ge=0)
     """epochs over which the learning rate rises; may be a fraction"""
+    dropout: Number = Field(0.2, ge=0, lt=1)
+    """share of the pooled features that a step leaves out"""
     label_smoothing: Number = Field(0.0, ge=0, lt=1)
     """share by which labels are moved towards one half"""
     oversampling: int = Field(5, ge=1, le=20)
@@ -149,6 +167,10 @@ class BaselineCnn(ModelSection):
     """passes over the training images, from random weights"""
     oversampling: int = Field(9, ge=1, le=20)
     """how often an epoch shows a film that looks like the other class; half as often if in doubt"""
+    width: int = Field(24, ge=4, le=128)
+    """channels of the first of four stages; each doubles them"""
+    depth: int = Field(1, ge=1, le=6)
+    """residual blocks of each stage"""
     standardise: bool = True
     """give each image zero mean and unit spread; false feeds grey values of 0..255"""
 

@@ -13,6 +13,7 @@ from .manifest import LABELS, SPLITS
 # Maybe one child by several names: person1 of _bacteria and _virus, IM-0429 also after NORMAL2.
 ONE_CHILD = re.compile(r"^(person\d+)_.*|^NORMAL2-(?=IM)", re.DOTALL)
 TRAINING = {"train", "validation"}  # folders of training patients, those set aside among them
+UNUSED = "unused"  # the split of training patients that are left out
 MOST_UNNAMED = 0.9  # share of files whose names tell no patient; beyond it patients are unknown
 
 
@@ -22,8 +23,9 @@ def assign_splits(
     """Add the columns ``split``, and ``adverse``: set aside as it looks like the other class.
 
     `own_class`, float of shape (n,), tells which films do, as `looks.own_class` returns it. Without
-    such films validation holds patients drawn at random only. Raises UsageError where a validation
-    that is asked for by name cannot be had.
+    such films, or with folds, validation holds patients drawn at random only. The split of training
+    patients beyond `data.training_share` is `UNUSED`. Raises UsageError where a validation that is
+    asked for by name cannot be had.
     """
     folders = set(files["folder"])
     if data.validation == "val":
@@ -31,8 +33,12 @@ def assign_splits(
             said = "this data set has no val folder, or a validation of its own"
             raise UsageError(f"data.validation = val: {said}; take data.validation=patients")
         return files.assign(split=files["folder"], adverse=False)
-    files = carve_validation(files, data.validation_fraction, seed).assign(adverse=False)
-    if data.validation != "patients" and own_class is not None and "validation" not in folders:
+    if data.folds and "validation" in folders:
+        said = "this data set has a validation of its own"
+        raise UsageError(f"data.folds = {data.folds}: {said}; take data.folds=0")
+    files = carve_validation(files, data, seed).assign(adverse=False)
+    looked_at = data.validation != "patients" and not data.folds and "validation" not in folders
+    if looked_at and own_class is not None:
         files["adverse"] = _adverse(files, own_class, seed)
         files.loc[files["adverse"], "split"] = "validation"
     if data.validation == "adverse" and not files["adverse"].any():
@@ -40,7 +46,19 @@ def assign_splits(
         if "validation" in folders:
             said = "this data set has a validation of its own"
         raise UsageError(f"data.validation = adverse: {said}; take data.validation=patients")
-    return files
+    return _reduced(files, data.training_share, seed) if data.training_share < 1 else files
+
+
+def _reduced(files: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
+    """Leave a share of the training patients of each subtype; a larger share holds a smaller."""
+    train = files.assign(child=children(files)).query("split == 'train'")
+    rng, kept = np.random.default_rng([seed, 6]), []
+    for _, names in train.groupby("subtype")["child"]:
+        found = rng.permutation(sorted(set(names)))
+        kept += list(found[: max(1, round(share * len(found)))])
+    return files.assign(
+        split=files["split"].mask(files.index.isin(train.index[~train["child"].isin(kept)]), UNUSED)
+    )
 
 
 def _adverse(files: pd.DataFrame, own_class: np.ndarray, seed: int) -> np.ndarray:
@@ -71,12 +89,14 @@ def chosen_on(splits: Iterable[str]) -> str:
     return "validation" if "validation" in splits else "val"
 
 
-def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.DataFrame:
-    """Add the column ``split``, with a share of the training patients set aside as ``validation``.
+def carve_validation(files: pd.DataFrame, data: Data, seed: int) -> pd.DataFrame:
+    """Add the column ``split``, with some of the training patients set aside as ``validation``.
 
-    Patients are drawn within strata of class and subtype, until a stratum's share of images is
-    reached, so that no patient stands on both sides; nor does a number that is used twice. A set
-    that has a validation folder keeps it. Raises UsageError where a class has too few patients.
+    Patients stand in random order within strata of class and subtype, and are set aside until
+    `data.validation_fraction` of a stratum's images is reached; with `data.folds`, those in that
+    part of the order that is the fold's. So no patient stands on both sides; nor does a number that
+    is used twice. A set that has a validation folder keeps it. Raises UsageError where a class has
+    too few patients.
     """
     files = files.assign(split=files["folder"])
     if "validation" in set(files["folder"]):
@@ -90,11 +110,15 @@ def carve_validation(files: pd.DataFrame, fraction: float, seed: int) -> pd.Data
     for _, stratum in strata.groupby("stratum"):
         stratum = stratum.iloc[rng.permutation(len(stratum))]
         images = stratum["images"]
-        # Taken where that comes nearer to the share than leaving; one at least stays on each side.
-        take = images.cumsum() - images / 2 <= fraction * images.sum()
-        if len(stratum) > 1 and not take.any():
-            take[images.idxmin()] = True
-        take.iloc[-1] &= len(stratum) > 1 and not take.all()
+        # Taken where that comes nearer to the share than leaving.
+        middle = (images.cumsum() - images / 2) / images.sum()
+        take = middle <= data.validation_fraction
+        if data.folds:
+            take = np.ceil(middle * data.folds) == data.fold
+        else:  # one at least stays on each side
+            if len(stratum) > 1 and not take.any():
+                take[images.idxmin()] = True
+            take.iloc[-1] &= len(stratum) > 1 and not take.all()
         chosen += list(stratum.index[take])
     files.loc[train.index[train["number"].isin(chosen)], "split"] = "validation"
     for split in ("train", "validation"):
@@ -127,4 +151,5 @@ def breakdown(files: pd.DataFrame, by: str) -> pd.DataFrame:
     """Return images and patients by ``split`` (or published ``folder``), class and subtype."""
     named = {"images": ("path", "size"), "patients": ("patient", "nunique")}
     table = files.groupby([by, "label", "subtype"], sort=False).agg(**named)
-    return table.sort_index(level=by, sort_remaining=False, key=lambda part: part.map(SPLITS.index))
+    order = (*SPLITS, UNUSED)
+    return table.sort_index(level=by, sort_remaining=False, key=lambda part: part.map(order.index))

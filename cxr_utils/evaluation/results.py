@@ -91,7 +91,8 @@ def score_references(data: Dataset, settings: Params, run: RunFolder) -> dict[st
     for name, scores in answers.items():
         run.reference(name).unlink(missing_ok=True)
         if scores is not None:
-            table = data.files.assign(score=scores).query("split != 'train'")[COLUMNS]
+            others = data.files["split"].isin(set(data.splits) - {"train"})
+            table = data.files.assign(score=scores)[others][COLUMNS]
             write_atomically(run.reference(name), table.to_csv(index=False))
             point, cut = "half", 0.0
             if name != "always_pneumonia":

@@ -145,7 +145,7 @@ class Checkpoint(keras.callbacks.Callback):
     Keras' ``BackupAndRestore`` leaves out the seeds of dropout and the best epoch so far, is not
     atomic and is tied to no parameters. Comes after `average` and `stopping`, which hold a part of
     what is kept, in the list of callbacks. `notes` are kept too; the file `progress` is told the
-    epochs that are done and planned.
+    epochs that are done and planned, and the losses that `stopping` watches.
     """
 
     def __init__(
@@ -187,7 +187,8 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None) -> None:
         """Start the clock, and tell how far the training is."""
         self.started = time.perf_counter()
-        done = {"epoch": epoch, "epochs": self.params["epochs"]}
+        losses = [row[self.stopping.monitor] for row in self.rows]
+        done = {"epoch": epoch, "epochs": self.params["epochs"], "losses": losses}
         write_atomically(self.progress, json.dumps(done))
 
     def on_epoch_end(self, epoch, logs=None) -> None:

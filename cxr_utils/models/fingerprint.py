@@ -17,6 +17,7 @@ from ..parameters import ModelSection, Params, UsageError
 SECTIONS = [value for value in Params().model_dump().values() if isinstance(value, dict)]
 PARAMETERS = {"run_dir", "seed"}.union(*SECTIONS)
 KEYED_BY_CONTENT = {"data/sources", "data/phantom"}  # the digest of the data stands for them
+SPLITTING = {"fit", "validation", "validation_fraction", "folds", "fold", "training_share"}
 TRAINING_LIBRARIES = ("tensorflow", "keras", "numpy", "pillow", "scikit-learn")
 LIBRARIES = (
     *TRAINING_LIBRARIES, "pandas", "scipy", "matplotlib", "seaborn", "papermill", "nbclient",
@@ -117,8 +118,7 @@ def training_key(
     decides = {
         "seed": params.seed,
         "members": params.evaluation.members,
-        "validation": [params.data.validation, params.data.validation_fraction],
-        "fit": params.data.fit,
+        "split": params.data.model_dump(include=SPLITTING),
         "augmentation": params.augmentation.model_dump(),
         "model": section.model_dump(exclude={"weights", "weights_address"}),
         "weights": start,

@@ -13,7 +13,7 @@ from ..parameters import BaselineCnn, ModelSection, Resnet50v2
 from .augmentation import to_float
 from .weights import backbone_of, load_weights
 
-WIDTHS = (24, 48, 96, 192)
+STAGES = 4  # of the residual network; each doubles the width of the one before
 HEAD = ("head_pool", "head_dropout", "head_logit")
 MEAN = "mean_logit"  # the layer by which an ensemble is known
 # Keras' default of .99 needs some 500 steps before inference agrees with training.
@@ -49,17 +49,21 @@ def residual_cnn(section: BaselineCnn, weights: Path | None = None) -> keras.Mod
         x = _standardised(image)
     else:
         x = layers.Rescaling(255.0, name="unscaled")(image)
-    x = _convolution(x, WIDTHS[0], "stem", stride=2)
-    for number, width in enumerate(WIDTHS, start=1):
-        x = _residual_block(x, width, f"stage{number}", stride=1 if number == 1 else 2)
-    return _with_head(image, x, section.name)
+    x = _convolution(x, section.width, "stem", stride=2)
+    for stage in range(STAGES):
+        width, name = section.width * 2**stage, f"stage{stage + 1}"
+        x = _residual_block(x, width, name, stride=2 if stage else 1)
+        for block in range(2, section.depth + 1):
+            x = _residual_block(x, width, f"{name}_{block}", stride=1)
+    return _with_head(image, x, section)
 
 
-def _with_head(image, x, name: str) -> keras.Model:
+def _with_head(image, x, section: ModelSection) -> keras.Model:
     """Pool the last maps into one logit."""
     x = layers.GlobalAveragePooling2D(name=HEAD[0])(x)
-    x = layers.Dropout(0.2, name=HEAD[1])(x)
-    return keras.Model(image, layers.Dense(1, dtype="float32", name=HEAD[2])(x), name=name)
+    x = layers.Dropout(section.dropout, name=HEAD[1])(x)
+    logit = layers.Dense(1, dtype="float32", name=HEAD[2])(x)
+    return keras.Model(image, logit, name=section.name)
 
 
 def _standardised(image):
@@ -105,7 +109,7 @@ def pretrained(section: Resnet50v2, weights: Path | None = None) -> keras.Model:
         if not weights and section.backbone.endswith("V2") and layer.name.endswith("_3_conv"):
             # Each residual branch starts at zero (De and Smith 2020, arXiv:2002.10444).
             layer.kernel.assign(0.0 * layer.kernel)
-    return _with_head(image, backbone(x), section.name)
+    return _with_head(image, backbone(x), section)
 
 
 def _backbone(section: Resnet50v2) -> keras.Model:

@@ -7,13 +7,13 @@ from PIL import Image
 
 from cxr_utils.data import dataset, looks
 from cxr_utils.data.manifest import labels_of, read_manifest
-from cxr_utils.data.splits import assign_splits, carve_validation, children
+from cxr_utils.data.splits import assign_splits, breakdown, carve_validation, children
 from cxr_utils.parameters import Data, UsageError
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_patient_on_both_sides(phantom_root, seed):
-    files = carve_validation(read_manifest(phantom_root).files, 0.2, seed)
+    files = carve_validation(read_manifest(phantom_root).files, Data(validation_fraction=0.2), seed)
     splits = {split: set(part["patient"]) for split, part in files.groupby("split")}
     assert set(splits) == {"train", "validation", "val", "test"}
     assert not splits["train"] & splits["validation"]
@@ -25,13 +25,16 @@ def test_no_patient_on_both_sides(phantom_root, seed):
 
 def test_split_repeats_with_its_seed(phantom_root):
     files = read_manifest(phantom_root).files
-    splits = [carve_validation(files, 0.2, seed)["split"].tolist() for seed in (1, 1, 2)]
+    splits = [
+        carve_validation(files, Data(validation_fraction=0.2), seed)["split"].tolist()
+        for seed in (1, 1, 2)
+    ]
     assert splits[0] == splits[1] != splits[2]
 
 
 def test_no_number_on_both_sides(phantom_root):
     """The phantom numbers bacterial and viral patients alike, as the published set does."""
-    files = carve_validation(read_manifest(phantom_root).files, 0.2, 1)
+    files = carve_validation(read_manifest(phantom_root).files, Data(validation_fraction=0.2), 1)
     numbers = files["patient"].str.extract(r"^(person\d+)_", expand=False)
     splits = {
         split: set(numbers[files["split"] == split].dropna()) for split in ("train", "validation")
@@ -46,7 +49,7 @@ def test_a_patient_with_most_images_does_not_empty_a_class(seed):
     files = pd.DataFrame(rows, columns=["label", "patient", "subtype"]).assign(
         folder="train", path=range(33)
     )
-    carved = carve_validation(files, 0.15, seed)
+    carved = carve_validation(files, Data(validation_fraction=0.15), seed)
     assert carved.groupby("label")["split"].nunique().tolist() == [2, 2]
 
 
@@ -151,3 +154,34 @@ def test_looks_that_tell_nothing_contradict_nothing(films):
     few = table.iloc[170:230].reset_index(drop=True)  # 15 patients of each class, less one
     few = few[few["patient"] != few["patient"].iloc[0]].reset_index(drop=True)
     assert np.isnan(looks.own_class(*_drawn(few, labels_of(few) == 1))).all()
+
+
+def test_each_patient_is_in_one_fold(films):
+    table, own = films
+    folds = [assign_splits(table, Data(folds=5, fold=n), 3, own) for n in range(1, 6)]
+    held = np.array([found["split"] == "validation" for found in folds])
+    assert (held.sum(axis=0) == 1).all() and not any(found["adverse"].any() for found in folds)
+    assert not any(_patients(table, one) & _patients(table, ~one) for one in held)
+    assert held.sum(axis=1).tolist() == [80] * 5
+    other = assign_splits(table, Data(folds=5, fold=1), 4)["split"]
+    assert not other.equals(folds[0]["split"])
+    with pytest.raises(UsageError, match=r"validation of its own; take data.folds=0"):
+        assign_splits(table.assign(folder="validation"), Data(folds=5), 3)
+
+
+def test_fewer_training_patients_are_some_of_the_more_and_validation_stays(films):
+    table, own = films
+    whole, half, fifth = (assign_splits(table, Data(training_share=share), 3, own)["split"]
+                          for share in (1.0, 0.5, 0.2))  # fmt: skip
+    learned = [_patients(table, split == "train") for split in (whole, half, fifth)]
+    assert learned[0] > learned[1] > learned[2]
+    assert [round(len(one) / len(learned[0]), 1) for one in learned] == [1.0, 0.5, 0.2]
+    assert ((fifth == "validation") == (whole == "validation")).all()
+    assert set(fifth) == {"train", "validation", "unused"}
+    assert breakdown(table.assign(split=fifth), "split").index.get_level_values(0)[-1] == "unused"
+
+
+@pytest.mark.parametrize("asked", [{"folds": 1}, {"fold": 2}, {"folds": 5, "fold": 6}])
+def test_a_fold_is_one_of_the_folds(asked):
+    with pytest.raises(ValueError, match="take two folds or more, and one of them"):
+        Data(**asked)
