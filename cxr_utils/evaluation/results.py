@@ -45,6 +45,7 @@ def score_model(
     ours = data.chosen_on == "validation"
     temperature = thresholds.fit_temperature(stressed, labels) if ours else 1.0
     points = thresholds.choose(labels, expit(stressed / temperature), asked.target_sensitivity)
+    train = data.splits["train"].files
     card = card | {
         "image_size": section.image_size,
         "fit": data.fit,
@@ -54,6 +55,7 @@ def score_model(
         "operating_point": asked.operating_point,
         "threshold": points[asked.operating_point],
         "thresholds": points,
+        "trained_on": {"films": len(train), "patients": train["patient"].nunique()},
         **_about(data),
     }
     frames = [data.splits[split].files.assign(score=expit(found / temperature))
