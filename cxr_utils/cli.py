@@ -15,15 +15,15 @@ from tqdm import tqdm
 
 from . import paths, profiles
 from .data import dataset, sources
-from .data.decoding import Square
 from .data.manifest import read_manifest
 from .data.splits import breakdown
 from .files import NO_ROOM, one_line, read_json, within
 from .parameters import UsageError
-from .pipeline import record, validity
+from .pipeline import preparation, record, validity
 from .pipeline import run as runs
 from .pipeline.validity import Decision, Run
 from .prediction import command
+from .studies import command as study
 
 DONE, FAILED, BAD_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -114,10 +114,8 @@ def run_all(arguments: Sequence[str]) -> int:
     run = Run(folder, str(known.get("profile", given.stem)), params, source)
     run.arguments, run.minutes, run.record = arguments, asked.time_limit, read_json(folder.record)
     chosen = _steps(asked, [step.name for step in run.steps])
-    sizes = {params.sections[step.section].image_size for step in run.steps if step.section}
-    squares = [Square(size, params.data.fit) for size in sorted({dataset.OVERVIEW_SIZE, *sizes})]
     if asked.dry_run and source.root.is_dir():
-        run.manifest = read_manifest(source.root, squares)
+        run.manifest = read_manifest(source.root, preparation.squares(params))
     runs.check_data(run, known)  # what can be known before a folder is made or anything fetched
     if asked.dry_run:
         _print_run(run)
@@ -126,11 +124,8 @@ def run_all(arguments: Sequence[str]) -> int:
         return DONE
     with runs.alone_in(folder) as run.temporary:
         run.record = read_json(folder.record)  # another run may have ended since
-        _log_to(folder)
-        run.source = sources.fetch(params.data, progress=True)
-        run.manifest = read_manifest(run.source.root, squares, progress=True)
-        for square in squares:  # what the notebooks will ask for; they then only read
-            dataset.load_pixels(run.manifest, square, progress=True)
+        runs.log_to(folder)
+        run.source, run.manifest = preparation.prepare(params, progress=True)
         runs.check_data(run, known)
         decisions = validity.decide(run, chosen, asked.force)
         _print_run(run)
@@ -139,16 +134,6 @@ def run_all(arguments: Sequence[str]) -> int:
         problems = runs.work(run, decisions, asked.force)
     _print_summary(run, decisions, problems)
     return FAILED if problems else DONE
-
-
-def _log_to(folder: paths.RunFolder) -> None:
-    handler = logging.FileHandler(folder.log, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.setLevel(logging.INFO)
-    log.addHandler(handler)
-    log.propagate = False
-    # What libraries say goes to the log alone, as asyncio's traceback of what nobody waits for.
-    logging.getLogger().addHandler(handler)
 
 
 def _run_parser() -> argparse.ArgumentParser:
@@ -229,9 +214,12 @@ def main(arguments: Sequence[str]) -> int:
     compared.add_argument("runs", nargs=2, metavar="RUN", help="a name in reports/, or a folder")
     commands.add_parser("parameters", help="print the reference of all parameters, in Markdown")
     command.add_parsers(commands)
+    study.add_parser(commands)
     asked = parser.parse_args(arguments)
     if asked.command in ("predict", "export"):
         return DONE if getattr(command, asked.command)(asked) else FAILED
+    if asked.command == "study":
+        return DONE if study.study(asked, _source(asked.data)) else FAILED
     if asked.command == "parameters":
         print(profiles.reference(), end="")
     elif asked.command == "data":

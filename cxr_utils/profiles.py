@@ -103,6 +103,14 @@ def _put(tree: dict[str, Any], keys: list[str], value: Any) -> None:
     tree[keys[-1]] = value
 
 
+def changed(params: Params, changes: Mapping[str, Any], where: str) -> Params:
+    """Return parameters with some, each by ``section.key``, changed; raises as `checked` does."""
+    tree = params.model_dump()
+    for name, value in changes.items():
+        _put(tree, name.split("."), value)
+    return checked(tree, where)
+
+
 def checked(tree: dict[str, Any], where: str) -> Params:
     """Return the parameters in a tree of sections; raises UsageError, which says `where`."""
     try:

@@ -46,7 +46,7 @@ def describe(run: Run) -> dict[str, Any]:
         "seed": run.params.seed,
         "versions": {"python": platform.python_version()} | libraries,
         "environment": {name: os.environ[name] for name in NUMERIC if name in os.environ},
-        "git": _git_revision(),
+        "git": revision(),
         "machine": machine,
         "written": now(),
     }
@@ -62,7 +62,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _git_revision() -> str | None:
+def revision() -> str | None:
+    """Return the revision of the project as git describes it; None without git."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         found = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, timeout=10)

@@ -54,7 +54,7 @@ def alone_in(folder: paths.RunFolder) -> Iterator[Path]:
         _settle_in(folder, temporary)
     except Timeout:
         known = read_json(folder.holder)  # one that has just begun has not said so yet
-        who, remedy = "another run", "wait for it or give another --run NAME"
+        who, remedy = "another run", "wait for it or give another --run NAME or --out DIR"
         if {"process", "host", "since"} <= set(known):
             who = f"process {known['process']} on {known['host']}, since {known['since']},"
         raise UsageError(f"{folder.root}: {who} is at work there; {remedy}") from None
@@ -87,6 +87,18 @@ def _settle_in(folder: paths.RunFolder, temporary: Path) -> None:
     ours = left.parent == temporary.parent and left.name.startswith(PREFIX)
     if ours and left.is_dir() and left.stat().st_uid == os.getuid():
         shutil.rmtree(left, ignore_errors=True)
+
+
+def log_to(folder: paths.RunFolder) -> None:
+    """Let what is said of a run, by libraries too, go to the log in its folder."""
+    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    ours = logging.getLogger("cxr_utils")
+    ours.setLevel(logging.INFO)
+    ours.addHandler(handler)
+    ours.propagate = False
+    # What libraries say goes to the log alone, as asyncio's traceback of what nobody waits for.
+    logging.getLogger().addHandler(handler)
 
 
 def check_data(run: Run, known: dict[str, Any]) -> None:

@@ -96,26 +96,12 @@ def predict(asked: argparse.Namespace) -> bool:
 
 def _report(answers: Path, page: Path, trained: model.Model) -> bool:
     """Run the notebook on answers and make it a page; returns whether it ran to its end."""
-    from ..pipeline import execution, steps
-    from ..reporting import html
+    from ..pipeline import pages
 
-    folder, done = paths.RunFolder(page.parent), True
     values = {"answers": str(answers), "run_dir": str(trained.folder.root), "base": str(Path.cwd())}
     with tempfile.TemporaryDirectory(prefix="cxr-") as temporary:
-        try:
-            execution.execute(NOTEBOOK, values, folder.executed(page.stem), Path(temporary))
-        except execution.StepFailed as error:
-            print(f"error: {error}", file=sys.stderr)
-            done = False
-    html.render(
-        page.stem,
-        steps.title_of(steps.read_cells(paths.NOTEBOOKS / f"{NOTEBOOK}.ipynb")[0]),
-        [],
-        folder,
-        trained.synthetic,
-        not done,
-    )
-    return done
+        where = paths.RunFolder(page.parent), page.stem, trained.synthetic, Path(temporary)
+        return pages.of_command(NOTEBOOK, values, *where)
 
 
 def export(asked: argparse.Namespace) -> bool:
