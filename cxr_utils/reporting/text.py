@@ -15,7 +15,7 @@ from .. import parameters, paths
 from ..data.manifest import Manifest
 from ..data.sources import COUNTS, REAL_RUN
 from ..data.splits import patients_known, reused_numbers
-from ..evaluation import metrics, results
+from ..evaluation import metrics, results, studies
 from ..evaluation.comparison import Scored
 from . import published, tables
 
@@ -203,3 +203,16 @@ def new_films(table: pd.DataFrame) -> pd.DataFrame:
         "kind": kinds, "subtype": reasons, "scores": words, "name": ranked["path"],
         "probability": ranked["probability"], "distance": ranked["distance"],
     })  # fmt: skip
+
+
+def study(found: studies.StudyResults, model: str, gaps: pd.DataFrame) -> Numbers:
+    """Return what the answer of a study says of a model; `gaps` are `studies.differences`."""
+    rows = found.rows[found.rows["model"] == model]
+    split = "test" if not found.factors and not found.about["folds"] else "validation"
+    own = {score: studies.spread(rows[("test_" if split == "test" else "") + score])
+           for score in ("auroc", "accuracy")}  # fmt: skip
+    worse = gaps[(gaps["value"] > 0) & (gaps["holm"] < studies.ALPHA)]["setting"]
+    return {**own, "split": split, "title": rows["title"].iloc[0], "base": found.base,
+            "unit": "folds" if found.about["folds"] else "seeds", "worse": list(worse),
+            "gaps": gaps.to_dict("records"), "take": studies.take(gaps, found.base),
+            "doubling": studies.doubling(found, model)}  # fmt: skip

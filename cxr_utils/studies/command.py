@@ -49,7 +49,8 @@ def study(asked: argparse.Namespace, source: str | None) -> bool:
         for cell in cells:
             values = ", ".join(f"{name}={value}" for name, value in cell.assigned.items())
             print(f"  {cell.name}: {one_line(values)}")
-        print(f"{study.count} cells at most, each runs {' and '.join(study.steps)}")
+        drawn = f"{study.count} that are drawn as the study goes on" * bool(study.asked.sample)
+        print(f"{drawn or len(cells)} cells, each runs {' and '.join(study.steps)}")
         return True
     try:
         from . import engine

@@ -111,9 +111,11 @@ class Engine:
 
     def run(self) -> None:
         """Run all cells, as many at a time as there is room for; goes on where it was stopped."""
-        coming = self.search.cells() if self.search else iter(self.study.cells())
+        planned = self.study.cells()
+        coming = self.search.cells() if self.search else iter(planned)
+        count = self.study.count if self.search else len(planned)
         again: deque[Cell] = deque()
-        with tqdm(total=self.study.count, unit=" cells", disable=None) as bar:
+        with tqdm(total=count, unit=" cells", disable=None) as bar:
             while True:
                 while len(self.running) < self.room:
                     if not (cell := again.popleft() if again else next(coming, None)):
@@ -186,7 +188,8 @@ class Engine:
         bar.update()
         if bar.disable:
             said = told.get("error") or f"{told.get('seconds', 0):.0f} s"
-            print(f"{cell.name}: {told['state']}, {said} ({bar.n} of {bar.total})", flush=True)
+            ended = sum(one["state"] != "running" for one in self.cells.values())
+            print(f"{cell.name}: {told['state']}, {said} ({ended} of {bar.total})", flush=True)
         if self.search:
             self.search.end(cell, told["state"], self._file(cell).parent)
         self.write(WRITTEN_EVERY)

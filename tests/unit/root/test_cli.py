@@ -138,7 +138,8 @@ def test_a_notebook_that_is_no_step_stops_before_anything_runs(
 def test_what_libraries_log_goes_to_the_log_alone(tmp_path):
     """As asyncio's traceback of what nobody waits for any more, when a run is interrupted."""
     code = (
-        "import logging, pathlib; from cxr_utils import cli, paths; from cxr_utils.pipeline import run; "
+        "import logging, pathlib; from cxr_utils import cli, paths; "
+        "from cxr_utils.pipeline import run; "
         "run.log_to(paths.RunFolder(pathlib.Path('.'))); "
         "logging.getLogger('asyncio').error('nobody waits'); cli.log.info('once')"
     )

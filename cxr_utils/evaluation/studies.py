@@ -1,0 +1,198 @@
+"""What the cells of a study say together: spread, paired differences, effects, learning curve."""
+
+import functools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..data.manifest import labels_of
+from ..data.splits import chosen_on
+from ..files import read_json, within
+from ..paths import RunFolder
+from . import metrics, results
+
+SCORES = ("loss", "auroc", "sensitivity", "specificity", "accuracy")
+SHARE = "data.training_share"  # the factor of a learning curve
+LEVELS = 8  # values of a factor that are told apart; more are a scale
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """What a study came to, as its folder holds it."""
+
+    folder: Path
+    about: dict[str, Any]  # study.json
+    rows: pd.DataFrame  # one for each cell that is done and each of its models
+
+    @property
+    def base(self) -> str:
+        """The setting that changes nothing; an empty text where none is done."""
+        for cell in within(self.about, "cells").values():
+            if all(self.base_value(name) == value for name, value in cell["changes"].items()):
+                return cell["setting"]
+        return ""
+
+    @property
+    def factors(self) -> dict[str, list[Any]]:
+        """The values of each parameter that the settings change, the base's first."""
+        found: dict[str, list[Any]] = {}
+        for cell in self.about["cells"].values():
+            for name, value in cell["changes"].items():
+                values = found.setdefault(name, [self.base_value(name)])
+                values += [value] * (value not in values)
+        return found
+
+    def base_value(self, name: str) -> Any:
+        """Return the value of a parameter where no setting changes it."""
+        tree = self.about["set"].get(name)
+        keys = name.split(".")
+        return (
+            functools.reduce(dict.__getitem__, keys, self.about["parameters"])
+            if tree is None
+            else tree
+        )
+
+    def losses(self, row: pd.Series) -> pd.DataFrame:
+        """Return the log loss of each film that choices are made on, with its path and patient."""
+        file = RunFolder(self.folder / "cells" / row["cell"]).predictions(row["model"])
+        part = results.read_csv(file).query("split == @row.split")
+        loss = metrics.cross_entropy(labels_of(part), part["score"].to_numpy())
+        return part[["path", "patient"]].assign(loss=loss)
+
+
+def read(folder: Path) -> StudyResults:
+    """Read a study; a row of a cell holds each score on validation, and on test as ``test_...``."""
+    about, rows = read_json(folder / "study.json"), []
+    for name, cell in within(about, "cells").items():
+        if cell["state"] != "done":
+            continue
+        run = RunFolder(folder / "cells" / name)
+        for model, splits in within(results.read_metrics(run), "models").items():
+            split, card = chosen_on(splits), read_json(run.model_card(model))
+            row = {"cell": name, "setting": cell["setting"], "seed": cell["seed"],
+                   "fold": cell["fold"], "model": model, "title": card["title"], "split": split,
+                   "minutes": cell["seconds"] / 60, "films": splits[split]["n"],
+                   "patients": card["trained_on"]["patients"]}  # fmt: skip
+            row |= {score: splits[split][score] for score in SCORES}
+            row |= {f"test_{score}": splits["test"][score] for score in SCORES}
+            rows.append(row)
+    return StudyResults(folder, about, pd.DataFrame(rows))
+
+
+def spread(values: pd.Series) -> dict[str, float]:
+    """Return mean, SD, range and the 95% t interval of the mean over cells; NaN of fewer than 2."""
+    values, low, high = values.astype(float), math.nan, math.nan
+    if len(values) > 1:
+        reach = stats.t.ppf(0.975, len(values) - 1) * values.std() / math.sqrt(len(values))
+        low, high = values.mean() - reach, values.mean() + reach
+    return {"mean": values.mean(), "sd": values.std(), "least": values.min(),
+            "most": values.max(), "low": low, "high": high, "cells": len(values)}  # fmt: skip
+
+
+def differences(study: StudyResults, model: str) -> pd.DataFrame:
+    """Compare each setting's log loss on validation with the base's, over the same seeds and films.
+
+    The variance of a mean difference is that between patients, whose films stay together, plus that
+    between cells of one setting (seeds, folds), so the interval holds for other patients and other
+    seeds. Degrees of freedom are Satterthwaite's (1946, doi:10.2307/3002019). With one cell a
+    setting, the second is unknown and left out. ``p`` is of a two-sided t test, ``holm`` the same
+    corrected for the number of settings (Holm 1979).
+    """
+    rows = study.rows[study.rows["model"] == model]
+    base = {(row["seed"], row["fold"]): study.losses(row)
+            for _, row in rows[rows["setting"] == study.base].iterrows()}  # fmt: skip
+    found = []
+    for setting, part in rows[rows["setting"] != study.base].groupby("setting", sort=False):
+        gaps = []
+        for _, row in part.iterrows():
+            if (before := base.get((row["seed"], row["fold"]))) is not None:
+                both = before.merge(study.losses(row), on=["path", "patient"])
+                gaps.append(both.assign(gap=both["loss_y"] - both["loss_x"], cell=row["cell"]))
+        if gaps:
+            found.append({"setting": setting, "minutes": part["minutes"].mean(), **paired(gaps)})
+    table = pd.DataFrame(
+        found, columns=["setting", "minutes", "cells", "value", "low", "high", "p"]
+    )
+    return table.assign(holm=holm(table["p"].to_numpy(float))).sort_values("value")
+
+
+def paired(gaps: list[pd.DataFrame]) -> dict[str, float]:
+    """Return the mean of differences (columns patient and gap, a table a cell), interval and p."""
+    means, count = np.array([one["gap"].mean() for one in gaps]), len(gaps)
+    value = means.mean()
+    films = pd.concat([one.assign(part=(one["gap"] - value) / len(one) / count) for one in gaps])
+    of_patients = films.groupby("patient")["part"].sum().to_numpy()
+    patients = len(of_patients)
+    parts = [np.sum(of_patients**2) * patients / max(1, patients - 1)]
+    if count > 1:
+        parts.append(means.var(ddof=1) / count)
+    error, freedoms = math.sqrt(sum(parts)), (patients - 1, count - 1)
+    if not error:
+        return {"cells": count, "value": value, "low": value, "high": value, "p": 1.0}
+    freedom = sum(parts) ** 2 / sum(part**2 / df for part, df in zip(parts, freedoms, strict=False))
+    reach = stats.t.ppf(1 - ALPHA / 2, freedom) * error
+    p = 2 * stats.t.sf(abs(value) / error, freedom)
+    return {"cells": count, "value": value, "low": value - reach, "high": value + reach, "p": p}
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Return p-values corrected for their number by Holm's step-down (jstor.org/stable/4615733)."""
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    return np.minimum(stepped, 1)[np.argsort(order)]
+
+
+def effects(study: StudyResults, model: str) -> pd.DataFrame:
+    """Return by least squares what each value of a factor adds to the log loss of the base's value.
+
+    All factors are fitted at once, beside seed and fold; of those with more than 8 values, the
+    scale from the lowest to the highest is one. Shows directions: settings that were left out, and
+    what factors do together, are not in it.
+    """
+    rows = study.rows[study.rows["model"] == model]
+    cells = study.about["cells"]
+    columns: dict[tuple[str, Any], np.ndarray] = {}
+    for name, values in study.factors.items():
+        base = values[0]
+        own = [cells[cell]["changes"].get(name, base) for cell in rows["cell"]]
+        if len(set(map(str, own))) > LEVELS:
+            low, high = min(own), max(own)
+            columns[name, f"{low:.3g} to {high:.3g}"] = (np.array(own) - low) / (high - low)
+        else:
+            columns |= {(name, value): np.array([one == value for one in own], float)
+                        for value in values[1:]}  # fmt: skip
+    blocks = pd.get_dummies([f"{row.seed}/{row.fold}" for row in rows.itertuples()])
+    design = np.column_stack([*columns.values(), blocks.to_numpy(float)])
+    fitted = np.linalg.lstsq(design, rows["loss"].to_numpy(float), rcond=None)[0]
+    found = [
+        [name, study.base_value(name), value, effect, int((columns[name, value] != 0).sum())]
+        for (name, value), effect in zip(columns, fitted, strict=False)
+    ]
+    return pd.DataFrame(found, columns=["factor", "base", "value", "effect", "cells"])
+
+
+def doubling(study: StudyResults, model: str) -> dict[str, float] | None:
+    """Return by how much the log loss falls when training patients are doubled, with its interval.
+
+    A line through loss against log2 of the patients, the 95% interval by Student's t. None without
+    three numbers of patients.
+    """
+    rows = study.rows[study.rows["model"] == model]
+    if SHARE not in study.factors or rows["patients"].nunique() < 3:
+        return None
+    line = stats.linregress(np.log2(rows["patients"].to_numpy(float)), rows["loss"].to_numpy(float))
+    reach = stats.t.ppf(1 - ALPHA / 2, len(rows) - 2) * line.stderr
+    return {"value": line.slope, "low": line.slope - reach, "high": line.slope + reach,
+            "least": int(rows["patients"].min()), "most": int(rows["patients"].max())}  # fmt: skip
+
+
+def take(table: pd.DataFrame, base: str) -> str:
+    """Return the setting to take: the best of those better by Holm's p, else the base."""
+    better = table[(table["value"] < 0) & (table["holm"] < ALPHA)]
+    return str(better["setting"].iloc[0]) if len(better) else base
