@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..files import one_line, read_json, write_atomically
 from ..parameters import UsageError
 from ..pipeline import record
-from ..pipeline.subprocesses import Failed, Unlucky
+from ..pipeline.subprocesses import Unlucky
 from . import plan, worker
 from .plan import Cell, Study
 from .search import Search
@@ -163,23 +163,24 @@ class Engine:
 
     def _outcome(self, cell: Cell, future: distributed.Future) -> dict[str, Any] | None:
         """What became of a cell; None where it is to be tried again."""
-        entry = self.cells[cell.name]
+        tries = self.cells[cell.name]["tries"]
         try:
             told = future.result()
         except distributed.CancelledError:  # the connection to the scheduler was cut
-            entry["tries"] -= 1
+            self.cells[cell.name]["tries"] -= 1
             return None
-        except MemoryError as error:
-            self.room = max(1, self.room - 1)
-            return {"state": "failed", "error": str(error)} if entry["tries"] >= TRIES else None
-        except (Unlucky, Failed, distributed.KilledWorker) as error:
-            return {"state": "failed", "error": one_line(str(error))}
-        for name, content in told.pop("files", {}).items():
+        except (Unlucky, distributed.KilledWorker) as error:
+            return {"state": "failed", "error": one_line(str(error)), "tries": tries}
+        for name, content in told.pop("files").items():
             target = self._file(cell).parent / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-        state = "pruned" if told.pop("pruned", False) else "done"
-        return {"state": state, **told, "tries": entry["tries"], "key": self._key(cell)}
+        if told["state"] == "no memory":
+            self.room = max(1, self.room - 1)
+            if tries < TRIES:
+                return None
+            told["state"] = "failed"
+        return {**told, "tries": tries, "key": self._key(cell)}
 
     def _end(self, cell: Cell, told: dict[str, Any], bar: tqdm) -> None:
         if told["state"] != "failed":

@@ -42,25 +42,29 @@ def run_cell(
 ) -> dict[str, Any]:
     """Run a cell by each of its `commands`, in `folder` where the disk is shared.
 
-    Returns where and for how long it ran, and its files from another disk. `known` is `plan.code`
-    of the study. Of one that is `watched` the epochs are told, and it ends where it is told to.
-    Raises what `subprocesses.run` does.
+    Returns how it ended (done, pruned, failed or no memory), where it ran and for how long, and its
+    files from another disk. Raises `subprocesses.Unlucky`, for Dask to try again. `known` is
+    `plan.code` of the study. Of one that is `watched` the epochs are told, and it ends where it is
+    told to.
     """
-    if plan.code() != known:
-        raise subprocesses.Failed(f"{socket.gethostname()}: the code changed; start the study anew")
     started, shared = time.perf_counter(), _shares(folder, mark)
     cells = (Path(folder) if shared else paths.REPORTS / "studies" / Path(folder).name) / "cells"
     run, place = paths.RunFolder(cells / name), [f"--run={name}", f"--out={cells}"]
     over = _Watch(name, run).over if watched else lambda: False
-    whole = all(subprocesses.run([*command, *place], over) for command in commands)
+    told: dict[str, Any] = {"state": "done", "host": socket.gethostname()}
+    told["worker"] = distributed.get_worker().address
+    try:
+        if plan.code() != known:
+            raise subprocesses.Failed("the code there is no longer the study's; start it anew")
+        if not all(subprocesses.run([*command, *place], over) for command in commands):
+            told["state"] = "pruned"
+    except (subprocesses.Failed, MemoryError) as error:  # trying again would not help, here
+        told["state"] = "no memory" if isinstance(error, MemoryError) else "failed"
+        told["error"] = str(error)
+    told["seconds"] = round(time.perf_counter() - started, 1)
     files = [file for kind in KEPT for file in run.root.glob(kind)] * (not shared)
-    return {
-        "host": socket.gethostname(),
-        "worker": distributed.get_worker().address,
-        "seconds": round(time.perf_counter() - started, 1),
-        "pruned": not whole,
-        "files": {str(file.relative_to(run.root)): file.read_bytes() for file in files},
-    }
+    told["files"] = {str(file.relative_to(run.root)): file.read_bytes() for file in files}
+    return told
 
 
 class _Watch:
