@@ -136,13 +136,14 @@ def fetch(url: str, checksum: str, target: Path, megabytes: int, progress: bool 
     raise UsageError(f"{said}; check the network and the disk and run again")
 
 
-def check_room(folder: Path, megabytes: int) -> None:
+def check_room(
+    folder: Path, megabytes: int, other: str = "set CXR_CACHE to a folder on another disk"
+) -> None:
     """Raise UsageError where the disk of a folder has less than so many MB free."""
     free = shutil.disk_usage(folder).free / 1e6
     if free < megabytes:
         said = f"{megabytes:,} MB are needed and {free:,.0f} MB are free"
-        remedy = "make room or set CXR_CACHE to a folder on another disk"
-        raise UsageError(f"{folder}: {said}; {remedy}")
+        raise UsageError(f"{folder}: {said}; make room or {other}")
 
 
 def cached_array(part: str, decides: Iterable[str], compute: Callable[[], Any]) -> Any:

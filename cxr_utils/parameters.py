@@ -1,6 +1,8 @@
 """All parameters of a run, as one model: what each is called, may be, and means."""
 
+import functools
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -266,6 +268,10 @@ class Params(Section):
     def sections(self) -> dict[str, ModelSection]:
         """The models' sections by name, in order."""
         return {name: part for name, part in self if isinstance(part, ModelSection)}
+
+    def values(self, names: Iterable[str]) -> dict[str, Any]:
+        """Return some parameters' values, each by ``section.key``."""
+        return {name: functools.reduce(getattr, name.split("."), self) for name in names}
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

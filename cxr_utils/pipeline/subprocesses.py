@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from .. import paths
-from ..files import one_line
+from ..files import one_line, read_json
 
 HELD = "is at work there"  # another process is: what is left of a worker that died
 NO_MEMORY = ("MemoryError", "ResourceExhaustedError", "perhaps for too little memory")
 PASSES = ("was cut off", "Address already in use", "BlockingIOError", "Resource temporarily")
-LOOKS = 0.2  # seconds between two looks at a run
+LOOKS = 0.5  # seconds between two looks at a run
 
 
 class Failed(Exception):
@@ -25,10 +25,15 @@ class Unlucky(Exception):
     """A run failed, and may not if it is repeated."""
 
 
-def run(arguments: Sequence[str], over: Callable[[], bool] = lambda: False) -> bool:
-    """Run ``run_all.py`` until it ends, or is `over`; returns whether it ended by itself.
+def run(
+    arguments: Sequence[str],
+    folder: paths.RunFolder,
+    hopeless: Callable[[int, float], bool] | None = None,
+) -> bool:
+    """Run ``run_all.py`` in a folder until it ends; returns whether it came to its own end.
 
-    It waits for another process at work in the same folder. Its threads are as many as
+    `hopeless` is told the validation loss of each epoch, and may say that it is to end now. It
+    waits for another process at work in the folder. Its threads are as many as
     ``$OMP_NUM_THREADS`` says. Raises Failed, Unlucky or MemoryError, with what the run said.
     """
     threads = os.environ.get("OMP_NUM_THREADS", "")
@@ -36,6 +41,7 @@ def run(arguments: Sequence[str], over: Callable[[], bool] = lambda: False) -> b
     # Where the system can, a run is told to end when the process that waits for it dies.
     ends = ["setpriv", "--pdeathsig", "TERM"] * bool(shutil.which("setpriv"))
     command = [*ends, sys.executable, str(paths.ROOT / "run_all.py"), *arguments]
+    command += [f"--run={folder.name}", f"--out={folder.root.parent}"]
     while True:
         with tempfile.TemporaryFile("w+") as said:
             process = subprocess.Popen(
@@ -43,19 +49,31 @@ def run(arguments: Sequence[str], over: Callable[[], bool] = lambda: False) -> b
                 stdout=subprocess.DEVNULL, stderr=said,
             )  # fmt: skip
             try:
-                while process.poll() is None and not over():
-                    time.sleep(LOOKS)
+                stopped = hopeless is not None and _watch(process, folder, hopeless)
+                code = process.wait() if not stopped else 0
             finally:
-                stopped = process.poll() is None
                 process.terminate()
                 process.wait()
             said.seek(0)
-            lines = said.read().splitlines() or [f"ended with {process.returncode}"]
-        if stopped or process.returncode == 0:
+            lines = said.read().splitlines() or [f"ended with {code}"]
+        if stopped or code == 0:
             return not stopped
         if HELD not in lines[-1]:
-            raise _what_failed(lines, process.returncode)
-        time.sleep(1)
+            raise _what_failed(lines, code)
+        time.sleep(LOOKS)
+
+
+def _watch(process: subprocess.Popen, folder: paths.RunFolder, hopeless: Callable) -> bool:
+    """Tell the losses of a training's epochs as they end; returns whether it is to end."""
+    told = 0
+    while process.poll() is None:
+        for file in folder.progress("x").parent.glob("*.progress.json"):
+            for loss in read_json(file).get("losses", [])[told:]:
+                told += 1
+                if hopeless(told, loss):
+                    return True
+        time.sleep(LOOKS)
+    return False
 
 
 def _what_failed(lines: list[str], code: int) -> Exception:

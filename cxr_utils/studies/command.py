@@ -1,17 +1,14 @@
 """The command ``study`` of ``python -m cxr_utils``."""
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
-from .. import paths
-from ..files import one_line
+from .. import paths, study_plan
+from ..files import check_room, one_line
 from ..parameters import UsageError
 from ..pipeline import pages
 from ..pipeline import run as runs
-from . import plan
-from .plan import Study
 
 NOTEBOOK = "06_study"
 MANY = 200  # cells; more are probably a mistake
@@ -33,52 +30,41 @@ def add_parser(commands: Any) -> None:
 def study(asked: argparse.Namespace, source: str | None) -> bool:
     """Run the cells of a study that have not been run, and write its page.
 
-    Returns whether all cells and the page came to their end. Raises UsageError where nothing can
-    begin.
+    Returns whether all came to their end. Raises UsageError where nothing can begin.
     """
+    study = study_plan.read(Path(asked.study).expanduser().resolve(), source)
     if asked.workers < 1:
         raise UsageError(f"--workers {asked.workers}: at least 1 is needed")
-    study = plan.read(Path(asked.study).expanduser().resolve(), source)
-    if study.count > MANY and not asked.yes:
-        many = f"{study.count:,} cells are over {MANY}; --yes runs them"
-        raise UsageError(f"{study.where}: {many}, or ask for fewer values, seeds or folds")
+    if (count := study.asked.count) > MANY and not asked.yes:
+        remedy = "--yes runs them, or ask for fewer values, seeds or folds"
+        raise UsageError(f"{study.where}: {count:,} cells are over {MANY}; {remedy}")
     out = Path(asked.out).expanduser().resolve() if asked.out else paths.REPORTS / "studies"
     folder, cells = paths.RunFolder(out / study.name), study.cells()
     print(f"study {study.name}: {study.asked.question}")
+    for cell in cells * asked.dry_run:
+        values = ", ".join(f"{name}={value}" for name, value in cell.assigned.items())
+        print(f"  {cell.name}: {one_line(values)}")
     if asked.dry_run:
-        for cell in cells:
-            values = ", ".join(f"{name}={value}" for name, value in cell.assigned.items())
-            print(f"  {cell.name}: {one_line(values)}")
-        drawn = f"{study.count} that are drawn as the study goes on" * bool(study.asked.sample)
-        print(f"{drawn or len(cells)} cells, each runs {' and '.join(study.steps)}")
+        print(f"{len(cells) or count} cells, each runs {' and '.join(study.asked.models)}")
         return True
     try:
-        from . import engine
+        from . import cluster, engine
     except ImportError as error:
         remedy = "pip install 'cxr-utils[studies]'"
         raise UsageError(f"study: {error.name} is needed; {remedy}") from None
     with runs.alone_in(folder) as temporary:
         runs.log_to(folder)
-        _check_room(folder.root, study, len(cells))
-        with engine.connected(asked.workers, asked.scheduler) as client:
+        missing = count - len(list(folder.root.glob("cells/*/cell.json")))
+        check_room(folder.root, MEGABYTES * missing, "give another --out DIR")
+        with cluster.connected(asked.workers, asked.scheduler) as client:
             print(f"Dask shows what runs where: {client.dashboard_link}", flush=True)
             running = engine.Engine(study, folder.root, client)
-            running.survey()
+            running.begin(cluster.survey(client, study))
             running.run()
-        synthetic = running.about["data"]["synthetic"]
-        shown: dict[str, Any] = {"study_dir": str(folder.root)}
-        page = pages.of_command(NOTEBOOK, shown, folder, "study", synthetic, temporary)
+        about, shown = running.about["data"], {"study_dir": str(folder.root)}
+        done = pages.of_command(NOTEBOOK, shown, folder, "study", about["synthetic"], temporary)
     failed = [name for name, cell in running.cells.items() if cell["state"] == "failed"]
     if failed:
         print(f"{len(failed)} cells failed, as {failed[0]}; the same command tries them again")
     print(f"open {folder.html('study')}")
-    return page and not failed
-
-
-def _check_room(folder: Path, study: Study, cells: int) -> None:
-    """Raise UsageError where the disk is too small for the cells that are not there yet."""
-    there = len(list(folder.glob("cells/*/cell.json")))
-    needed, free = MEGABYTES * max(0, study.count - there), shutil.disk_usage(folder).free / 1e6
-    if free < needed:
-        said = f"{study.count - there} cells may need {needed:,} MB, {free:,.0f} MB are free"
-        raise UsageError(f"{folder}: {said}; make room, or give another --out DIR")
+    return done and not failed

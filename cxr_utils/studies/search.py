@@ -5,20 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)  # fmt: skip
+from optuna import distributions
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import Trial, TrialState
+from optuna.trial import TrialState
 
 from ..data.splits import chosen_on
 from ..files import read_json, within
 from ..paths import RunFolder
-from ..study_file import Range, Sample
-from .plan import Cell, Study
+from ..study_plan import BASE, Cell, Range, Sample, Study
 
 
 class Search:
@@ -26,29 +20,28 @@ class Search:
 
     A search draws by the tree-structured Parzen estimator (Bergstra et al. 2011) and ends a run
     whose validation loss is worse than the median of the others' at that epoch; a sample draws at
-    random. The first setting of a search is the base, where its values are among those asked for.
+    random. The first setting is the base, where its values are among those asked for.
     """
 
     def __init__(self, study: Study, sample: Sample, folder: Path) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.study, self.sample, searches = study, sample, study.asked.search is not None
-        kind = optuna.samplers.TPESampler if searches else optuna.samplers.RandomSampler
+        self.study, self.sample, seed = study, sample, study.base.seed
+        searches, samplers = study.asked.search is not None, optuna.samplers
         self.trials = optuna.create_study(
             storage=optuna.storages.JournalStorage(JournalFileBackend(str(folder / "optuna.log"))),
             study_name=study.name,
-            sampler=kind(seed=study.base.seed),
-            pruner=optuna.pruners.MedianPruner(),
+            sampler=samplers.TPESampler(seed=seed) if searches else samplers.RandomSampler(seed),
             load_if_exists=True,
-        )
+        )  # its pruner is the median's unless told otherwise
         self.each = study.asked.seeds * max(1, study.asked.folds)  # cells of a setting
-        self.prunes = searches and self.each * len(study.steps) == 1
-        self.asked: dict[str, Trial] = {}  # by the name of their only cell
+        self.prunes = searches and self.each * len(study.asked.models) == 1
+        self.asked: dict[str, optuna.Trial] = {}  # by the name of their first cell
         self.losses: dict[str, list[float]] = {}  # of the cells that ended, by setting
 
     def cells(self) -> Iterator[Cell]:
         """Yield the cells of the trials that are there, and then those of one after the other."""
         over = {name: _distribution(values) for name, values in self.sample.over.items()}
-        base = self.study.values(over)
+        base = self.study.cell(BASE, {}).params.values(over)
         if not self.trials.trials and self.sample.allows(base):
             self.trials.enqueue_trial(base)
         known = [trial for trial in self.trials.trials if set(trial.params) == set(over)]
@@ -69,23 +62,21 @@ class Search:
 
     def end(self, cell: Cell, state: str, folder: Path) -> None:
         """Tell Optuna what a cell came to: a trial's value is the mean loss on validation."""
-        number, told = (
-            int(cell.setting.removeprefix("trial-")),
-            self.losses.setdefault(cell.setting, []),
-        )
+        number = int(cell.setting.removeprefix("trial-"))
         if state != "done":
             ended = TrialState.PRUNED if state == "pruned" else TrialState.FAIL
             self.trials.tell(number, state=ended, skip_if_finished=True)
             return
         models = within(read_json(RunFolder(folder).metrics), "models").values()
+        told = self.losses.setdefault(cell.setting, [])
         told.append(float(np.mean([splits[chosen_on(splits)]["loss"] for splits in models])))
         if len(told) == self.each:
             self.trials.tell(number, float(np.mean(told)), skip_if_finished=True)
 
 
-def _distribution(values: list | Range) -> BaseDistribution:
+def _distribution(values: list | Range) -> distributions.BaseDistribution:
     if isinstance(values, list):
-        return CategoricalDistribution(values)
+        return distributions.CategoricalDistribution(values)
     if isinstance(values.low, int) and isinstance(values.high, int):
-        return IntDistribution(values.low, values.high, log=values.log)
-    return FloatDistribution(values.low, values.high, log=values.log)
+        return distributions.IntDistribution(values.low, values.high, log=values.log)
+    return distributions.FloatDistribution(values.low, values.high, log=values.log)

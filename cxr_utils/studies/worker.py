@@ -10,25 +10,30 @@ from typing import Any
 import distributed
 
 from .. import paths
-from ..files import read_json
+from ..files import sha256_of
+from ..models import fingerprint
 from ..parameters import Params, UsageError
 from ..pipeline import preparation, subprocesses
-from . import plan
 
 TOPIC = "cxr-losses"  # of what a cell's epochs came to, for a search
 MARK = ".mark"  # in the folder of a study: by it a worker knows whether it has that disk
 KEPT = ("*.json", "predictions/*.csv", "models/*.json")  # what comes back from another disk
 
+# What decides a cell's numbers; a change of a report or of the engine repeats no cell.
+DECIDES = ("data/*.py", "models/*.py", "evaluation/results.py", "evaluation/metrics.py",
+           "evaluation/thresholds.py", "evaluation/intervals.py")  # fmt: skip
 
-def _shares(folder: str, mark: str) -> bool:
-    with contextlib.suppress(OSError):
-        return (Path(folder) / MARK).read_text() == mark
-    return False
+
+def code() -> str:
+    """Return a digest of the code and the libraries that decide a cell's numbers."""
+    files = [file for pattern in DECIDES for file in sorted(paths.PACKAGE.glob(pattern))]
+    libraries = fingerprint.versions(fingerprint.LIBRARIES)
+    return fingerprint.digest_of([libraries, *map(sha256_of, files)])
 
 
 def survey(params: Params) -> dict[str, Any]:
     """Prepare the data, and return what makes this worker fit or unfit for a study."""
-    found: dict[str, Any] = {"host": socket.gethostname(), "code": plan.code(), "manifest": ""}
+    found: dict[str, Any] = {"host": socket.gethostname(), "code": code(), "manifest": ""}
     try:
         source, manifest = preparation.prepare(params)
         found |= {"manifest": manifest.digest, "synthetic": source.synthetic, "kind": source.kind}
@@ -44,40 +49,38 @@ def run_cell(
 
     Returns how it ended (done, pruned, failed or no memory), where it ran and for how long, and its
     files from another disk. Raises `subprocesses.Unlucky`, for Dask to try again. `known` is
-    `plan.code` of the study. Of one that is `watched` the epochs are told, and it ends where it is
-    told to.
+    `code` of the study. Of a cell that is `watched` the losses of epochs are told, and it ends
+    where it is told to.
     """
-    started, shared = time.perf_counter(), _shares(folder, mark)
-    cells = (Path(folder) if shared else paths.REPORTS / "studies" / Path(folder).name) / "cells"
-    run, place = paths.RunFolder(cells / name), [f"--run={name}", f"--out={cells}"]
-    over = _Watch(name, run).over if watched else lambda: False
-    told: dict[str, Any] = {"state": "done", "host": socket.gethostname()}
+    started, place = time.perf_counter(), paths.REPORTS / "studies" / Path(folder).name
+    with contextlib.suppress(OSError):
+        if (Path(folder) / MARK).read_text() == mark:
+            place = Path(folder)
+    run = paths.RunFolder(place / "cells" / name)
+    told = {"state": "done", "host": socket.gethostname()}
     told["worker"] = distributed.get_worker().address
     try:
-        if plan.code() != known:
+        if code() != known:
             raise subprocesses.Failed("the code there is no longer the study's; start it anew")
-        if not all(subprocesses.run([*command, *place], over) for command in commands):
-            told["state"] = "pruned"
-    except (subprocesses.Failed, MemoryError) as error:  # trying again would not help, here
+        hopeless = _teller(name) if watched else None
+        for command in commands:
+            if not subprocesses.run(command, run, hopeless):
+                told["state"] = "pruned"
+                break
+    except (subprocesses.Failed, MemoryError) as error:  # the same again would not help
         told["state"] = "no memory" if isinstance(error, MemoryError) else "failed"
         told["error"] = str(error)
-    told["seconds"] = round(time.perf_counter() - started, 1)
-    files = [file for kind in KEPT for file in run.root.glob(kind)] * (not shared)
-    told["files"] = {str(file.relative_to(run.root)): file.read_bytes() for file in files}
-    return told
+    files = [] if place == Path(folder) else [file for kind in KEPT for file in run.root.glob(kind)]
+    content = {str(file.relative_to(run.root)): file.read_bytes() for file in files}
+    return told | {"seconds": round(time.perf_counter() - started, 1), "files": content}
 
 
-class _Watch:
-    """Tells of each epoch's loss, and asks whether the run is to end."""
+def _teller(name: str) -> Any:
+    """Return a function that tells of an epoch's loss, and asks whether the cell is hopeless."""
+    stop, worker = distributed.Event(f"stop-{name}"), distributed.get_worker()
 
-    def __init__(self, name: str, run: paths.RunFolder) -> None:
-        self.name, self.run, self.told = name, run, 0
-        self.stop = distributed.Event(f"stop-{name}")
+    def tell(epoch: int, loss: float) -> bool:
+        worker.log_event(TOPIC, json.dumps([name, epoch, loss]))
+        return stop.wait(1)
 
-    def over(self) -> bool:
-        for file in self.run.progress("x").parent.glob("*.progress.json"):
-            for loss in read_json(file).get("losses", [])[self.told :]:
-                self.told += 1
-                said = json.dumps([self.name, self.told, loss])
-                distributed.get_worker().log_event(TOPIC, said)
-        return bool(self.told) and self.stop.is_set()
+    return tell

@@ -76,3 +76,28 @@ def browser():
         chromium = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(params=["desk", "phone", "dark"])
+def looked_at(browser, request):
+    """Open a page on a desk, a phone and in the dark: whole, offline, accessible to axe."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    wide = 390 if request.param == "phone" else 1280
+    scheme = "dark" if request.param == "dark" else "light"
+    view = {"width": wide, "height": 844}
+    context = browser.new_context(viewport=view, color_scheme=scheme, offline=True)
+
+    def look(file):
+        shown, asked, said = context.new_page(), [], []
+        shown.on("request", lambda request: asked.append(request.url))
+        shown.on("pageerror", lambda error: said.append(str(error)))
+        shown.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
+        shown.goto(file.as_uri())
+        assert [url for url in asked[1:] if not url.startswith("data:")] == [] and said == []
+        assert shown.evaluate("document.documentElement.scrollWidth") <= wide
+        violations = axe.Axe().run(shown).response["violations"]
+        assert [violation["id"] for violation in violations] == []
+        return shown
+
+    yield look
+    context.close()

@@ -354,23 +354,8 @@ def test_the_page_shows_every_answer(page, copy, films, capsys):
     assert _predict(copy, films[0], "--out", page / "new" / "folder") == 0
 
 
-@pytest.mark.parametrize("look", ["desk", "phone", "dark"])
-def test_the_page_in_a_browser(browser, page, look):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    wide = 390 if look == "phone" else 1280
-    scheme = "dark" if look == "dark" else "light"
-    context = browser.new_context(
-        viewport={"width": wide, "height": 844}, color_scheme=scheme, offline=True
-    )
-    shown, asked, said = context.new_page(), [], []
-    shown.on("request", lambda request: asked.append(request.url))
-    shown.on("pageerror", lambda error: said.append(str(error)))
-    shown.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
-    shown.goto((page / "predict.html").as_uri())
-    assert [url for url in asked[1:] if not url.startswith("data:")] == [] and said == []
-    assert shown.evaluate("document.documentElement.scrollWidth") <= wide
-    violations = axe.Axe().run(shown).response["violations"]
-    assert [violation["id"] for violation in violations] == []
+def test_the_page_in_a_browser(looked_at, page):
+    shown = looked_at(page / "predict.html")
     assert shown.locator(".gallery .case").count() == 6
     first = shown.locator(".gallery >> nth=0")
     first.locator(".case").first.evaluate("film => (film.dataset.probability = '1e-06')")
@@ -379,7 +364,6 @@ def test_the_page_in_a_browser(browser, page, look):
         found = first.locator(".case").evaluate_all(f"all => all.map(one => one.dataset.{key})")
         keys = found if key == "name" else [float(value) for value in found]
         assert keys == sorted(keys)[::order]
-    context.close()
 
 
 def test_a_notebook_without_answers_names_the_command(tmp_path):

@@ -18,6 +18,7 @@ BELOW = {
     "reporting": {"", "data", "models", "evaluation"},
     "pipeline": {"", "data", "models", "evaluation", "reporting"},
     "prediction": {"", "data", "models", "evaluation", "reporting", "pipeline"},
+    "studies": {"", "data", "models", "evaluation", "reporting", "pipeline"},
 }
 
 

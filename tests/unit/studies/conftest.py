@@ -1,6 +1,7 @@
 import pytest
 
-from cxr_utils.studies import engine, plan
+from cxr_utils import study_plan
+from cxr_utils.studies import cluster
 
 
 @pytest.fixture
@@ -10,7 +11,7 @@ def study_of(tmp_path):
     def make(text, source="phantom"):
         file = tmp_path / "trial.yaml"
         file.write_text(f"question: Does it?\nprofile: smoke\nmodels: [baseline_cnn]\n{text}")
-        return plan.read(file, source)
+        return study_plan.read(file, source)
 
     return make
 
@@ -18,5 +19,5 @@ def study_of(tmp_path):
 @pytest.fixture(scope="session")
 def client():
     """A cluster of two workers."""
-    with engine.connected(2, "") as client:
+    with cluster.connected(2, "") as client:
         yield client

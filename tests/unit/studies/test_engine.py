@@ -96,11 +96,12 @@ COMMAND = """
 import json, pathlib, sys
 sys.path[:0] = [{here!r}]
 from work import work
-from cxr_utils.studies import engine, plan
+from cxr_utils import study_plan
+from cxr_utils.studies import cluster, engine
 folder = pathlib.Path(sys.argv[1])
-study = plan.read(folder / "trial.yaml", "phantom")
+study = study_plan.read(folder / "trial.yaml", "phantom")
 if __name__ == "__main__":
-    with engine.connected(2, "") as client:
+    with cluster.connected(2, "") as client:
         running = engine.Engine(study, folder, client, work)
         running.about["data"], running.room = {surveyed!r}, 2
         running.run()

@@ -1,0 +1,143 @@
+"""The command ``study``: cells that are runs, the page, what is refused, and a cluster over TCP."""
+
+import contextlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from cxr_utils import cli, paths
+from cxr_utils.evaluation import results, studies
+from cxr_utils.files import read_json
+
+HEAD = "question: Does mirroring help?\nprofile: smoke\nmodels: [baseline_cnn]\n"
+QUICK = HEAD + "set: {baseline_cnn.epochs: 1}\nsettings: {no mirror: {augmentation.flip: false}}\n"
+
+
+def _study(file, *arguments):
+    return cli.guarded(cli.main, ["study", str(file), *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, phantom_root):
+    """A study of two cells, its folder."""
+    out = tmp_path_factory.mktemp("studies")
+    file = out / "mirror.yaml"
+    file.write_text(QUICK)
+    assert _study(file, "--data", "phantom", "--out", out, "--workers", 2) == 0
+    return out / "mirror"
+
+
+def test_a_study_of_two_cells(done):
+    found = studies.read(done)
+    assert list(found.rows["setting"]) == ["base", "no-mirror"] and found.base == "base"
+    assert list(found.rows["patients"]) == [found.rows["patients"][0]] * 2
+    for cell, changes in (("base-2026", True), ("no-mirror-2026", False)):
+        run = paths.RunFolder(done / "cells" / cell)
+        told = read_json(run.record)["parameters"]
+        assert told["augmentation"]["flip"] is changes and told["baseline_cnn"]["epochs"] == 1
+        assert run.html("02_baseline_cnn").is_file() and not run.html("01_eda").exists()
+    (gap,) = studies.differences(found, "baseline_cnn").to_dict("records")
+    both = [results.read_metrics(paths.RunFolder(done / "cells" / cell))["models"]["baseline_cnn"]
+            for cell in found.rows["cell"]]  # fmt: skip
+    expected = both[1]["validation"]["loss"] - both[0]["validation"]["loss"]
+    assert gap["value"] == pytest.approx(expected, abs=1e-6) and gap["low"] < gap["value"]
+
+
+def test_what_is_done_does_not_run_again(done, capsys):
+    files = {file: file.stat().st_mtime_ns for file in done.glob("cells/*/*.json")}
+    arguments = "--data", "phantom", "--out", done.parent
+    assert _study(done.with_suffix(".yaml"), *arguments) == 0
+    assert files == {file: file.stat().st_mtime_ns for file in done.glob("cells/*/*.json")}
+    assert "study.html" in capsys.readouterr().out
+
+
+def test_the_page_answers_first(done, looked_at):
+    shown = looked_at(done / "study.html")
+    text = shown.locator("body").inner_text()
+    assert "SYNTHETIC" in text and "Does mirroring help?" in text
+    answer = text.index("of 1 settings none is better beyond doubt")
+    assert answer < text.rindex("Against the base") and "another seed would change" in text
+    assert shown.locator("figure.plot").count() == 1
+
+
+BAD = [
+    (HEAD + "grid: {baseline_cnn.widht: [8]}", [], "did you mean baseline_cnn.width"),
+    (HEAD + "grid: {baseline_cnn.width: [8, 1000]}", [], "less than or equal to 128"),
+    (HEAD + "settings: {far: {augmentation.shift: 2}}", [], "augmentation.shift = 2"),
+    (HEAD + "search: {settings: 2, over: {seed: {low: 3, high: 1}}}", [], "low must be below"),
+    (HEAD + "search: {settings: 2, over: {augmentation.zoom: {low: 0.1, high: 9.0}}}", [], "zoom"),
+    (HEAD + "grid: {}", [], "grid: nothing to try"),
+    (HEAD + "grid: {augmentation.zoom: []}", [], "grid: nothing to try"),
+    (HEAD + "grid: {seed: [0]}\nrandom: {settings: 1, over: {seed: [1]}}", [], "only one"),
+    (HEAD + "seeds: 1000000", [], "1,000,000 cells are over 200; --yes runs them"),
+    (HEAD + "seeds: 0", [], "seeds: Input should be greater than or equal to 1"),
+    (HEAD + "fold: 5", [], "fold: Extra inputs are not permitted; see docs/studies.md"),
+    (HEAD + "folds: 1", [], "take two folds or more"),
+    ("question: Which?\nmodels: [vgg]", [], "models: vgg is none; they are baseline_cnn"),
+    ("question: [", [], "not valid YAML"),
+    (QUICK, ["--workers", "0"], "--workers 0: at least 1 is needed"),
+    (QUICK, ["--data", "/no/such/folder"], "there is no such folder"),
+    (QUICK, ["--scheduler", "tcp://127.0.0.1:9"], "none answers there"),
+    (QUICK, ["--scheduler", "nonsense://"], "none answers there"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "more", "words"), BAD)
+def test_what_cannot_be_is_one_line_before_anything_runs(text, more, words, tmp_path, capsys):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    assert _study(file, "--data", "phantom", "--out", tmp_path, *more) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and words in said
+    assert not list(tmp_path.glob("bad/cells/*"))
+
+
+def test_a_file_that_is_not_there(tmp_path, capsys):
+    assert _study(tmp_path / "none.yaml") == 2
+    assert "give a file like those in params/studies" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(one.stem for one in (paths.PARAMS / "studies").iterdir()))
+def test_a_ready_study_states_its_question_and_is_possible(name, capsys):
+    file = paths.PARAMS / "studies" / f"{name}.yaml"
+    assert re.match(r"question: .*\?\n", file.read_text())
+    assert _study(file, "--data", "phantom", "--dry-run") == 0
+    assert "each runs " in capsys.readouterr().out
+
+
+def test_no_worker_with_room_is_one_line(tmp_path, capsys):
+    """A worker that was started without the resource would take several runs at once."""
+    (tmp_path / "mirror.yaml").write_text(QUICK)
+    with _cluster(tmp_path, resources=None) as (address, _):
+        arguments = "--scheduler", address, "--data", "phantom", "--out", tmp_path
+        assert _study(tmp_path / "mirror.yaml", *arguments) == 2
+    assert "dask worker ADDRESS --nthreads 1 --resources run=1" in capsys.readouterr().err
+
+
+@contextlib.contextmanager
+def _cluster(folder, resources="run=1", count=2):
+    """A scheduler and workers, each a process of its own; yields the address and the workers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address, dask = f"tcp://127.0.0.1:{port}", [sys.executable, "-m", "distributed.cli"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    local = ["--host", "127.0.0.1", "--no-dashboard"]
+    scheduler = [*dask[:2], "distributed.cli.dask_scheduler", *local, "--port", str(port)]
+    worker = [*dask[:2], "distributed.cli.dask_worker", address, *local, "--nthreads", "1"]
+    worker += ["--resources", resources] * bool(resources)
+    worker += ["--local-directory", str(folder)]
+    processes = [subprocess.Popen(scheduler, **quiet)]
+    processes += [subprocess.Popen(worker, **quiet) for _ in range(count)]
+    try:
+        yield address, processes[1:]
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait()
