@@ -167,7 +167,8 @@ def read(file: Path, source: str | None) -> Study:
     """
     where = str(file.relative_to(paths.ROOT) if file.is_relative_to(paths.ROOT) else file)
     asked = _read(file, where)
-    study = Study(file.stem, where, asked, profiles.load(asked.profile, (), source))
+    base = profiles.changed(profiles.load(asked.profile, (), source), asked.set, where)
+    study = Study(file.stem, where, asked, base)
     study.cell(BASE, {})
     for name, values in asked.sample.over.items() if asked.sample else ():
         for value in values if isinstance(values, list) else (values.low, values.high):

@@ -2,6 +2,8 @@
 
     python docs/publish.py results reports/real reports/xception  # real X-rays: scores, plots, a
                                                      # page; further runs are rows of that page
+    python docs/publish.py studies reports/studies/*  # real X-rays: a page each, and rows of the
+                                                     # README's table
     python docs/publish.py pictures reports/example  # the SYNTHETIC phantom: pictures of its pages
 
 ``docs/results/README.md`` is written from the files of the run alone; a test writes it again.
@@ -22,11 +24,12 @@ import pandas as pd
 from PIL import Image
 
 from cxr_utils import paths
-from cxr_utils.evaluation import comparison, results
+from cxr_utils.evaluation import comparison, results, studies
 from cxr_utils.files import read_json
-from cxr_utils.reporting import published, tables, text
+from cxr_utils.reporting import published, study, tables, text
 
 DOCS = Path(__file__).resolve().parent
+STUDIES = DOCS / "results" / "studies"
 # Figures that show scores alone; those of examples, errors, means and preparation show radiographs.
 PLOTS = ("comparison", "class_counts")
 PLOTS_OF_MODEL = (
@@ -45,9 +48,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["results", "pictures"])
+    parser.add_argument("what", choices=["results", "studies", "pictures"])
     parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
     asked = parser.parse_args()
+    if asked.what == "studies":
+        return publish_studies(asked.runs)
     runs, target = [paths.RunFolder(run.resolve()) for run in asked.runs], DOCS / asked.what
     synthetic = read_json(runs[0].record)["data"]["synthetic"]
     if any(synthetic != read_json(run.record)["data"]["synthetic"] for run in runs) or (
@@ -58,19 +63,65 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir()
+    target.mkdir(exist_ok=True)
+    for one in (one for one in target.iterdir() if one != STUDIES):
+        shutil.rmtree(one) if one.is_dir() else one.unlink()
     if synthetic:
         publish_pictures(runs[0], target)
         return 0
     for run in runs:
         first = run is runs[0]
         publish_results(run, target if first else target / OTHERS / run.name, plots=first)
-    (target / "README.md").write_text(page(paths.RunFolder(target)), encoding="utf-8")
-    readme = paths.ROOT / "README.md"
-    told = update_readme(paths.RunFolder(target), readme.read_text(encoding="utf-8"))
-    readme.write_text(told, encoding="utf-8")
+    write_pages(paths.RunFolder(target))
     return 0
+
+
+def write_pages(run: paths.RunFolder) -> None:
+    """Write the page of results and the README's part, from the files that are published."""
+    (run.root / "README.md").write_text(page(run), encoding="utf-8")
+    readme = paths.ROOT / "README.md"
+    told = update_readme(run, readme.read_text(encoding="utf-8"))
+    readme.write_text(told, encoding="utf-8")
+
+
+def publish_studies(folders: Sequence[Path]) -> int:
+    """Copy the rows, differences and figures of studies; returns 2 for SYNTHETIC data."""
+    for folder in folders:
+        found, target = studies.read(folder.resolve()), STUDIES / folder.name
+        if found.about["data"]["synthetic"]:
+            print(f"error: {folder}: studies are published of real data alone", file=sys.stderr)
+            return 2
+        gaps = {model: studies.differences(found, model) for model in found.rows["model"].unique()}
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        about = found.about | {"workers": {}}
+        about["parameters"]["data"]["source"] = "folder"
+        for cell in about["cells"].values():
+            cell.pop("host", None)
+            cell.pop("worker", None)
+        (target / "study.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        found.rows.to_csv(target / "rows.csv", index=False)
+        for model, table in gaps.items():
+            table.to_csv(target / f"differences_{model}.csv", index=False)
+        for figure in sorted((folder / "figures").glob("*.png")):
+            shutil.copy(figure, target)
+        (target / "README.md").write_text(study_page(target), encoding="utf-8")
+    write_pages(paths.RunFolder(DOCS / "results"))
+    return 0
+
+
+def study_page(folder: Path) -> str:
+    """Return the page of a published study, every number from the files beside it."""
+    found, parts = studies.read(folder), []
+    for model in found.rows["model"].unique():
+        rows = found.rows[found.rows["model"] == model]
+        gaps = pd.read_csv(folder / f"differences_{model}.csv")
+        splits = ("",) if found.factors else ("", "test_")
+        tabled = study.settings(found, rows) if found.factors else study.spreads(rows, splits)
+        answer = text.render("study", **text.study(found, model, gaps))
+        parts.append({"answer": answer, "scores": tabled, "gaps": study.gaps(gaps)})
+    figures = {file.name: Image.open(file).info["Description"] for file in folder.glob("*.png")}
+    return text.render("study_page", about=found.about, parts=parts, figures=figures) + "\n"
 
 
 def publish_results(run: paths.RunFolder, target: Path, plots: bool) -> None:
@@ -152,10 +203,11 @@ def page(run: paths.RunFolder) -> str:
         references=known["floors"],
         standing="published",
         scores=tables.scores(models, known["floors"], ["test"]),
-        beside=_beside(models),
+        beside=_beside(models, run),
         differences=[tables.differences(pair).map(_rounded) for pair in pairs],
         subtypes=tables.subtypes(models),
         others=_others(run),
+        studies=_studies(),
         kept=sum(step["seconds"] for step in record["steps"].values())
         < sum(model.card["seconds"] for model in models),
         folder=Path(record["data"]["root"]).name,
@@ -183,6 +235,12 @@ def _others(run: paths.RunFolder) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "size", "from", "minutes", "precision", *names])
 
 
+def _studies() -> list[dict[str, str]]:
+    """Name, question and page of each published study."""
+    found = [read_json(file) for file in sorted(STUDIES.glob("*/study.json"))]
+    return [{"name": one["study"], "question": one["question"]} for one in found]
+
+
 def _rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
@@ -193,7 +251,7 @@ def update_readme(run: paths.RunFolder, readme: str) -> str:
     told: dict[str, Any] = {"models": models, "known": results.read_metrics(run), "record": record}
     best = min(models, key=lambda model: model.scores["validation"]["loss"])  # not by test
     told |= {"best": best, "minutes": round(best.card["seconds"] / 60)}
-    told["beside"] = _beside(models)[: -len(published.OTHERS)]
+    told["beside"] = _beside(models, run)[: -len(published.OTHERS)]
     minutes = sum(model.card["seconds"] for model in models) / 60
     told["minutes_of_all"] = 5 * round(minutes / 5)
     for part in PARTS:
@@ -204,7 +262,7 @@ def update_readme(run: paths.RunFolder, readme: str) -> str:
     return readme
 
 
-def _beside(models: Sequence[comparison.Scored]) -> pd.DataFrame:
+def _beside(models: Sequence[comparison.Scored], run: paths.RunFolder) -> pd.DataFrame:
     """The run's models, each below the original project's, and what others reported."""
     rows = []
     for model in models:
@@ -213,6 +271,10 @@ def _beside(models: Sequence[comparison.Scored]) -> pd.DataFrame:
         scores = (tables.with_interval(model.test, score) for score in tables.SHOWN)
         start = f"from {tables.STARTS[model.card['start']['kind']]}"
         rows.append([f"**this run, {model.title}**", *scores, start])
+        if len(seeds := studies.of_seeds(model.name, STUDIES, read_json(run.record))):
+            known = (seeds[f"test_{score}"] for score in tables.SHOWN)
+            scores = (f"{one.mean():.3f} ± {one.std():.3f}" for one in known)
+            rows.append([f"{model.title}, {len(seeds)} seeds", *scores, "mean ± SD over seeds"])
     names = (tables.SCORES[score] for score in tables.SHOWN)
     rows += [_row(other) for other in published.OTHERS]
     return pd.DataFrame(rows, columns=["who", *names, "protocol"])

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ..data.splits import chosen_on
 from ..files import read_json, within
 from ..paths import RunFolder
 from . import metrics, results
+from .comparison import Scored
 
 SCORES = ("loss", "auroc", "sensitivity", "specificity", "accuracy")
 SHARE = "data.training_share"  # the factor of a learning curve
@@ -50,13 +52,7 @@ class StudyResults:
 
     def base_value(self, name: str) -> Any:
         """Return the value of a parameter where no setting changes it."""
-        tree = self.about["set"].get(name)
-        keys = name.split(".")
-        return (
-            functools.reduce(dict.__getitem__, keys, self.about["parameters"])
-            if tree is None
-            else tree
-        )
+        return functools.reduce(dict.__getitem__, name.split("."), self.about["parameters"])
 
     def losses(self, row: pd.Series) -> pd.DataFrame:
         """Return the log loss of each film that choices are made on, with its path and patient."""
@@ -67,8 +63,13 @@ class StudyResults:
 
 
 def read(folder: Path) -> StudyResults:
-    """Read a study; a row of a cell holds each score on validation, and on test as ``test_...``."""
+    """Read a study; a row of a cell holds each score on validation, and on test as ``test_...``.
+
+    Of one that is published, ``rows.csv`` holds the rows.
+    """
     about, rows = read_json(folder / "study.json"), []
+    if (published := folder / "rows.csv").is_file():
+        return StudyResults(folder, about, pd.read_csv(published))
     for name, cell in within(about, "cells").items():
         if cell["state"] != "done":
             continue
@@ -83,6 +84,36 @@ def read(folder: Path) -> StudyResults:
             row |= {f"test_{score}": splits["test"][score] for score in SCORES}
             rows.append(row)
     return StudyResults(folder, about, pd.DataFrame(rows))
+
+
+def of_seeds(model: str, folder: Path, record: dict[str, Any]) -> pd.DataFrame:
+    """Return the rows of a model in a study of seeds alone that a run is one of; or none.
+
+    `folder` holds studies, `record` is the content of the run's ``run.json``; data and parameters
+    must be the same, but for the seed.
+    """
+    for file in sorted(folder.glob("*/study.json")):
+        found = read(file.parent)
+        ours, theirs = found.about["parameters"], within(record, "parameters")
+        parts = {"data", "augmentation", "evaluation", *found.about["models"]}
+        same = within(record, "data").get("manifest") == found.about["data"]["manifest"] and all(
+            ours[part].get(name) == value
+            for part in parts
+            for name, value in within(theirs, part).items()
+            if name != "source"
+        )
+        if same and not found.factors and not found.about["folds"] and len(found.rows):
+            rows = found.rows[found.rows["model"] == model]
+            if len(rows) > 1:
+                return rows
+    return pd.DataFrame()
+
+
+def of_models(models: Sequence[Scored], run: RunFolder) -> dict[str, pd.DataFrame]:
+    """Return `of_seeds` of each model of a run that has any, by title; studies lie beside runs."""
+    record, folder = read_json(run.record), run.root.parent / "studies"
+    found = {model.title: of_seeds(model.name, folder, record) for model in models}
+    return {title: rows for title, rows in found.items() if len(rows)}
 
 
 def spread(values: pd.Series) -> dict[str, float]:

@@ -1,17 +1,22 @@
 """The command ``study``: cells that are runs, the page, what is refused, and a cluster over TCP."""
 
 import contextlib
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 
+import psutil
 import pytest
 
 from cxr_utils import cli, paths
 from cxr_utils.evaluation import results, studies
 from cxr_utils.files import read_json
+from cxr_utils.pipeline import record
 
 HEAD = "question: Does mirroring help?\nprofile: smoke\nmodels: [baseline_cnn]\n"
 QUICK = HEAD + "set: {baseline_cnn.epochs: 1}\nsettings: {no mirror: {augmentation.flip: false}}\n"
@@ -59,7 +64,7 @@ def test_the_page_answers_first(done, looked_at):
     shown = looked_at(done / "study.html")
     text = shown.locator("body").inner_text()
     assert "SYNTHETIC" in text and "Does mirroring help?" in text
-    answer = text.index("of 1 settings none is better beyond doubt")
+    answer = text.index("keep the base. The other setting, no-mirror, changes the log loss")
     assert answer < text.rindex("Against the base") and "another seed would change" in text
     assert shown.locator("figure.plot").count() == 1
 
@@ -141,3 +146,86 @@ def _cluster(folder, resources="run=1", count=2):
                 process.send_signal(signal.SIGCONT)
             process.kill()
             process.wait()
+
+
+class _Proxy:
+    """Passes bytes on to an address of this machine, and can cut all connections at once."""
+
+    def __init__(self, port):
+        self.port, self.open = port, []
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self.listening.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            near, _ = self.listening.accept()
+            far = socket.create_connection(("127.0.0.1", self.port))
+            self.open += [near, far]
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    def _pass(self, one, other):
+        with contextlib.suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+
+    def cut(self):
+        for one in self.open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        self.open = []
+
+
+def _signal(process, number):
+    """A Dask worker is two processes; what it runs is left alone."""
+    dask = psutil.Process(process.pid)
+    for one in [
+        dask,
+        *(child for child in dask.children() if "run_all" not in str(child.cmdline())),
+    ]:
+        one.send_signal(number)
+
+
+@pytest.mark.long
+def test_a_cluster_over_tcp_gives_what_one_run_after_the_other_gives(tmp_path, phantom_root):
+    """Of two workers one is killed, the other stopped and continued, and the scheduler cut off."""
+    text = HEAD + "seeds: 4\nset: {baseline_cnn.precision: float32}\nsettings:\n"
+    text += "  no mirror: {augmentation.flip: false}\n  no noise: {augmentation.noise: 0}\n"
+    (tmp_path / "twelve.yaml").write_text(text)
+    command = [sys.executable, "-m", "cxr_utils", "study", str(tmp_path / "twelve.yaml")]
+    command += ["--data", "phantom", "--out"]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    serial = subprocess.run(
+        [*command, str(tmp_path / "serial")], env=one_thread, cwd=paths.ROOT, check=False
+    )
+    assert serial.returncode == 0
+    cells = tmp_path / "out" / "twelve" / "cells"
+    with _cluster(tmp_path) as (address, workers):
+        proxy = _Proxy(int(address.rpartition(":")[2]))
+        running = subprocess.Popen(
+            [*command, str(tmp_path / "out"), "--scheduler", proxy.address], cwd=paths.ROOT
+        )
+
+        def wait_for(count):
+            while len(list(cells.glob("*/cell.json"))) < count:
+                assert running.poll() is None
+                time.sleep(0.2)
+
+        wait_for(2)
+        _signal(workers[0], signal.SIGKILL)
+        wait_for(4)
+        _signal(workers[1], signal.SIGSTOP)
+        time.sleep(15)
+        _signal(workers[1], signal.SIGCONT)
+        wait_for(7)
+        proxy.cut()
+        assert running.wait() == 0
+    told = read_json(cells.parent / "study.json")["cells"]
+    assert len(told) == 12 and {cell["state"] for cell in told.values()} == {"done"}
+    for name in told:
+        folders = (tmp_path / part / "twelve" / "cells" / name for part in ("serial", "out"))
+        total, differing = record.compare(*map(paths.RunFolder, folders))
+        assert total > 100 and not differing

@@ -49,6 +49,16 @@ def test_every_published_figure_follows_from_the_predictions(monkeypatch):
         assert wrong == [] and compared > 300
 
 
+def test_pages_of_studies_are_what_their_files_give(publish):
+    for folder in sorted(file.parent for file in publish.STUDIES.glob("*/study.json")):
+        assert (folder / "README.md").read_text() == publish.study_page(folder)
+        about = json.loads((folder / "study.json").read_text())
+        assert (
+            about["data"]["manifest"] == json.loads(RESULTS.metrics.read_text())["data"]["manifest"]
+        )
+        assert {cell["state"] for cell in about["cells"].values()} <= {"done", "pruned"}
+
+
 def test_results_are_of_the_real_set_by_the_default_profile():
     record, known = json.loads(RESULTS.record.read_text()), json.loads(RESULTS.metrics.read_text())
     assert (
@@ -64,7 +74,7 @@ def test_no_radiograph_and_no_path_of_a_machine_is_published():
     shown = {"comparison", "class_counts"}
     models = "|".join(json.loads(RESULTS.metrics.read_text())["models"])
     kinds = "confusion_matrix|roc|reliability|learning_curves|scores"
-    kinds = rf"({kinds})_({models})(_test|_validation)?"
+    kinds = rf"({kinds}|settings|spread|learning_curve)_({models})(_test|_validation)?"
     for file in sorted(file for file in (DOCS / "results").rglob("*") if file.is_file()):
         if file.suffix == ".png":
             assert file.stem in shown or re.fullmatch(kinds, file.stem), file
