@@ -14,6 +14,7 @@ from ..files import one_line, read_json
 HELD = "is at work there"  # another process is: what is left of a worker that died
 NO_MEMORY = ("MemoryError", "ResourceExhaustedError", "perhaps for too little memory")
 PASSES = ("was cut off", "Address already in use", "BlockingIOError", "Resource temporarily")
+STOPPED = (130, 143)  # exit codes of a run that a signal ended
 LOOKS = 0.5  # seconds between two looks at a run
 
 
@@ -81,5 +82,5 @@ def _what_failed(lines: list[str], code: int) -> Exception:
     problem = one_line(said.removeprefix("error: "))
     if code == -9 or any(sign in problem for sign in NO_MEMORY):
         return MemoryError(problem)
-    passes = code < 0 or any(sign in problem for sign in PASSES)
+    passes = code < 0 or code in STOPPED or any(sign in problem for sign in PASSES)
     return (Unlucky if passes else Failed)(problem)
