@@ -71,7 +71,7 @@ def gap_plot(table: pd.DataFrame, model: str, title: str) -> Figure:
     look = {"fmt": "o", "color": SPLIT_COLOURS[1], "ecolor": "#999999", "capsize": 3}
     axis.errorbar(shown["value"], range(len(shown)), xerr=span, **look)
     axis.axvline(0, color="grey", linestyle=":")
-    axis.set(yticks=range(len(shown)), yticklabels=shown["setting"])
+    axis.set(yticks=range(len(shown)), yticklabels=shown["setting"], ylim=(-0.6, len(shown) - 0.4))
     axis.set(xlabel="log loss on validation less the base's (nats)")
     axis.invert_yaxis()
     caption = "Left of the line a setting is better than the base; bars are 95% intervals, "
