@@ -56,7 +56,8 @@ def guarded(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).expanduser().absolute())
     log.addHandler(logging.NullHandler())
-    resumes = "; the same command resumes the run" if command is run_all else ""
+    resumed = "run" if command is run_all else "study" if "study" in arguments[:1] else ""
+    resumes = f"; the same command resumes the {resumed}" * bool(resumed)
     try:
         code = command(arguments)
         if sys.stdout:  # there is none where it was closed before the start

@@ -1,6 +1,8 @@
 """Studies become cells: what ``params/studies/NAME.yaml`` may hold, and the runs it comes to."""
 
+import hashlib
 import itertools
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -16,10 +18,12 @@ from .parameters import MODELS, Number, Params, Section, UsageError
 
 BASE = "base"  # the setting that changes nothing
 LONGEST = 60  # characters of a setting's name, which is part of a folder's
+# What may differ between settings that are compared on the same films.
+VARIED_DATA = {"data.fit", "data.training_share"}
 
 
 class Range(Section):
-    """Numbers from `low` to `high`; whole ones where both are."""
+    """Numbers from `low` to `high`; whole ones where the parameter's are."""
 
     low: int | Number
     high: int | Number
@@ -91,10 +95,18 @@ class StudyFile(Section):
             named = (f"{name.split('.')[-1]}={value}" for name, value in changes.items())
             settings = settings | {",".join(named) or BASE: changes}
         for setting, changes in settings.items():
-            name = re.sub(r"[^\w=.,+-]+", "-", setting)[:LONGEST]
-            name = f"{name}-{len(names)}" if name in names else name
+            name = re.sub(r"[^\w=.,+-]+", "-", setting).lstrip(".-")
+            if name in names or not 0 < len(name) <= LONGEST:  # the same in every order
+                told = json.dumps([setting, changes], sort_keys=True, default=str)
+                name = f"{name[:LONGEST]}-{hashlib.sha256(told.encode()).hexdigest()[:6]}"
             names.add(name)
             yield name, changes
+
+    def factors(self) -> frozenset[str]:
+        """Return the parameters that settings change, each by ``section.key``."""
+        listed = itertools.chain.from_iterable((self.settings or {}).values())
+        sampled = self.sample.over if self.sample else ()
+        return frozenset([*listed, *(self.grid or ()), *sampled])
 
     @property
     def sample(self) -> Sample | None:
@@ -108,7 +120,6 @@ class Cell:
 
     setting: str
     changes: dict[str, Any]  # of the setting, by section.key
-    assigned: dict[str, Any]  # all that is not as in the profile
     params: Params
 
     @property
@@ -135,11 +146,11 @@ class Study:
 
     def cell(self, setting: str, changes: dict[str, Any], seed: int = 0, fold: int = 0) -> Cell:
         """Return a setting's cell of a seed and a fold, counted from 0; raises UsageError."""
-        assigned = self.asked.set | changes | {"seed": self.base.seed + seed}
+        assigned = changes | {"seed": self.base.seed + seed}
         if self.asked.folds:
             assigned |= {"data.folds": self.asked.folds, "data.fold": fold + 1}
         params = profiles.changed(self.base, assigned, f"{self.where}: {setting}")
-        return Cell(setting, changes, assigned, params)
+        return Cell(setting, params.values(changes), params)
 
     def cells_of(self, setting: str, changes: dict[str, Any]) -> list[Cell]:
         """Return a setting's cells: one for each seed and fold; raises UsageError."""
@@ -170,6 +181,10 @@ def read(file: Path, source: str | None) -> Study:
     base = profiles.changed(profiles.load(asked.profile, (), source), asked.set, where)
     study = Study(file.stem, where, asked, base)
     study.cell(BASE, {})
+    for name in sorted(asked.factors()):
+        if name == "seed" or (name.startswith("data.") and name not in VARIED_DATA):
+            said = f"{name} cannot be tried, as settings are compared on the same films"
+            raise UsageError(f"{where}: {said}; put it under set, or ask for seeds and folds")
     for name, values in asked.sample.over.items() if asked.sample else ():
         for value in values if isinstance(values, list) else (values.low, values.high):
             study.cell(f"{name} = {value}", {name: value})
@@ -178,7 +193,7 @@ def read(file: Path, source: str | None) -> Study:
 
 def _read(file: Path, where: str) -> StudyFile:
     try:
-        return StudyFile.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        return StudyFile.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
     except OSError as error:
         like = "give a file like those in params/studies"
         said = f"cannot be read ({error.strerror}); {like}"
@@ -186,7 +201,8 @@ def _read(file: Path, where: str) -> StudyFile:
         said = f"not valid YAML ({error}); mend that line"
     except ValidationError as error:
         first = error.errors()[-1]  # of a union's members, the one that says most
-        place = "".join(f"{part}: " for part in first["loc"])
+        named = [str(part) for part in first["loc"] if not re.search(r"[\[(]", str(part))]
+        place = "".join(f"{part}: " for part in named if part != "Range")
         wrong = first["ctx"]["error"] if first["type"] == "value_error" else first["msg"]
         said = f"{place}{wrong}; see docs/studies.md"
     raise UsageError(f"{where}: {said}")

@@ -99,8 +99,10 @@ def publish_studies(folders: Sequence[Path]) -> int:
         for cell in about["cells"].values():
             cell.pop("host", None)
             cell.pop("worker", None)
+            cell.pop("error", None)
         (target / "study.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        found.rows.to_csv(target / "rows.csv", index=False)
+        hidden = [name for name in found.rows if name.startswith("test_")] * bool(found.factors)
+        found.rows.drop(columns=hidden).to_csv(target / "rows.csv", index=False)
         for model, table in gaps.items():
             table.to_csv(target / f"differences_{model}.csv", index=False)
         for figure in sorted((folder / "figures").glob("*.png")):

@@ -14,6 +14,7 @@ from scipy import stats
 from ..data.manifest import labels_of
 from ..data.splits import chosen_on
 from ..files import read_json, within
+from ..parameters import Params
 from ..paths import RunFolder
 from . import metrics, results
 from .comparison import Scored
@@ -56,7 +57,7 @@ class StudyResults:
 
     def losses(self, row: pd.Series) -> pd.DataFrame:
         """Return the log loss of each film that choices are made on, with its path and patient."""
-        file = RunFolder(self.folder / "cells" / row["cell"]).predictions(row["model"])
+        file = RunFolder(self.folder / "cells" / row["cell"]).predictions(row["file"])
         part = results.read_csv(file).query("split == @row.split")
         loss = metrics.cross_entropy(labels_of(part), part["score"].to_numpy())
         return part[["path", "patient"]].assign(loss=loss)
@@ -74,10 +75,13 @@ def read(folder: Path) -> StudyResults:
         if cell["state"] != "done":
             continue
         run = RunFolder(folder / "cells" / name)
-        for model, splits in within(results.read_metrics(run), "models").items():
-            split, card = chosen_on(splits), read_json(run.model_card(model))
+        sections = Params.model_validate(read_json(run.record)["parameters"]).sections
+        for model in about["models"]:
+            splits = results.read_metrics(run)["models"][sections[model].name]
+            split, card = chosen_on(splits), read_json(run.model_card(sections[model].name))
             row = {"cell": name, "setting": cell["setting"], "seed": cell["seed"],
-                   "fold": cell["fold"], "model": model, "title": card["title"], "split": split,
+                   "fold": cell["fold"], "model": model, "file": sections[model].name,
+                   "title": card["title"], "split": split,
                    "minutes": cell["seconds"] / 60, "films": splits[split]["n"],
                    "patients": card["trained_on"]["patients"]}  # fmt: skip
             row |= {score: splits[split][score] for score in SCORES}
@@ -103,7 +107,7 @@ def of_seeds(model: str, folder: Path, record: dict[str, Any]) -> pd.DataFrame:
             if name != "source"
         )
         if same and not found.factors and not found.about["folds"] and len(found.rows):
-            rows = found.rows[found.rows["model"] == model]
+            rows = found.rows[found.rows["file"] == model]
             if len(rows) > 1:
                 return rows
     return pd.DataFrame()
@@ -126,14 +130,25 @@ def spread(values: pd.Series) -> dict[str, float]:
             "most": values.max(), "low": low, "high": high, "cells": len(values)}  # fmt: skip
 
 
+def apart(values: pd.Series) -> float:
+    """Return how far apart 95% of pairs of further runs are, by chance alone; NaN of fewer than 2.
+
+    A prediction interval: Student's t times the SD of a difference.
+    """
+    if len(values) < 2:
+        return math.nan
+    return float(stats.t.ppf(1 - ALPHA / 2, len(values) - 1) * math.sqrt(2) * values.std())
+
+
 def differences(study: StudyResults, model: str) -> pd.DataFrame:
     """Compare each setting's log loss on validation with the base's, over the same seeds and films.
 
     The variance of a mean difference is that between patients, whose films stay together, plus that
     between cells of one setting (seeds, folds), so the interval holds for other patients and other
     seeds. Degrees of freedom are Satterthwaite's (1946, doi:10.2307/3002019). With one cell a
-    setting, the second is unknown and left out. ``p`` is of a two-sided t test, ``holm`` the same
-    corrected for the number of settings (Holm 1979).
+    setting, the second is unknown and left out; where cells hold other patients, as folds do, that
+    between patients is in both parts, and the interval too wide rather than too narrow. ``p`` is of
+    a two-sided t test, ``holm`` the same corrected for the number of settings that were tried.
     """
     rows = study.rows[study.rows["model"] == model]
     base = {(row["seed"], row["fold"]): study.losses(row)
@@ -150,7 +165,9 @@ def differences(study: StudyResults, model: str) -> pd.DataFrame:
     table = pd.DataFrame(
         found, columns=["setting", "minutes", "cells", "value", "low", "high", "p"]
     )
-    return table.assign(holm=holm(table["p"].to_numpy(float))).sort_values("value")
+    tried = {cell["setting"] for cell in study.about["cells"].values()} - {study.base}
+    corrected = holm(table["p"].to_numpy(float), len(tried))
+    return table.assign(holm=corrected).sort_values("value")
 
 
 def paired(gaps: list[pd.DataFrame]) -> dict[str, float]:
@@ -172,10 +189,13 @@ def paired(gaps: list[pd.DataFrame]) -> dict[str, float]:
     return {"cells": count, "value": value, "low": value - reach, "high": value + reach, "p": p}
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """Return p-values corrected for their number by Holm's step-down (jstor.org/stable/4615733)."""
+def holm(p: np.ndarray, tried: int) -> np.ndarray:
+    """Correct p-values for the number `tried` by Holm's step-down (jstor.org/stable/4615733).
+
+    Those that were tried and have no p, as they did not end, count as the largest.
+    """
     order = np.argsort(p)
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    stepped = np.maximum.accumulate(p[order] * (tried - np.arange(len(p))))
     return np.minimum(stepped, 1)[np.argsort(order)]
 
 
@@ -183,8 +203,8 @@ def effects(study: StudyResults, model: str) -> pd.DataFrame:
     """Return by least squares what each value of a factor adds to the log loss of the base's value.
 
     All factors are fitted at once, beside seed and fold; of those with more than 8 values, the
-    scale from the lowest to the highest is one. Shows directions: settings that were left out, and
-    what factors do together, are not in it.
+    scale from the lowest to the highest is one. NaN where the settings cannot tell, as where two
+    factors always change together. Shows directions: what factors do together is not in it.
     """
     rows = study.rows[study.rows["model"] == model]
     cells = study.about["cells"]
@@ -201,29 +221,37 @@ def effects(study: StudyResults, model: str) -> pd.DataFrame:
     blocks = pd.get_dummies([f"{row.seed}/{row.fold}" for row in rows.itertuples()])
     design = np.column_stack([*columns.values(), blocks.to_numpy(float)])
     fitted = np.linalg.lstsq(design, rows["loss"].to_numpy(float), rcond=None)[0]
-    found = [
-        [name, study.base_value(name), value, effect, int((columns[name, value] != 0).sum())]
-        for (name, value), effect in zip(columns, fitted, strict=False)
-    ]
+    rank, found = np.linalg.matrix_rank(design), []
+    for place, ((name, value), column) in enumerate(columns.items()):
+        told = np.linalg.matrix_rank(np.delete(design, place, axis=1)) < rank
+        effect = fitted[place] if told else math.nan
+        found.append([name, study.base_value(name), value, effect, int((column != 0).sum())])
     return pd.DataFrame(found, columns=["factor", "base", "value", "effect", "cells"])
 
 
 def doubling(study: StudyResults, model: str) -> dict[str, float] | None:
     """Return by how much the log loss falls when training patients are doubled, with its interval.
 
-    A line through loss against log2 of the patients, the 95% interval by Student's t. None without
-    three numbers of patients.
+    The slope against log2 of the patients, of each seed and fold by itself; mean and 95% t interval
+    over them (NaN of fewer than two). None without three numbers of patients.
     """
     rows = study.rows[study.rows["model"] == model]
     if SHARE not in study.factors or rows["patients"].nunique() < 3:
         return None
-    line = stats.linregress(np.log2(rows["patients"].to_numpy(float)), rows["loss"].to_numpy(float))
-    reach = stats.t.ppf(1 - ALPHA / 2, len(rows) - 2) * line.stderr
-    return {"value": line.slope, "low": line.slope - reach, "high": line.slope + reach,
+    slopes = [
+        stats.linregress(np.log2(part["patients"].to_numpy(float)), part["loss"]).slope
+        for _, part in rows.groupby(["seed", "fold"], dropna=False)
+        if part["patients"].nunique() > 2
+    ]
+    told = spread(pd.Series(slopes))
+    return {"value": told["mean"], "low": told["low"], "high": told["high"], "seeds": len(slopes),
             "least": int(rows["patients"].min()), "most": int(rows["patients"].max())}  # fmt: skip
 
 
 def take(table: pd.DataFrame, base: str) -> str:
-    """Return the setting to take: the best of those better by Holm's p, else the base."""
-    better = table[(table["value"] < 0) & (table["holm"] < ALPHA)]
+    """Return the setting to take: the best of those better by Holm's p, else the base.
+
+    With one cell a setting none is: what another seed would give is not known.
+    """
+    better = table[(table["value"] < 0) & (table["holm"] < ALPHA) & (table["cells"] > 1)]
     return str(better["setting"].iloc[0]) if len(better) else base

@@ -266,5 +266,6 @@ def _publish(run: Run, problems: dict[str, str]) -> None:
             if (reason := validity.validity(step, run))]  # fmt: skip
     run.record["problems"] = [*problems.values(), *said]
     html.write_index(run.folder, run.record, _pages(run), run.record["problems"])
-    html.write_runs(run.folder.root.parent)
+    if not (run.folder.root.parents[1] / "study.json").is_file():  # a study has a page of its own
+        html.write_runs(run.folder.root.parent)
     record.write_record(run)

@@ -15,6 +15,9 @@ from ..models import fingerprint
 from ..parameters import Params, UsageError
 from .steps import Step, find_steps, read_cells
 
+DECIDES = ("data/*.py", "models/*.py", "evaluation/results.py", "evaluation/metrics.py",
+           "evaluation/thresholds.py", "evaluation/intervals.py")  # fmt: skip
+
 
 @dataclass
 class Run:
@@ -72,12 +75,26 @@ def package_digest() -> str:
     return fingerprint.digest_of([*zip(names, map(sha256_of, files), strict=True)])
 
 
+def numbers_digest(steps: Iterable[str]) -> str:
+    """Return a digest of what decides the numbers of steps, but for parameters and data.
+
+    Code, libraries and the notebooks' recipes; a change of what is only shown is none.
+    """
+    files = [file for pattern in DECIDES for file in sorted(paths.PACKAGE.glob(pattern))]
+    recipes = [fingerprint.recipe_in(paths.NOTEBOOKS / f"{step}.ipynb") for step in steps]
+    libraries = fingerprint.versions((*fingerprint.TRAINING_LIBRARIES, "pandas", "scipy"))
+    return fingerprint.digest_of([libraries, recipes, *map(sha256_of, files)])
+
+
 def step_key(step: Step, run: Run) -> dict[str, str]:
     """Return what a step's report depends on, each part by its name, as digests."""
     values = _values(step, run)
     named = sha256_of(paths.from_root(values.get("weights", "")))
     inputs = {f"predictions of {other}": sha256_of(run.folder.predictions(model))
               for model, other in run.models.items() if other in step.needs}  # fmt: skip
+    if step.needs:  # what studies of seeds found stands beside its scores
+        beside = sorted((run.folder.root.parent / "studies").glob("*/study.json"))
+        inputs |= {f"study {file.parent.name}": sha256_of(file) for file in beside}
     return {
         "parameters": fingerprint.digest_of(values | {"source": run.source.kind}),
         "data": run.manifest.digest if run.manifest else "",

@@ -207,12 +207,17 @@ def new_films(table: pd.DataFrame) -> pd.DataFrame:
 
 def study(found: studies.StudyResults, model: str, gaps: pd.DataFrame) -> Numbers:
     """Return what the answer of a study says of a model; `gaps` are `studies.differences`."""
-    rows = found.rows[found.rows["model"] == model]
-    split = "test" if not found.factors and not found.about["folds"] else "validation"
+    rows, chooses = found.rows[found.rows["model"] == model], bool(found.factors)
+    split = "validation" if chooses or found.about["folds"] else "test"
     own = {score: studies.spread(rows[("test_" if split == "test" else "") + score])
            for score in ("auroc", "accuracy")}  # fmt: skip
-    worse = gaps[(gaps["value"] > 0) & (gaps["holm"] < studies.ALPHA)]["setting"]
+    sure = gaps[gaps["holm"] < studies.ALPHA]
+    take, listed = studies.take(gaps, found.base), gaps.to_dict("records")
+    best = next((gap for gap in listed if gap["setting"] == take), listed[0] if listed else None)
     return {**own, "split": split, "title": rows["title"].iloc[0], "base": found.base,
-            "unit": "folds" if found.about["folds"] else "seeds", "worse": list(worse),
-            "gaps": gaps.to_dict("records"), "take": studies.take(gaps, found.base),
-            "doubling": studies.doubling(found, model)}  # fmt: skip
+            "chooses": chooses, "folds": found.about["folds"], "gaps": listed, "take": take,
+            "tried": len({cell["setting"] for cell in found.about["cells"].values()}) - 1,
+            "best": best, "worse": list(sure[sure["value"] > 0]["setting"]),
+            "better": list(sure[sure["value"] < 0]["setting"]),
+            "apart": studies.apart(rows["test_auroc"]), "doubling": studies.doubling(found, model),
+            }  # fmt: skip

@@ -2,14 +2,15 @@
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import distributed
 
 from ..files import one_line
-from ..parameters import UsageError
-from ..study_plan import Study
+from ..parameters import Params, UsageError
+from ..pipeline import validity
 from . import worker
 
 ROOM = "run"  # Dask's name for what a worker has as many of as it runs cells at a time
@@ -20,50 +21,52 @@ START = f"dask worker ADDRESS --nthreads 1 --resources {ROOM}=1"
 def connected(workers: int, address: str) -> Iterator[distributed.Client]:
     """Connect to the scheduler at `address`, or to a cluster of this machine without one.
 
-    Each of its `workers` runs one cell at a time, on its share of the cores. Raises UsageError
-    where no scheduler answers.
+    Each of its `workers` runs one cell at a time, on its share of the cores. Raises UsageError.
     """
     with contextlib.ExitStack() as opened:
         cluster: Any = address
         if not address:
             threads = os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // workers)
-            cluster = distributed.LocalCluster(
-                n_workers=workers, threads_per_worker=1, resources={ROOM: 1}, memory_limit=None,
-                env={"OMP_NUM_THREADS": str(threads)}, silence_logs="CRITICAL",
-                host="127.0.0.1", dashboard_address="127.0.0.1:8787",
-            )  # fmt: skip
+            with warnings.catch_warnings(action="ignore"):  # that another dashboard has the port
+                cluster = distributed.LocalCluster(
+                    n_workers=workers, threads_per_worker=1, resources={ROOM: 1}, memory_limit=None,
+                    env={"OMP_NUM_THREADS": str(threads)}, silence_logs="CRITICAL",
+                    host="127.0.0.1", dashboard_address="127.0.0.1:8787",
+                )  # fmt: skip
             opened.enter_context(cluster)
         try:
-            client = opened.enter_context(distributed.Client(cluster, timeout=10))
+            client = opened.enter_context(distributed.Client(cluster, timeout=5))
         except (OSError, ValueError) as error:
-            start = "start one with: dask scheduler"
-            said = f"--scheduler {address}: none answers there ({one_line(error)}); {start}"
-            raise UsageError(said) from None
+            why = f"none answers there ({one_line(error)}); start one: dask scheduler"
+            raise UsageError(f"--scheduler {address}: {why}") from None
         yield client
 
 
 def rooms(client: distributed.Client) -> dict[str, int]:
-    """Return how many cells each worker of a cluster can run at a time, by its address."""
-    known = client.scheduler_info()["workers"]
-    return {address: int(about["resources"].get(ROOM, 0)) for address, about in known.items()}
+    """Return how many cells a worker of a cluster can run at a time, by address, if it can any."""
+    known = client.scheduler_info(n_workers=-1)["workers"]
+    found = {address: int(about["resources"].get(ROOM, 0)) for address, about in known.items()}
+    return {address: room for address, room in found.items() if room}
 
 
-def survey(client: distributed.Client, study: Study) -> dict[str, dict[str, Any]]:
+def survey(
+    client: distributed.Client, params: Params, steps: list[str]
+) -> dict[str, dict[str, Any]]:
     """Let each worker prepare the data; returns what `worker.survey` says of each, by address.
 
     Raises UsageError where one is not fit for the study, or there is none.
     """
-    if not sum((there := rooms(client)).values()):
+    if not (there := rooms(client)):
         raise UsageError(f"the scheduler has no worker with room; start one: {START}")
     where = {"allow_other_workers": False, "pure": False}
-    found = {address: client.submit(worker.survey, study.base, workers=[address], **where)
+    found = {address: client.submit(worker.survey, params, steps, workers=[address], **where)
              for address in there}  # fmt: skip
     try:
         told = client.gather(found)
     except (ImportError, AttributeError) as error:
         remedy = "install this revision of the project there"
         raise UsageError(f"a worker cannot be used ({one_line(error)}); {remedy}") from None
-    first, known = next(iter(told.values())), worker.code()
+    first, known = next(iter(told.values())), validity.numbers_digest(steps)
     for address, about in told.items():
         wrong = about.get("wrong")
         if about["code"] != known:

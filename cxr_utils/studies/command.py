@@ -9,6 +9,8 @@ from ..files import check_room, one_line
 from ..parameters import UsageError
 from ..pipeline import pages
 from ..pipeline import run as runs
+from ..pipeline.steps import find_steps
+from ..study_plan import BASE
 
 NOTEBOOK = "06_study"
 MANY = 200  # cells; more are probably a mistake
@@ -35,6 +37,7 @@ def study(asked: argparse.Namespace, source: str | None) -> bool:
     study = study_plan.read(Path(asked.study).expanduser().resolve(), source)
     if asked.workers < 1:
         raise UsageError(f"--workers {asked.workers}: at least 1 is needed")
+    steps = [step.name for step in find_steps() if step.section in study.asked.models]
     if (count := study.asked.count) > MANY and not asked.yes:
         remedy = "--yes runs them, or ask for fewer values, seeds or folds"
         raise UsageError(f"{study.where}: {count:,} cells are over {MANY}; {remedy}")
@@ -42,10 +45,10 @@ def study(asked: argparse.Namespace, source: str | None) -> bool:
     folder, cells = paths.RunFolder(out / study.name), study.cells()
     print(f"study {study.name}: {study.asked.question}")
     for cell in cells * asked.dry_run:
-        values = ", ".join(f"{name}={value}" for name, value in cell.assigned.items())
-        print(f"  {cell.name}: {one_line(values)}")
+        values = ", ".join(f"{name}={value}" for name, value in cell.changes.items())
+        print(f"  {cell.name}: {one_line(values) or 'as the base'}")
     if asked.dry_run:
-        print(f"{len(cells) or count} cells, each runs {' and '.join(study.asked.models)}")
+        print(f"{len(cells) or count} cells, each runs {' and '.join(steps)}")
         return True
     try:
         from . import cluster, engine
@@ -58,9 +61,11 @@ def study(asked: argparse.Namespace, source: str | None) -> bool:
         check_room(folder.root, MEGABYTES * missing, "give another --out DIR")
         with cluster.connected(asked.workers, asked.scheduler) as client:
             print(f"Dask shows what runs where: {client.dashboard_link}", flush=True)
-            running = engine.Engine(study, folder.root, client)
-            running.begin(cluster.survey(client, study))
+            told = cluster.survey(client, study.cell(BASE, {}).params, steps)
+            running = engine.Engine(study, steps, folder.root, client, told)
             running.run()
+        for figure in folder.figure("x").parent.glob("*.png"):
+            figure.unlink()  # of what the study may have been before
         about, shown = running.about["data"], {"study_dir": str(folder.root)}
         done = pages.of_command(NOTEBOOK, shown, folder, "study", about["synthetic"], temporary)
     failed = [name for name, cell in running.cells.items() if cell["state"] == "failed"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -11,8 +12,10 @@ from optuna.trial import TrialState
 
 from ..data.splits import chosen_on
 from ..files import read_json, within
+from ..models import fingerprint
+from ..parameters import UsageError
 from ..paths import RunFolder
-from ..study_plan import BASE, Cell, Range, Sample, Study
+from ..study_plan import Cell, Range, Sample, Study
 
 
 class Search:
@@ -23,34 +26,44 @@ class Search:
     random. The first setting is the base, where its values are among those asked for.
     """
 
-    def __init__(self, study: Study, sample: Sample, folder: Path) -> None:
+    def __init__(self, study: Study, sample: Sample, folder: Path, decides: str) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.study, self.sample, seed = study, sample, study.base.seed
-        searches, samplers = study.asked.search is not None, optuna.samplers
-        self.trials = optuna.create_study(
-            storage=optuna.storages.JournalStorage(JournalFileBackend(str(folder / "optuna.log"))),
-            study_name=study.name,
-            sampler=samplers.TPESampler(seed=seed) if searches else samplers.RandomSampler(seed),
-            load_if_exists=True,
-        )  # its pruner is the median's unless told otherwise
+        self.study, self.sample, searches = study, sample, study.asked.search is not None
         self.each = study.asked.seeds * max(1, study.asked.folds)  # cells of a setting
         self.prunes = searches and self.each * len(study.asked.models) == 1
         self.asked: dict[str, optuna.Trial] = {}  # by the name of their first cell
         self.losses: dict[str, list[float]] = {}  # of the cells that ended, by setting
+        self.base = study.base.values(sample.over)
+        self.over = {name: _distribution(values, self.base[name])
+                     for name, values in sample.over.items()}  # fmt: skip
+        # Trials are taken up again where what was asked for and what decides numbers are the same.
+        asked = study.asked.model_dump(exclude={"random": {"settings"}, "search": {"settings"}})
+        source = study.base.model_dump(exclude={"data": {"source"}})
+        log = folder / "optuna.log"
+        if log.is_file() and (content := log.read_bytes())[-1:] != b"\n":  # the disk was full
+            log.write_bytes(content[: content.rfind(b"\n") + 1])
+        self.trials = optuna.create_study(
+            storage=optuna.storages.JournalStorage(JournalFileBackend(str(log))),
+            study_name=fingerprint.digest_of([asked, source, decides]),
+            load_if_exists=True,
+        )  # its pruner is the median's unless told otherwise
+        kind = optuna.samplers.TPESampler if searches else optuna.samplers.RandomSampler
+        self.trials.sampler = kind(seed=study.base.seed + len(self.trials.trials))
 
     def cells(self) -> Iterator[Cell]:
         """Yield the cells of the trials that are there, and then those of one after the other."""
-        over = {name: _distribution(values) for name, values in self.sample.over.items()}
-        base = self.study.cell(BASE, {}).params.values(over)
-        if not self.trials.trials and self.sample.allows(base):
-            self.trials.enqueue_trial(base)
-        known = [trial for trial in self.trials.trials if set(trial.params) == set(over)]
-        for trial in known:
-            yield from self.study.cells_of(f"trial-{trial.number:04}", trial.params)
-        for _ in range(self.sample.settings - len(known)):
-            asked = self.trials.ask(over)
-            cells = self.study.cells_of(f"trial-{asked.number:04}", asked.params)
-            self.asked[cells[0].name] = asked
+        if not self.trials.trials and self.sample.allows(self.base):
+            self.trials.enqueue_trial(self.base)
+        known = [trial for trial in self.trials.trials if set(trial.params) == set(self.over)]
+        for number in range(self.sample.settings):
+            trial = known[number] if number < len(known) else self.trials.ask(self.over)
+            try:
+                cells = self.study.cells_of(f"trial-{trial.number:04}", trial.params)
+            except UsageError:  # values that are allowed one by one, but not together
+                self.trials.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                continue
+            if isinstance(trial, optuna.Trial):
+                self.asked[cells[0].name] = trial
             yield from cells
 
     def is_hopeless(self, name: str, epoch: int, loss: float) -> bool:
@@ -74,9 +87,9 @@ class Search:
             self.trials.tell(number, float(np.mean(told)), skip_if_finished=True)
 
 
-def _distribution(values: list | Range) -> distributions.BaseDistribution:
+def _distribution(values: list | Range, base: Any) -> distributions.BaseDistribution:
     if isinstance(values, list):
         return distributions.CategoricalDistribution(values)
-    if isinstance(values.low, int) and isinstance(values.high, int):
-        return distributions.IntDistribution(values.low, values.high, log=values.log)
+    if isinstance(base, int):
+        return distributions.IntDistribution(int(values.low), int(values.high), log=values.log)
     return distributions.FloatDistribution(values.low, values.high, log=values.log)

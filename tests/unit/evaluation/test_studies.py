@@ -29,17 +29,23 @@ def study_in(tmp_path):
             folder = tmp_path / "cells" / name
             (folder / "predictions").mkdir(parents=True)
             (folder / "models").mkdir()
-            found = {"models": {"m": {"validation": entry, "test": entry}}}
+            found = {"models": {"baseline_cnn": {"validation": entry, "test": entry}}}
+            (folder / "run.json").write_text(json.dumps({"parameters": Params().model_dump()}))
             (folder / "metrics.json").write_text(json.dumps(found))
             card = {"title": "M", "trained_on": {"patients": round(1000 * share)}}
-            (folder / "models" / "m.json").write_text(json.dumps(card))
+            (folder / "models" / "baseline_cnn.json").write_text(json.dumps(card))
             table = {"split": "validation", "path": [f"f{n}" for n in range(len(names))]}
             table |= {"patient": names, "label": np.where(sick, "PNEUMONIA", "NORMAL")}
             frame = pd.DataFrame(table).assign(subtype="x", score=scores)
-            frame.to_csv(folder / "predictions" / "m.csv", index=False)
+            frame.to_csv(folder / "predictions" / "baseline_cnn.csv", index=False)
             told[name] = {"setting": setting, "changes": changes, "seed": seed, "fold": fold}
             told[name] |= {"state": "done", "seconds": 60.0}
-        tree = {"cells": told, "set": {}, "folds": 0, "parameters": Params().model_dump()}
+        tree = {
+            "cells": told,
+            "models": ["baseline_cnn"],
+            "folds": 0,
+            "parameters": Params().model_dump(),
+        }
         (tmp_path / "study.json").write_text(json.dumps(tree | dict(about)))
         return studies.read(tmp_path)
 
@@ -66,7 +72,7 @@ def _shifted(by):
 
 def test_a_setting_that_is_better_is_found_and_one_that_is_not_is_not(study_in):
     study = study_in(_cells(SETTINGS), _shifted({"augmentation.zoom": 0.5}))
-    table = studies.differences(study, "m").set_index("setting")
+    table = studies.differences(study, "baseline_cnn").set_index("setting")
     assert list(table.index) == ["zoom", "noise"] and list(table["cells"]) == [3, 3]
     means = study.rows.groupby("setting")["loss"].mean()
     assert table.loc["zoom", "value"] == pytest.approx(means["zoom"] - means["base"], abs=1e-9)
@@ -99,8 +105,11 @@ def test_equal_runs_do_not_differ():
 
 
 def test_holm():
-    assert studies.holm(np.array([0.01, 0.04, 0.03])).tolist() == pytest.approx([0.03, 0.06, 0.06])
-    assert studies.holm(np.array([0.9, 0.9])).tolist() == [1, 1]
+    assert studies.holm(np.array([0.01, 0.04, 0.03]), 3).tolist() == pytest.approx(
+        [0.03, 0.06, 0.06]
+    )
+    assert studies.holm(np.array([0.01]), 5).tolist() == [0.05]  # four did not end
+    assert studies.holm(np.array([0.9, 0.9]), 2).tolist() == [1, 1]
 
 
 def test_spread():
@@ -116,7 +125,7 @@ def test_effects_of_factors_that_vary_together(study_in):
     settings = SETTINGS | {"both": {"augmentation.zoom": 0.0, "augmentation.noise": 0.0}}
     by = {"augmentation.zoom": 0.4, "augmentation.noise": -0.4}
     study = study_in(_cells(settings, seeds=2), _shifted(by))
-    table = studies.effects(study, "m").set_index("factor")
+    table = studies.effects(study, "baseline_cnn").set_index("factor")
     assert table.loc["augmentation.zoom", "effect"] < -0.01
     assert table.loc["augmentation.noise", "effect"] > 0.01
     assert (
@@ -133,7 +142,7 @@ def test_a_scale_is_one_effect(study_in):
         return own + changes["augmentation.zoom"] * np.where(sick, 1, -1)
 
     study = study_in(_cells(settings, seeds=1), logit_of)
-    (row,) = studies.effects(study, "m").to_dict("records")
+    (row,) = studies.effects(study, "baseline_cnn").to_dict("records")
     assert row["value"] == "0 to 0.45" and row["effect"] < -0.01
 
 
@@ -146,7 +155,7 @@ def test_a_learning_curve(study_in):
         return own + 0.2 * off + 0.05 * rng.normal(size=len(own))
 
     study = study_in(cells, logit_of)
-    found = studies.doubling(study, "m")
+    found = studies.doubling(study, "baseline_cnn")
     assert found["low"] < found["value"] < found["high"] < 0
     assert (found["least"], found["most"]) == (250, 1000)
     assert study.base == "s1.0"
@@ -154,5 +163,5 @@ def test_a_learning_curve(study_in):
 
 def test_without_a_base_nothing_is_compared(study_in):
     study = study_in(_cells({"zoom": {"augmentation.zoom": 0.0}}), _shifted({}))
-    assert study.base == "" and not len(studies.differences(study, "m"))
-    assert studies.doubling(study, "m") is None
+    assert study.base == "" and not len(studies.differences(study, "baseline_cnn"))
+    assert studies.doubling(study, "baseline_cnn") is None

@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from work import work
+from work import losing, work
 
+from cxr_utils.pipeline.validity import numbers_digest
 from cxr_utils.studies.engine import Engine
 from cxr_utils.studies.search import Search
 from cxr_utils.study_plan import read
@@ -13,9 +14,8 @@ OVER = "{settings: 6, over: {augmentation.zoom: {low: 0.0, high: 0.4}, baseline_
 
 
 def _run(study, folder, client):
-    engine = Engine(study, folder, client, work)
-    engine.about["data"] = {"manifest": "m", "synthetic": True, "kind": "phantom"}
-    engine.room = 2
+    told = {"x": {"manifest": "m", "synthetic": True, "kind": "phantom", "host": "here"}}
+    engine = Engine(study, ["02_baseline_cnn"], folder, client, told, work)
     engine.run()
     return engine
 
@@ -27,20 +27,24 @@ def test_settings_are_drawn_once_and_kept(kind, study_of, client, tmp_path):
     assert len(engine.cells) == 12 and {cell["state"] for cell in engine.cells.values()} == {"done"}
     first = engine.cells["trial-0000-2026"]["changes"]
     assert first == {"augmentation.zoom": 0.15, "baseline_cnn.depth": 1}  # the base
-    values = [trial.value for trial in engine.search.trials.trials]
-    assert values == [len("trial-0000-2026")] * 6
+    drawn = {json.dumps(cell["changes"]) for cell in engine.cells.values()}
+    values = {trial.value for trial in engine.search.trials.trials}
+    assert len(drawn) == len(values) == 6
     before = (tmp_path / "log").read_text()
     again = _run(study, tmp_path, client)
     assert (tmp_path / "log").read_text() == before and again.cells == engine.cells
     more = _run(study_of(f"{kind}: {OVER.replace('6', '7')}\nseeds: 2"), tmp_path, client)
-    assert len(more.cells) == 14 and engine.cells.items() <= more.cells.items()
+    assert len(more.cells) == 14 and list(more.cells)[:12] == list(engine.cells)
+    assert (tmp_path / "log").read_text().count("end:") == 14
+    drawn = {json.dumps(cell["changes"]) for cell in more.cells.values()}
+    assert len(drawn) == 7  # what is drawn after a stop is not drawn again
 
 
 def test_a_trial_that_was_begun_goes_on(study_of, client, tmp_path):
     study = study_of(f"search: {OVER}")
-    sample = study.asked.sample
-    begun = [next(Search(study, sample, tmp_path).cells()) for _ in range(1)]
-    stopped = Search(study, sample, tmp_path)
+    sample, decides = study.asked.sample, numbers_digest(["02_baseline_cnn"]) + "m"
+    begun = [next(Search(study, sample, tmp_path, decides).cells()) for _ in range(1)]
+    stopped = Search(study, sample, tmp_path, decides)
     cells = stopped.cells()
     begun += [next(cells), next(cells)]
     engine = _run(study, tmp_path, client)
@@ -50,7 +54,7 @@ def test_a_trial_that_was_begun_goes_on(study_of, client, tmp_path):
 
 
 def test_a_run_worse_than_the_median_is_hopeless(study_of, tmp_path):
-    search = Search(study := study_of(f"search: {OVER}"), study.asked.sample, tmp_path)
+    search = Search(study := study_of(f"search: {OVER}"), study.asked.sample, tmp_path, "")
     assert search.prunes
     cells = search.cells()
     for number, losses in enumerate([(0.5, 0.3), (0.6, 0.4), (0.7, 0.5), (0.5, 0.2), (0.6, 0.3)]):
@@ -68,17 +72,57 @@ def test_a_run_worse_than_the_median_is_hopeless(study_of, tmp_path):
     assert not search.is_hopeless("trial-of-another-day", 1, 9.0)
 
 
+def test_a_hopeless_run_is_told_to_end_and_no_other(study_of, client, tmp_path):
+    """The loss goes from worker to engine, the word to end back; another study hears neither."""
+    study = study_of("search: {settings: 6, over: {augmentation.zoom: {low: 0.0, high: 0.4}}}")
+    told = {"x": {"manifest": "m", "synthetic": True, "kind": "phantom", "host": "here"}}
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        engine = Engine(study, ["02_baseline_cnn"], folder, client, told, losing)
+        engine.run()
+        states = [cell["state"] for cell in engine.cells.values()]
+        assert states == ["done"] * 5 + ["pruned"]
+        assert engine.search.trials.trials[-1].state.name == "PRUNED"
+
+
+def test_values_that_do_not_go_together_are_passed_over(study_of, client, tmp_path):
+    over = "{resnet50v2.backbone: [ResNet50V2, Xception], resnet50v2.image_size: [64, 96]}"
+    size = "set: {resnet50v2.image_size: 96}"
+    study = study_of(f"{size}\nrandom: {{settings: 12, over: {over}}}")
+    engine = _run(study, tmp_path, client)
+    states = [trial.state.name for trial in engine.search.trials.trials]
+    assert len(states) == 12 and states.count("FAIL") == 12 - len(engine.cells) > 0
+
+
+def test_a_journal_that_a_full_disk_cut_off_is_read(study_of, client, tmp_path):
+    study = study_of(f"search: {OVER}")
+    _run(study, tmp_path, client)
+    log = tmp_path / "optuna.log"
+    log.write_bytes(log.read_bytes()[:-7])
+    assert len(_run(study, tmp_path, client).cells) == 6
+
+
+def test_a_factor_keeps_its_type(study_of, tmp_path):
+    over = (
+        "{augmentation.rim: {low: 0, high: 1}, baseline_cnn.width: {low: 8, high: 32, log: true}}"
+    )
+    study = study_of(f"random: {{settings: 9, over: {over}}}")
+    cells = list(Search(study, study.asked.sample, tmp_path, "").cells())
+    assert len({cell.changes["augmentation.rim"] for cell in cells}) == 9
+    assert all(isinstance(cell.changes["baseline_cnn.width"], int) for cell in cells)
+
+
 def test_epochs_are_judged_only_where_a_setting_is_one_run(study_of, tmp_path):
     asked = f"search: {OVER}\nseeds: 2", f"search: {OVER}\nfolds: 2", f"random: {OVER}"
     for number, text in enumerate(asked):
         study = study_of(text)
         (folder := tmp_path / str(number)).mkdir()
-        assert not Search(study, study.asked.sample, folder).prunes
+        assert not Search(study, study.asked.sample, folder, "").prunes
 
 
 def test_a_base_outside_what_is_asked_for_is_not_drawn(study_of, tmp_path):
     study = study_of("search: {settings: 2, over: {augmentation.zoom: {low: 0.3, high: 0.4}}}")
-    first = next(Search(study, study.asked.sample, tmp_path).cells())
+    first = next(Search(study, study.asked.sample, tmp_path, "").cells())
     assert 0.3 <= first.changes["augmentation.zoom"] <= 0.4
 
 
@@ -96,7 +140,7 @@ def test_cells_of_a_grid(study_of):
 
 def test_names_that_come_to_one_folder_stay_apart(study_of):
     study = study_of("settings: {a b: {augmentation.zoom: 0}, a/b: {augmentation.zoom: 0.1}}")
-    assert [cell.name for cell in study.cells()] == ["base-2026", "a-b-2026", "a-b-2-2026"]
+    assert [cell.name for cell in study.cells()] == ["base-2026", "a-b-2026", "a-b-f46e0e-2026"]
 
 
 def test_the_source_is_the_command_s(tmp_path):
