@@ -74,14 +74,14 @@ def test_a_run_worse_than_the_median_is_hopeless(study_of, tmp_path):
 
 def test_a_hopeless_run_is_told_to_end_and_no_other(study_of, client, tmp_path):
     """The loss goes from worker to engine, the word to end back; another study hears neither."""
-    study = study_of("search: {settings: 6, over: {augmentation.zoom: {low: 0.0, high: 0.4}}}")
+    study = study_of("search: {settings: 7, over: {augmentation.zoom: {low: 0.0, high: 0.4}}}")
     told = {"x": {"manifest": "m", "synthetic": True, "kind": "phantom", "host": "here"}}
     for folder in (tmp_path / "one", tmp_path / "two"):
         folder.mkdir()
         engine = Engine(study, ["02_baseline_cnn"], folder, client, told, losing)
         engine.run()
         states = [cell["state"] for cell in engine.cells.values()]
-        assert states == ["done"] * 5 + ["pruned"]
+        assert states == ["done"] * 6 + ["pruned"]
         assert engine.search.trials.trials[-1].state.name == "PRUNED"
 
 
