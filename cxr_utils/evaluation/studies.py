@@ -82,7 +82,7 @@ def read(folder: Path) -> StudyResults:
             row = {"cell": name, "setting": cell["setting"], "seed": cell["seed"],
                    "fold": cell["fold"], "model": model, "file": sections[model].name,
                    "title": card["title"], "split": split,
-                   "minutes": cell["seconds"] / 60, "films": splits[split]["n"],
+                   "minutes": card["seconds"] / 60, "films": splits[split]["n"],
                    "patients": card["trained_on"]["patients"]}  # fmt: skip
             row |= {score: splits[split][score] for score in SCORES}
             row |= {f"test_{score}": splits["test"][score] for score in SCORES}

@@ -28,11 +28,16 @@ def spreads(rows: pd.DataFrame, splits: tuple[str, ...]) -> pd.DataFrame:
 
 def cells(rows: pd.DataFrame, splits: tuple[str, ...]) -> pd.DataFrame:
     """Return the scores of each cell."""
-    table = rows[["cell", "patients", "minutes"]].rename(columns={"patients": "training patients"})
+    table = (
+        rows[["cell", "patients", "minutes"]]
+        .round({"minutes": 1})
+        .astype(str)
+        .rename(columns={"patients": "training patients", "minutes": "minutes of training"})
+    )
     for split in splits:
         for score in (*SHOWN, "loss"):
             table[f"{SCORES[score]}, {SPLITS[split]}"] = rows[split + score].map(three)
-    return table.assign(minutes=rows["minutes"].map("{:.1f}".format))
+    return table
 
 
 def settings(study: StudyResults, rows: pd.DataFrame) -> pd.DataFrame:
@@ -44,7 +49,7 @@ def settings(study: StudyResults, rows: pd.DataFrame) -> pd.DataFrame:
             known = studies.spread(part[score])
             scatter = f" ± {known['sd']:.3f}" if len(part) > 1 else ""
             row[SCORES[score]] = three(known["mean"]) + scatter
-        row["minutes"] = f"{part['minutes'].mean():.1f}"
+        row["minutes of training"] = f"{part['minutes'].mean():.1f}"
         found.append((part["loss"].mean(), row))
     return pd.DataFrame([row for _, row in sorted(found, key=lambda one: one[0])])
 
