@@ -97,18 +97,20 @@ def of_seeds(model: str, folder: Path, record: dict[str, Any]) -> pd.DataFrame:
     must be the same, but for the seed.
     """
     for file in sorted(folder.glob("*/study.json")):
-        found = read(file.parent)
-        ours, theirs = found.about["parameters"], within(record, "parameters")
-        parts = {"data", "augmentation", "evaluation", *found.about["models"]}
-        same = within(record, "data").get("manifest") == found.about["data"]["manifest"] and all(
-            ours[part].get(name) == value
+        about = read_json(file)
+        ours, theirs = within(about, "parameters"), within(record, "parameters")
+        parts = {"data", "augmentation", "evaluation", *about.get("models", ())}
+        manifest = within(record, "data").get("manifest")
+        same = manifest == within(about, "data").get("manifest") and all(
+            within(ours, part).get(name) == value
             for part in parts
             for name, value in within(theirs, part).items()
             if name != "source"
         )
-        if same and not found.factors and not found.about["folds"] and len(found.rows):
-            rows = found.rows[found.rows["file"] == model]
-            if len(rows) > 1:
+        if same and not about.get("folds"):
+            found = read(file.parent)
+            rows = found.rows[found.rows["file"] == model] if len(found.rows) else found.rows
+            if len(rows) > 1 and not found.factors:
                 return rows
     return pd.DataFrame()
 

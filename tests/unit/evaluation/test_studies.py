@@ -165,3 +165,44 @@ def test_without_a_base_nothing_is_compared(study_in):
     study = study_in(_cells({"zoom": {"augmentation.zoom": 0.0}}), _shifted({}))
     assert study.base == "" and not len(studies.differences(study, "baseline_cnn"))
     assert studies.doubling(study, "baseline_cnn") is None
+
+
+def test_a_run_is_found_among_the_seeds_of_its_own_parameters_and_data(study_in, tmp_path):
+    data = {"manifest": "m", "synthetic": True, "kind": "phantom"}
+    study_in(_cells({"base": {}}), _shifted({}), about={"data": data})
+    record = {"parameters": Params(seed=7).model_dump(), "data": {"manifest": "m"}}
+    found = studies.of_seeds("baseline_cnn", tmp_path.parent, record)
+    assert list(found["seed"]) == [0, 1, 2] and list(found["test_auroc"]) == [0.9, 0.901, 0.902]
+    other = Params.model_validate({"baseline_cnn": {"depth": 2}}).model_dump()
+    for wrong in (record | {"data": {"manifest": "n"}}, record | {"parameters": other}):
+        assert not len(studies.of_seeds("baseline_cnn", tmp_path.parent, wrong))
+    assert not len(studies.of_seeds("resnet50v2", tmp_path.parent, record))
+
+
+def test_a_study_that_tries_settings_is_none_of_seeds(study_in, tmp_path):
+    data = {"manifest": "m", "synthetic": True, "kind": "phantom"}
+    study_in(_cells(SETTINGS), _shifted({}), about={"data": data})
+    record = {"parameters": Params().model_dump(), "data": {"manifest": "m"}}
+    assert not len(studies.of_seeds("baseline_cnn", tmp_path.parent, record))
+
+
+def test_factors_that_always_change_together_have_no_effect_of_their_own(study_in):
+    both = {"augmentation.zoom": 0.0, "augmentation.noise": 0.0}
+    study = study_in(
+        _cells({"base": {}, "both": both}, seeds=2), _shifted({"augmentation.zoom": 1})
+    )
+    assert studies.effects(study, "baseline_cnn")["effect"].isna().all()
+
+
+def test_one_run_a_setting_is_no_reason_to_take_it(study_in):
+    study = study_in(_cells(SETTINGS, seeds=1), _shifted({"augmentation.zoom": 0.5}))
+    table = studies.differences(study, "baseline_cnn")
+    assert table["holm"].min() < 0.05 and studies.take(table, "base") == "base"
+
+
+def test_pairs_of_runs_are_as_far_apart_as_is_said():
+    rng, within = np.random.default_rng(2), []
+    for _ in range(2000):
+        *known, one, other = rng.normal(size=6)
+        within.append(abs(one - other) <= studies.apart(pd.Series(known)))
+    assert 0.93 <= np.mean(within) <= 0.97 and np.isnan(studies.apart(pd.Series([1.0])))

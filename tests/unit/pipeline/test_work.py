@@ -54,6 +54,16 @@ def test_what_changed_is_named_and_runs_alone(done, notebooks):
     assert done(changed)[1]["01_eda"] == ("run", "01_eda.html is missing")
 
 
+def test_a_study_that_was_done_since_renews_the_comparison_alone(done, notebooks):
+    run, _, _ = done()
+    study = run.folder.root.parent / "studies" / "seeds" / "study.json"
+    study.parent.mkdir(parents=True)
+    study.write_text("{}")
+    _, decided, _ = done()
+    assert decided["04_comparison"] == ("run", "changed: study seeds")
+    assert {decided[step][0] for step in list(decided)[:-1]} == {"keep"}
+
+
 def test_a_failed_step_stops_what_needs_it_alone(done, notebooks):
     notebooks.break_off("02_baseline_cnn")
     run, _, (failed, blocked) = done()

@@ -227,6 +227,47 @@ def test_the_spread_of_seeds_stands_beside_the_comparison(models, scored, tmp_pa
     assert "one seed" in "\n".join(_lines(alone))
 
 
+def test_a_study_of_seeds_stands_beside_the_scores(models):
+    rows = pd.DataFrame({f"test_{score}": [0.8, 0.9] for score in ("auroc", "accuracy", "loss")})
+    rows["test_specificity"] = [0.5, 0.7]
+    table = tables.scores(models, None, ["test"], {"Baseline CNN": rows})
+    column = table["Baseline CNN, 2 seeds: mean ± SD"]
+    assert column["AUROC"] == "0.850 ± 0.071" and column["images"] == ""
+    assert list(table.columns)[:2] == ["Baseline CNN", column.name]
+    said = text.render("seed_study", seeds={"Baseline CNN": rows})
+    assert "Baseline CNN over 2 seeds" in said and "0.500 to 0.700" in said
+    assert text.render("seed_study", seeds={}) == ""
+
+
+def _study_told(**more):
+    known = {"mean": 0.9, "sd": 0.01, "least": 0.8, "most": 0.95, "low": 0.88, "high": 0.92}
+    known |= {"cells": 3}
+    told = {"auroc": known, "accuracy": known, "split": "test", "title": "M", "base": "base"}
+    told |= {"chooses": True, "folds": 0, "gaps": [_gap()], "take": "a", "tried": 1}
+    told |= {"best": _gap(), "worse": [], "better": ["a"], "apart": 0.05}
+    return text.render("study", **(told | {"doubling": None} | more))
+
+
+def test_the_answer_of_a_study_is_of_the_setting_it_takes():
+    assert "take *a*" in _study_told() and "-0.0100 [-0.0200, -0.0010]" in _study_told()
+    kept = _study_told(take="base")
+    assert "keep the base. The other setting, *a*, changes" in kept
+    once = _study_told(take="base", best=_gap(cells=1))
+    assert "was run once" in once and "candidates" in once
+    assert "the base is not done" in _study_told(best=None, gaps=[])
+    alone = _study_told(chooses=False, best=None, gaps=[])
+    assert "over 3 seeds, AUROC on test is 0.900" in alone and "0.050 apart" in alone
+    folds = _study_told(chooses=False, best=None, gaps=[], folds=5, split="validation")
+    assert "over 3 folds" in folds and "apart" not in folds
+    told = {"value": -0.01, "low": -0.02, "high": 0.0, "seeds": 3, "least": 10, "most": 99}
+    assert "between 10 and 99 patients" in _study_told(doubling=told)
+
+
+def _gap(**more):
+    gap = {"setting": "a", "value": -0.01, "low": -0.02, "high": -0.001, "p": 0.01, "holm": 0.02}
+    return gap | {"cells": 3} | more
+
+
 def test_what_looks_like_markup_is_text():
     name = "<img src=x>*a* [b](c) $d$"
     said = text.render("missing", run=name, steps=["02_x"], models=[])
