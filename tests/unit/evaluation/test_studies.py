@@ -17,7 +17,7 @@ def study_in(tmp_path):
     """Write a study whose cells have the logit that a function gives each film."""
 
     def make(cells, logit_of, patients=200, films=2, about=()):
-        rng, told = np.random.default_rng(0), {}
+        rng, told, root = np.random.default_rng(0), {}, tmp_path / "studies" / "x"
         names = np.repeat([f"p{n:03}" for n in range(patients)], films)
         sick = np.repeat(rng.random(patients) < 0.6, films)
         own = rng.normal(0, 1, len(names)) + 2 * np.where(sick, 1, -1)
@@ -26,7 +26,7 @@ def study_in(tmp_path):
             loss = float(metrics.cross_entropy(sick.astype(int), scores).mean())
             entry = {"loss": loss, "auroc": 0.9 + seed / 1000, "sensitivity": 0.97,
                      "specificity": 0.8, "accuracy": 0.9, "n": len(names)}  # fmt: skip
-            folder = tmp_path / "cells" / name
+            folder = root / "cells" / name
             (folder / "predictions").mkdir(parents=True)
             (folder / "models").mkdir()
             found = {"models": {"baseline_cnn": {"validation": entry, "test": entry}}}
@@ -46,8 +46,8 @@ def study_in(tmp_path):
             "folds": 0,
             "parameters": Params().model_dump(),
         }
-        (tmp_path / "study.json").write_text(json.dumps(tree | dict(about)))
-        return studies.read(tmp_path)
+        (root / "study.json").write_text(json.dumps(tree | dict(about)))
+        return studies.read(root)
 
     return make
 
@@ -171,19 +171,19 @@ def test_a_run_is_found_among_the_seeds_of_its_own_parameters_and_data(study_in,
     data = {"manifest": "m", "synthetic": True, "kind": "phantom"}
     study_in(_cells({"base": {}}), _shifted({}), about={"data": data})
     record = {"parameters": Params(seed=7).model_dump(), "data": {"manifest": "m"}}
-    found = studies.of_seeds("baseline_cnn", tmp_path.parent, record)
+    found = studies.of_seeds("baseline_cnn", tmp_path / "studies", record)
     assert list(found["seed"]) == [0, 1, 2] and list(found["test_auroc"]) == [0.9, 0.901, 0.902]
     other = Params.model_validate({"baseline_cnn": {"depth": 2}}).model_dump()
     for wrong in (record | {"data": {"manifest": "n"}}, record | {"parameters": other}):
-        assert not len(studies.of_seeds("baseline_cnn", tmp_path.parent, wrong))
-    assert not len(studies.of_seeds("resnet50v2", tmp_path.parent, record))
+        assert not len(studies.of_seeds("baseline_cnn", tmp_path / "studies", wrong))
+    assert not len(studies.of_seeds("resnet50v2", tmp_path / "studies", record))
 
 
 def test_a_study_that_tries_settings_is_none_of_seeds(study_in, tmp_path):
     data = {"manifest": "m", "synthetic": True, "kind": "phantom"}
     study_in(_cells(SETTINGS), _shifted({}), about={"data": data})
     record = {"parameters": Params().model_dump(), "data": {"manifest": "m"}}
-    assert not len(studies.of_seeds("baseline_cnn", tmp_path.parent, record))
+    assert not len(studies.of_seeds("baseline_cnn", tmp_path / "studies", record))
 
 
 def test_factors_that_always_change_together_have_no_effect_of_their_own(study_in):
