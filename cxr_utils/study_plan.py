@@ -70,12 +70,12 @@ class StudyFile(Section):
         kinds = [kind for kind in ("settings", "grid", "random", "search")
                  if getattr(self, kind) is not None]  # fmt: skip
         if len(kinds) > 1:
-            raise ValueError(f"{' and '.join(kinds)}: only one can be; take the other out")
+            raise ValueError(f"{' and '.join(kinds)}: only one is allowed; remove the other")
         factors = self.sample.over if self.sample else self.grid if kinds else {"": [0]}
         if self.settings == {} or factors == {} or [] in (factors or {}).values():
             raise ValueError(f"{kinds[0]}: nothing to try; give every factor a value")
         if unknown := sorted({*self.models} - {*MODELS}):
-            raise ValueError(f"models: {unknown[0]} is none; they are {', '.join(MODELS)}")
+            raise ValueError(f"unknown model {unknown[0]}; choose from {', '.join(MODELS)}")
         return self
 
     @property
@@ -198,11 +198,12 @@ def _read(file: Path, where: str) -> StudyFile:
         like = "give a file like those in params/studies"
         said = f"cannot be read ({error.strerror}); {like}"
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        said = f"not valid YAML ({error}); mend that line"
+        said = f"not valid YAML ({error}); fix that line"
     except ValidationError as error:
         first = error.errors()[-1]  # of a union's members, the one that says most
         named = [str(part) for part in first["loc"] if not re.search(r"[\[(]", str(part))]
         place = "".join(f"{part}: " for part in named if part != "Range")
         wrong = first["ctx"]["error"] if first["type"] == "value_error" else first["msg"]
+        wrong = "unknown key" if first["type"] == "extra_forbidden" else wrong
         said = f"{place}{wrong}; see docs/studies.md"
     raise UsageError(f"{where}: {said}")

@@ -83,7 +83,8 @@ def read(folder: Path) -> StudyResults:
                    "fold": cell["fold"], "model": model, "file": sections[model].name,
                    "title": card["title"], "split": split,
                    "minutes": card["seconds"] / 60, "films": splits[split]["n"],
-                   "patients": card["trained_on"]["patients"]}  # fmt: skip
+                   "patients": card["trained_on"]["patients"],
+                   "precision": card["precision"]["used"]}  # fmt: skip
             row |= {score: splits[split][score] for score in SCORES}
             row |= {f"test_{score}": splits["test"][score] for score in SCORES}
             rows.append(row)
@@ -245,6 +246,8 @@ def doubling(study: StudyResults, model: str) -> dict[str, float] | None:
         for _, part in rows.groupby(["seed", "fold"], dropna=False)
         if part["patients"].nunique() > 2
     ]
+    if not slopes:
+        return None
     told = spread(pd.Series(slopes))
     return {"value": told["mean"], "low": told["low"], "high": told["high"], "seeds": len(slopes),
             "least": int(rows["patients"].min()), "most": int(rows["patients"].max())}  # fmt: skip

@@ -22,7 +22,7 @@ def spreads(rows: pd.DataFrame, splits: tuple[str, ...]) -> pd.DataFrame:
             found.append([SPLITS[split], SCORES[score], three(known["mean"]), three(known["sd"]),
                           f"{known['least']:.3f} to {known['most']:.3f}",
                           f"[{three(known['low'])}, {three(known['high'])}]"])  # fmt: skip
-    columns = ["films", "score", "mean", "SD", "range", "95% interval of the mean"]
+    columns = ["split", "score", "mean", "SD over runs", "range", "95% CI of the mean over runs"]
     return pd.DataFrame(found, columns=columns)
 
 
@@ -59,11 +59,11 @@ def gaps(table: pd.DataFrame) -> pd.DataFrame:
     words = {
         "setting": table["setting"],
         "cells": table["cells"],
-        "log loss against the base": [
+        "log loss minus the base's [95% CI]": [
             f"{row.value:+.4f} [{row.low:+.4f}, {row.high:+.4f}]" for row in table.itertuples()
         ],
         "p": table["p"].map(three),
-        "p, corrected": table["holm"].map(three),
+        "p (Holm)": table["holm"].map(three),
     }
     return pd.DataFrame(words)
 
@@ -77,7 +77,7 @@ def gap_plot(table: pd.DataFrame, model: str, title: str) -> Figure:
     axis.errorbar(shown["value"], range(len(shown)), xerr=span, **look)
     axis.axvline(0, color="grey", linestyle=":")
     axis.set(yticks=range(len(shown)), yticklabels=shown["setting"], ylim=(-0.6, len(shown) - 0.4))
-    axis.set(xlabel="log loss on validation less the base's (nats)")
+    axis.set(xlabel="difference in validation log loss, setting minus base (nats)")
     axis.invert_yaxis()
     caption = "Left of the line a setting is better than the base; bars are 95% intervals, "
     caption += "not corrected for the number of settings."
@@ -101,10 +101,11 @@ def spread_plot(rows: pd.DataFrame, splits: tuple[str, ...], model: str, title: 
             axis.plot(values, [where] * len(values), "o", alpha=0.6, label=label, **look)
             axis.plot(values.mean(), where, "|", markersize=18, markeredgewidth=2, **look)
     axis.set(yticks=range(len(SHOWN)), yticklabels=[SCORES[score] for score in SHOWN])
+    axis.set(xlabel="score")
     axis.invert_yaxis()
     axis.legend(bbox_to_anchor=(0, 1), loc="lower left", ncols=2, fontsize="small")
     alt = f"{', '.join(SCORES[score] for score in SHOWN)} of {len(rows)} runs of {title}."
-    caption = "A dot is a run, the bar their mean."
+    caption = "Each dot is one run; the vertical bar is the mean."
     return Figure(drawn, f"spread_{model}", f"{title}: {len(rows)} runs", caption, alt)
 
 
@@ -113,13 +114,14 @@ def curve_plot(rows: pd.DataFrame, model: str, title: str) -> Figure:
     drawn, axes = canvas(2, width=4.2)
     for axis, score in zip(axes[0], ("loss", "auroc"), strict=True):
         axis.plot(rows["patients"], rows[score], "o", color=SPLIT_COLOURS[1], alpha=0.6)
-        means = rows.groupby("patients")[score].mean()
+        means = rows.groupby("setting")[["patients", score]].mean().set_index("patients")[score]
+        means = means.sort_index()
         axis.plot(means.index, means, "-", color=SPLIT_COLOURS[1])
         axis.set(xscale="log", xlabel="training patients", ylabel=f"{SCORES[score]} on validation")
-        axis.set_xticks(means.index, [f"{patients:,}" for patients in means.index], minor=False)
+        axis.set_xticks(means.index, [f"{patients:,.0f}" for patients in means.index], minor=False)
         axis.minorticks_off()
-    alt = f"Log loss and AUROC of {title} on validation, for {means.index.min()} to "
-    alt += f"{means.index.max()} training patients."
-    caption = "A dot is a run, the line joins means."
+    alt = f"Log loss and AUROC of {title} on validation, for {means.index.min():.0f} to "
+    alt += f"{means.index.max():.0f} training patients."
+    caption = "Each dot is one run; the line joins the means."
     name = f"{title}: learning curve over training patients"
     return Figure(drawn, f"learning_curve_{model}", name, caption, alt)

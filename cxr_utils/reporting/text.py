@@ -209,12 +209,12 @@ def study(found: studies.StudyResults, model: str, gaps: pd.DataFrame) -> Number
     """Return what the answer of a study says of a model; `gaps` are `studies.differences`."""
     rows, chooses = found.rows[found.rows["model"] == model], bool(found.factors)
     split = "validation" if chooses or found.about["folds"] else "test"
-    own = {score: studies.spread(rows[("test_" if split == "test" else "") + score])
-           for score in ("auroc", "accuracy")}  # fmt: skip
+    prefix = "test_" if split == "test" else ""
+    scores = {tables.SCORES[score]: studies.spread(rows[prefix + score]) for score in tables.SHOWN}
     sure = gaps[gaps["holm"] < studies.ALPHA]
     take, listed = studies.take(gaps, found.base), gaps.to_dict("records")
     best = next((gap for gap in listed if gap["setting"] == take), listed[0] if listed else None)
-    return {**own, "split": split, "title": rows["title"].iloc[0], "base": found.base,
+    return {"scores": scores, "split": split, "title": rows["title"].iloc[0], "base": found.base,
             "chooses": chooses, "folds": found.about["folds"], "gaps": listed, "take": take,
             "tried": len({cell["setting"] for cell in found.about["cells"].values()}) - 1,
             "best": best, "worse": list(sure[sure["value"] > 0]["setting"]),

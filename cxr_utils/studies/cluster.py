@@ -37,7 +37,7 @@ def connected(workers: int, address: str) -> Iterator[distributed.Client]:
         try:
             client = opened.enter_context(distributed.Client(cluster, timeout=5))
         except (OSError, ValueError) as error:
-            why = f"none answers there ({one_line(error)}); start one: dask scheduler"
+            why = f"no scheduler answers there ({one_line(error)}); start one: dask scheduler"
             raise UsageError(f"--scheduler {address}: {why}") from None
         yield client
 
@@ -57,7 +57,7 @@ def survey(
     Raises UsageError where one is not fit for the study, or there is none.
     """
     if not (there := rooms(client)):
-        raise UsageError(f"the scheduler has no worker with room; start one: {START}")
+        raise UsageError(f"the scheduler has no worker with room for a run; start one: {START}")
     where = {"allow_other_workers": False, "pure": False}
     found = {address: client.submit(worker.survey, params, steps, workers=[address], **where)
              for address in there}  # fmt: skip

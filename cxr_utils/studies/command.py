@@ -21,9 +21,9 @@ def add_parser(commands: Any) -> None:
     """Add the command to the parser of ``python -m cxr_utils``."""
     add = commands.add_parser("study", help="many runs that answer one question").add_argument
     add("study", metavar="FILE", help="one of params/studies/, or another; see docs/studies.md")
-    add("--data", metavar="SOURCE", help="as of run_all.py; each worker must have it")
-    add("--workers", type=int, default=1, metavar="N", help="runs at a time here (default: 1)")
-    add("--scheduler", default="", metavar="TCP", help="of a Dask cluster, as tcp://HOST:8786")
+    add("--data", metavar="SOURCE", help="data, as for run_all.py; every worker needs it")
+    add("--workers", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
+    add("--scheduler", default="", metavar="ADDRESS", help="of a Dask scheduler: tcp://HOST:8786")
     add("--out", metavar="DIR", help="folder of all studies (default: reports/studies)")
     add("--dry-run", action="store_true", help="list the cells and stop")
     add("--yes", action="store_true", help=f"run more than {MANY} cells")
@@ -40,7 +40,7 @@ def study(asked: argparse.Namespace, source: str | None) -> bool:
     steps = [step.name for step in find_steps() if step.section in study.asked.models]
     if (count := study.asked.count) > MANY and not asked.yes:
         remedy = "--yes runs them, or ask for fewer values, seeds or folds"
-        raise UsageError(f"{study.where}: {count:,} cells are over {MANY}; {remedy}")
+        raise UsageError(f"{study.where}: {count:,} cells, more than {MANY}; {remedy}")
     out = Path(asked.out).expanduser().resolve() if asked.out else paths.REPORTS / "studies"
     folder, cells = paths.RunFolder(out / study.name), study.cells()
     print(f"study {study.name}: {study.asked.question}")
@@ -53,7 +53,7 @@ def study(asked: argparse.Namespace, source: str | None) -> bool:
     try:
         from . import cluster, engine
     except ImportError as error:
-        remedy = "pip install 'cxr-utils[studies]'"
+        remedy = "pip install -e '.[studies]'"
         raise UsageError(f"study: {error.name} is needed; {remedy}") from None
     with runs.alone_in(folder) as temporary:
         runs.log_to(folder)
@@ -70,6 +70,6 @@ def study(asked: argparse.Namespace, source: str | None) -> bool:
         done = pages.of_command(NOTEBOOK, shown, folder, "study", about["synthetic"], temporary)
     failed = [name for name, cell in running.cells.items() if cell["state"] == "failed"]
     if failed:
-        print(f"{len(failed)} cells failed, as {failed[0]}; the same command tries them again")
+        print(f"{len(failed)} cells failed, {failed[0]} first; run the same command to retry them")
     print(f"open {folder.html('study')}")
     return done and not failed

@@ -64,8 +64,8 @@ def test_the_page_answers_first(done, looked_at):
     shown = looked_at(done / "study.html")
     text = shown.locator("body").inner_text()
     assert "SYNTHETIC" in text and "Does mirroring help?" in text
-    answer = text.index("keep the base. The other setting, no-mirror, changes the log loss")
-    assert answer < text.rindex("Against the base") and "another seed would change" in text
+    answer = text.index("The best on these films, no-mirror, changes the log loss")
+    assert answer < text.rindex("Scores on validation") and "variation between seeds" in text
     assert shown.locator("figure.plot").count() == 1
 
 
@@ -80,18 +80,18 @@ BAD = [
     (HEAD + "grid: {seed: [0]}\nsettings: {a: {seed: 1}}", [], "settings and grid: only one"),
     (HEAD + "grid: {seed: [1, 2]}", [], "seed cannot be tried, as settings are compared"),
     (HEAD + "settings: {a: {data.source: medmnist}}", [], "put it under set, or ask for seeds"),
-    (HEAD + "search: {settings: 1, over: {augmentation.zoom: {hihg: 1}}}", [], "hihg: Extra"),
+    (HEAD + "search: {settings: 1, over: {augmentation.zoom: {hihg: 1}}}", [], "hihg: unknown key"),
     ("", [], "question: Field required; see docs/studies.md"),
-    (HEAD + "seeds: 1000000", [], "1,000,000 cells are over 200; --yes runs them"),
+    (HEAD + "seeds: 1000000", [], "1,000,000 cells, more than 200; --yes runs them"),
     (HEAD + "seeds: 0", [], "seeds: Input should be greater than or equal to 1"),
-    (HEAD + "fold: 5", [], "fold: Extra inputs are not permitted; see docs/studies.md"),
+    (HEAD + "fold: 5", [], "fold: unknown key; see docs/studies.md"),
     (HEAD + "folds: 1", [], "take two folds or more"),
-    ("question: Which?\nmodels: [vgg]", [], "models: vgg is none; they are baseline_cnn"),
+    ("question: Which?\nmodels: [vgg]", [], "unknown model vgg; choose from baseline_cnn"),
     ("question: [", [], "not valid YAML"),
     (QUICK, ["--workers", "0"], "--workers 0: at least 1 is needed"),
     (QUICK, ["--data", "/no/such/folder"], "there is no such folder"),
-    (QUICK, ["--scheduler", "tcp://127.0.0.1:9"], "none answers there"),
-    (QUICK, ["--scheduler", "nonsense://"], "none answers there"),
+    (QUICK, ["--scheduler", "tcp://127.0.0.1:9"], "no scheduler answers there"),
+    (QUICK, ["--scheduler", "nonsense://"], "no scheduler answers there"),
 ]  # fmt: skip
 
 

@@ -32,7 +32,12 @@ def study_in(tmp_path):
             found = {"models": {"baseline_cnn": {"validation": entry, "test": entry}}}
             (folder / "run.json").write_text(json.dumps({"parameters": Params().model_dump()}))
             (folder / "metrics.json").write_text(json.dumps(found))
-            card = {"title": "M", "seconds": 60.0, "trained_on": {"patients": round(1000 * share)}}
+            card = {
+                "title": "M",
+                "seconds": 60.0,
+                "precision": {"used": "float32"},
+                "trained_on": {"patients": round(1000 * share)},
+            }
             (folder / "models" / "baseline_cnn.json").write_text(json.dumps(card))
             table = {"split": "validation", "path": [f"f{n}" for n in range(len(names))]}
             table |= {"patient": names, "label": np.where(sick, "PNEUMONIA", "NORMAL")}

@@ -242,7 +242,12 @@ def test_a_study_of_seeds_stands_beside_the_scores(models):
 def _study_told(**more):
     known = {"mean": 0.9, "sd": 0.01, "least": 0.8, "most": 0.95, "low": 0.88, "high": 0.92}
     known |= {"cells": 3}
-    told = {"auroc": known, "accuracy": known, "split": "test", "title": "M", "base": "base"}
+    told = {
+        "scores": {"AUROC": known, "accuracy": known},
+        "split": "test",
+        "title": "M",
+        "base": "base",
+    }
     told |= {"chooses": True, "folds": 0, "gaps": [_gap()], "take": "a", "tried": 1}
     told |= {"best": _gap(), "worse": [], "better": ["a"], "apart": 0.05}
     return text.render("study", **(told | {"doubling": None} | more))
@@ -253,12 +258,12 @@ def test_the_answer_of_a_study_is_of_the_setting_it_takes():
     kept = _study_told(take="base")
     assert "keep the base. The other setting, *a*, changes" in kept
     once = _study_told(take="base", best=_gap(cells=1))
-    assert "was run once" in once and "candidates" in once
+    assert "Each setting was run once" in once and "run with several seeds: a" in once
     assert "the base is not done" in _study_told(best=None, gaps=[])
     alone = _study_told(chooses=False, best=None, gaps=[])
-    assert "over 3 seeds, AUROC on test is 0.900" in alone and "0.050 apart" in alone
-    folds = _study_told(chooses=False, best=None, gaps=[], folds=5, split="validation")
-    assert "over 3 folds" in folds and "apart" not in folds
+    assert "3 seeds, on test: AUROC 0.900" in alone and "less than 0.050 in 95%" in alone
+    folds = _study_told(chooses=False, best=None, gaps=[], folds=3, split="validation")
+    assert "3 folds, on" in folds and "95% of pairs" not in folds
     told = {"value": -0.01, "low": -0.02, "high": 0.0, "seeds": 3, "least": 10, "most": 99}
     assert "between 10 and 99 patients" in _study_told(doubling=told)
 
