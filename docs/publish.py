@@ -228,8 +228,8 @@ def _others(run: paths.RunFolder) -> pd.DataFrame:
             if model.card["training_key"] in keys:
                 continue
             card = model.card
-            seeds = f", {card['members']} seeds" if card["members"] > 1 else ""
-            about = [f"{model.title}{seeds}", f"{card['image_size']} px"]
+            many = f", ensemble of {card['members']} seeds" if card["members"] > 1 else ""
+            about = [f"{model.title}{many}", f"{card['image_size']} px"]
             about.append(tables.STARTS[card["start"]["kind"]])
             scores = [tables.with_interval(model.test, score) for score in tables.SHOWN]
             rows.append([*about, f"{card['seconds'] / 60:.0f}", card["precision"]["used"], *scores])

@@ -113,7 +113,10 @@ class Engine:
         tries = self.cells[cell.name]["tries"]
         try:
             told = future.result()
-        except (distributed.CancelledError, OSError):  # the connection was cut
+        except (
+            distributed.CancelledError,
+            distributed.comm.CommClosedError,
+        ):  # the connection was cut
             return None
         except Exception as error:  # unlucky to the last, or its worker died again and again
             return {"state": "failed", "error": one_line(error), "tries": tries}

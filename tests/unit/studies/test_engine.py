@@ -65,11 +65,11 @@ def test_what_other_parameters_data_or_code_gave_runs_again(study_of, client, tm
 
 
 def test_failures_are_listed_and_only_what_may_help_is_tried_again(study_of, client, tmp_path):
-    names = ["fail", "unlucky=2", "memory=1", "die=1", "memory=9", "last"]
+    names = ["fail", "unlucky=2", "memory=1", "die=1", "memory=9", "last", "full"]
     engine = _engine(study_of(_settings(*names)), tmp_path, client)
     engine.run()
     states = {cell["setting"]: cell["state"] for cell in engine.cells.values()}
-    bad = {"fail": "failed", "memory=9": "failed"}
+    bad = {"fail": "failed", "memory=9": "failed", "full": "failed"}
     assert states == dict.fromkeys(["base", *names], "done") | bad
     begun = _log(tmp_path)
     tries = [begun[f"begin:{name}-2026"] for name in names]

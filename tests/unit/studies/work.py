@@ -27,6 +27,8 @@ def work(name, sets, steps, folder, mark, code, watched):
             raise Unlucky("Address already in use")
         if kind == "memory" and tries < int(value):
             return _told("no memory", error="MemoryError")
+        if kind == "full":
+            raise OSError(28, "No space left on device")
         if kind == "die" and tries < int(value):
             os._exit(1)
     time.sleep(seconds)
