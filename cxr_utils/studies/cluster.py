@@ -58,8 +58,7 @@ def survey(
     """
     if not (there := rooms(client)):
         raise UsageError(f"the scheduler has no worker with room for a run; start one: {START}")
-    where = {"allow_other_workers": False, "pure": False}
-    found = {address: client.submit(worker.survey, params, steps, workers=[address], **where)
+    found = {address: client.submit(worker.survey, params, steps, workers=[address], pure=False)
              for address in there}  # fmt: skip
     try:
         told = client.gather(found)

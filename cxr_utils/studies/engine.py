@@ -21,6 +21,7 @@ from ..study_plan import Cell, Study
 from . import cluster, worker
 from .search import Search
 
+CUT = (distributed.CancelledError, distributed.comm.CommClosedError)  # to the scheduler
 TRIES = 4  # of a cell that lacks memory
 PAUSE = 1.0  # seconds of waiting for a cell before a look at the cluster
 WRITTEN_EVERY = 2.0  # seconds between two states of study.json
@@ -113,10 +114,7 @@ class Engine:
         tries = self.cells[cell.name]["tries"]
         try:
             told = future.result()
-        except (
-            distributed.CancelledError,
-            distributed.comm.CommClosedError,
-        ):  # the connection was cut
+        except CUT:
             return None
         except Exception as error:  # unlucky to the last, or its worker died again and again
             return {"state": "failed", "error": one_line(error), "tries": tries}
