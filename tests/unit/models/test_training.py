@@ -34,9 +34,9 @@ ASKED = [
 
 
 @pytest.fixture(autouse=True)
-def narrow(monkeypatch):
-    """What is built here has two narrow stages; only the network of `trained` is whole."""
-    monkeypatch.setattr(networks, "WIDTHS", (4, 8))
+def short(monkeypatch):
+    """What is built here has two stages; only the network of `trained` is whole."""
+    monkeypatch.setattr(networks, "STAGES", 2)
 
 
 @pytest.fixture(scope="module")
