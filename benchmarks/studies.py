@@ -2,8 +2,8 @@
 
     python benchmarks/studies.py phantom --cells 4 --set baseline_cnn.epochs=2
 
-Cells are runs of notebook 02 with one thread each. The same cells are run by one worker and by two,
-in turns. Memory is the peak of the sum over all processes (proportional set size, which counts
+Cells are runs of notebook 02 with one thread each. The same cells are run by one worker, then by
+two. Memory is the peak of the sum over all processes (proportional set size, which counts
 shared pages once), beside that of one ``run_all.py`` alone. Cells that do nothing show the engine's
 own share.
 """
@@ -56,10 +56,11 @@ def nothing(folder: Path, count: int) -> tuple[float, int]:
         f"question: How long?\nprofile: smoke\nmodels: [baseline_cnn]\nseeds: {count}\n"
     )
     asked = study_plan.read(folder / "nothing.yaml", "phantom")
+    (folder / "nothing").mkdir()
+    told = {"x": {"manifest": None, "synthetic": True, "kind": "phantom", "host": ""}}
     with cluster.connected(2, "") as client:
-        running = engine.Engine(asked, folder / "nothing", client, do_nothing)
-        running.room = 2
-        running.about["data"] = {"manifest": "", "synthetic": True, "kind": "phantom"}
+        steps = ["02_baseline_cnn"]
+        running = engine.Engine(asked, steps, folder / "nothing", client, told, do_nothing)
         started = time.perf_counter()
         with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
             running.run()

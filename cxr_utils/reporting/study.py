@@ -62,10 +62,14 @@ def gaps(table: pd.DataFrame) -> pd.DataFrame:
         "log loss minus the base's [95% CI]": [
             f"{row.value:+.4f} [{row.low:+.4f}, {row.high:+.4f}]" for row in table.itertuples()
         ],
-        "p": table["p"].map(three),
-        "p (Holm)": table["holm"].map(three),
+        "p": table["p"].map(_p),
+        "p (Holm)": table["holm"].map(_p),
     }
     return pd.DataFrame(words)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else three(value)
 
 
 def gap_plot(table: pd.DataFrame, model: str, title: str) -> Figure:

@@ -77,3 +77,11 @@ def test_runner_overhead():
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert re.search(r"overhead outside the notebooks: -?[\d.]+ s\n", done.stdout)
     assert re.search(r"overhead of the whole: -?[\d.]+ s, [\d.]+ times as long", done.stdout)
+
+
+def test_studies_that_do_nothing(tmp_path):
+    """All of the benchmark takes minutes."""
+    import studies
+
+    share, cells = studies.nothing(tmp_path, 30)
+    assert cells == 30 and 0 < share < 60
