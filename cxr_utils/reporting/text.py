@@ -219,5 +219,5 @@ def study(found: studies.StudyResults, model: str, gaps: pd.DataFrame) -> Number
             "tried": len({cell["setting"] for cell in found.about["cells"].values()}) - 1,
             "best": best, "worse": list(sure[sure["value"] > 0]["setting"]),
             "better": list(sure[sure["value"] < 0]["setting"]),
-            "apart": studies.apart(rows[prefix + "auroc"]), "doubling": studies.doubling(found, model),
-            }  # fmt: skip
+            "apart": studies.apart(rows[prefix + "auroc"]),
+            "doubling": studies.doubling(found, model)}  # fmt: skip
