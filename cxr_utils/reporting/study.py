@@ -13,6 +13,21 @@ SPLITS = {"": "validation", "test_": "test"}  # prefix of a score's column: wher
 MOST = 40  # settings in a figure
 
 
+def beside(table: pd.DataFrame, seeds: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return `tables.scores` of test with mean and SD over seeds beside the models that have some.
+
+    `seeds` are rows of `studies.of_seeds` by the model's title.
+    """
+    for title, rows in seeds.items():
+        known = {name: rows[f"test_{score}"] for score, name in SCORES.items()
+                 if f"test_{score}" in rows}  # fmt: skip
+        found = {name: f"{one.mean():.3f} ± {one.std():.3f}" for name, one in known.items()}
+        column = pd.Series(found).reindex(table.index, fill_value="")
+        name = f"{title}, {len(rows)} seeds: mean ± SD"
+        table.insert(table.columns.get_loc(title) + 1, name, column)
+    return table
+
+
 def spreads(rows: pd.DataFrame, splits: tuple[str, ...]) -> pd.DataFrame:
     """Return mean, SD, range and interval of the scores over cells; `splits` are prefixes."""
     found = []

@@ -149,15 +149,11 @@ def occlusion(views: dict[str, np.ndarray], part: pd.DataFrame) -> pd.DataFrame:
 
 
 def scores(
-    models: list[Scored],
-    references: dict[str, Any] | None = None,
-    splits: Iterable[str] = SPLITS,
-    seeds: dict[str, pd.DataFrame] | None = None,
+    models: list[Scored], references: dict[str, Any] | None = None, splits: Iterable[str] = SPLITS
 ) -> pd.DataFrame:
     """Return all scores of models and reference classifiers, a column for each and split.
 
     `references` are as under ``floors`` in ``metrics.json``; `splits` not there are left out.
-    `seeds` are rows of `studies.of_seeds` by title: beside such a model stand mean and SD on test.
     """
     known = {model.title: model.scores for model in models}
     known |= {f"reference: {REFERENCES[name]}": one for name, one in (references or {}).items()}
@@ -168,13 +164,6 @@ def scores(
         if split in entries
     }
     table = pd.DataFrame(columns)
-    for title, rows in (seeds or {}).items():
-        known_of = {name: rows[f"test_{score}"] for score, name in SCORES.items()
-                    if f"test_{score}" in rows}  # fmt: skip
-        found = {name: f"{one.mean():.3f} ± {one.std():.3f}" for name, one in known_of.items()}
-        place = table.columns.get_loc((title, SPLITS["test"])) + 1
-        name = (f"{title}, {len(rows)} seeds: mean ± SD", SPLITS["test"])
-        table.insert(place, name, pd.Series(found).reindex(table.index, fill_value=""))
     one_split = table.columns.get_level_values(1).nunique() == 1
     return table.droplevel(1, axis=1) if one_split else table
 

@@ -14,7 +14,7 @@ from cxr_utils import paths
 from cxr_utils.evaluation import comparison, results
 from cxr_utils.evaluation.audit import Finding
 from cxr_utils.models.explanation import Checked
-from cxr_utils.reporting import display, findings, published, tables, text
+from cxr_utils.reporting import display, findings, published, study, tables, text
 
 DATA = {"counts": {"test": {"NORMAL": 40, "PNEUMONIA": 80}}, "median_size": [224, 224]}
 
@@ -230,7 +230,7 @@ def test_the_spread_of_seeds_stands_beside_the_comparison(models, scored, tmp_pa
 def test_a_study_of_seeds_stands_beside_the_scores(models):
     rows = pd.DataFrame({f"test_{score}": [0.8, 0.9] for score in ("auroc", "accuracy", "loss")})
     rows["test_specificity"] = [0.5, 0.7]
-    table = tables.scores(models, None, ["test"], {"Baseline CNN": rows})
+    table = study.beside(tables.scores(models, None, ["test"]), {"Baseline CNN": rows})
     column = table["Baseline CNN, 2 seeds: mean ± SD"]
     assert column["AUROC"] == "0.850 ± 0.071" and column["images"] == ""
     assert list(table.columns)[:2] == ["Baseline CNN", column.name]
