@@ -59,6 +59,7 @@ def _run(project, *extra, sets=SMALL):
     return _call(project, *command, *extra, *values)
 
 
+@pytest.mark.long
 def test_a_third_model(project):
     section, field, network = _blocks("Another model")
     (defaults,), (copy,) = _blocks("Another model", "yaml"), _blocks("Another model", "sh")

@@ -163,7 +163,8 @@ def test_killed_in_an_epoch(bench, alone, step, survived):
         _kill_in_an_epoch(bench, alone, step)
 
 
-@pytest.mark.parametrize("at", [7, *(pytest.param(at, marks=pytest.mark.long) for at in CUTS)])
+@pytest.mark.long
+@pytest.mark.parametrize("at", [7, *CUTS])
 def test_power_cut(bench, alone, at, survived):
     with survived(f"power cut at file {at}"):
         _cut_the_power(bench, alone, at)

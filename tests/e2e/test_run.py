@@ -160,6 +160,8 @@ def test_every_command_of_the_readme(command, run_all, out, run, phantom_root, t
     if "predict" in command:
         named = {"reports/real": str(run.root), "films/": str(phantom_root / "test" / "NORMAL")}
         named["out"], command = str(tmp_path / "out"), [*command, "--allow-synthetic"]
+    if "study" in command:
+        command = [*command, "--dry-run"]
     command = [named.get(word, word) for word in command]
     program, rest = command[0].removeprefix(".venv/bin/"), command[1:]
     if program == "make":

@@ -40,11 +40,14 @@ def test_every_model_has_its_card_and_the_comparison_is_of_its_predictions(publi
             assert gap == pytest.approx(known["differences"][score], abs=1e-9)
 
 
-def test_every_published_figure_follows_from_the_predictions(monkeypatch):
+@pytest.mark.parametrize(
+    "others", [pytest.param("", id="run"), pytest.param("others/*", marks=pytest.mark.long)]
+)
+def test_every_published_figure_follows_from_the_predictions(monkeypatch, others):
     monkeypatch.syspath_prepend(paths.ROOT / "tests" / "e2e")
     import recompute
 
-    for root in (RESULTS.root, *sorted(RESULTS.root.glob("others/*"))):
+    for root in sorted(RESULTS.root.glob(others)) if others else [RESULTS.root]:
         wrong, compared = recompute.differences(root)
         assert wrong == [] and compared > 300
 

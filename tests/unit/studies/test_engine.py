@@ -135,7 +135,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(2, id="2"), pytest.param(10, id="10", marks=pytest.mark.long)]
+    "kills", [pytest.param(1, id="1"), pytest.param(10, id="10", marks=pytest.mark.long)]
 )
 def test_a_killed_study_goes_on_where_it_was(kills, study_of, tmp_path):
     """SIGKILL at moments drawn by a seed: no cell that had ended begins again, and none is lost."""
