@@ -162,12 +162,11 @@ class Study:
 
         A setting that comes to the same parameters as one before it is left out.
         """
-        found: list[list[Cell]] = []
+        found: dict[Params, list[Cell]] = {}
         for name, changes in [(BASE, {}), *self.asked.known_settings()]:
             cells = self.cells_of(name, changes)
-            if all(cells[0].params != others[0].params for others in found):
-                found.append(cells)
-        return [] if self.asked.sample else list(itertools.chain(*found))
+            found.setdefault(cells[0].params, cells)
+        return [] if self.asked.sample else list(itertools.chain(*found.values()))
 
 
 def read(file: Path, source: str | None) -> Study:

@@ -127,7 +127,7 @@ def spread(values: pd.Series) -> dict[str, float]:
     """Return mean, SD, range and the 95% t interval of the mean over cells; NaN of fewer than 2."""
     values, low, high = values.astype(float), math.nan, math.nan
     if len(values) > 1:
-        reach = stats.t.ppf(0.975, len(values) - 1) * values.std() / math.sqrt(len(values))
+        reach = stats.t.ppf(1 - ALPHA / 2, len(values) - 1) * values.sem()
         low, high = values.mean() - reach, values.mean() + reach
     return {"mean": values.mean(), "sd": values.std(), "least": values.min(),
             "most": values.max(), "low": low, "high": high, "cells": len(values)}  # fmt: skip
@@ -164,10 +164,8 @@ def differences(study: StudyResults, model: str) -> pd.DataFrame:
                 both = before.merge(study.losses(row), on=["path", "patient"])
                 gaps.append(both.assign(gap=both["loss_y"] - both["loss_x"], cell=row["cell"]))
         if gaps:
-            found.append({"setting": setting, "minutes": part["minutes"].mean(), **paired(gaps)})
-    table = pd.DataFrame(
-        found, columns=["setting", "minutes", "cells", "value", "low", "high", "p"]
-    )
+            found.append({"setting": setting, **paired(gaps)})
+    table = pd.DataFrame(found, columns=["setting", "cells", "value", "low", "high", "p"])
     tried = {cell["setting"] for cell in study.about["cells"].values()} - {study.base}
     corrected = holm(table["p"].to_numpy(float), len(tried))
     return table.assign(holm=corrected).sort_values("value")

@@ -1,5 +1,6 @@
 """Runs ``run_all.py`` as a process of its own, and tells what can be expected of another try."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from .. import paths
 from ..files import one_line, read_json
@@ -66,14 +68,21 @@ def run(
 
 def _watch(process: subprocess.Popen, folder: paths.RunFolder, hopeless: Callable) -> bool:
     """Tell the losses of a training's epochs as they end; returns whether it is to end."""
-    told = 0
+    told, started = 0, time.time()
     while process.poll() is None:
         for file in folder.progress("x").parent.glob("*.progress.json"):
-            for loss in read_json(file).get("losses", [])[told:]:
+            for loss in read_json(file).get("losses", [])[told:] * _is_since(started, file):
                 told += 1
                 if hopeless(told, loss):
                     return True
         time.sleep(LOOKS)
+    return False
+
+
+def _is_since(moment: float, file: Path) -> bool:
+    """Tell whether a file was written since: not what a run that was killed left, nor one gone."""
+    with contextlib.suppress(OSError):
+        return file.stat().st_mtime >= moment
     return False
 
 

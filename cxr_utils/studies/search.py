@@ -29,22 +29,23 @@ class Search:
     def __init__(self, study: Study, sample: Sample, folder: Path, decides: str) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.study, self.sample, searches = study, sample, study.asked.search is not None
-        self.each = study.asked.seeds * max(1, study.asked.folds)  # cells of a setting
-        self.prunes = searches and self.each * len(study.asked.models) == 1
+        self.each = study.asked.seeds * max(1, study.asked.folds) * len(study.asked.models)
+        self.prunes = searches and self.each == 1
         self.asked: dict[str, optuna.Trial] = {}  # by the name of their first cell
-        self.losses: dict[str, list[float]] = {}  # of the cells that ended, by setting
+        self.losses: dict[str, list[float]] = {}  # of models in cells that ended, by setting
         self.base = study.base.values(sample.over)
         self.over = {name: _distribution(values, self.base[name])
                      for name, values in sample.over.items()}  # fmt: skip
-        # Trials are taken up again where what was asked for and what decides numbers are the same.
-        asked = study.asked.model_dump(exclude={"random": {"settings"}, "search": {"settings"}})
-        source = study.base.model_dump(exclude={"data": {"source"}})
+        same = [sample.model_dump(include={"over"}), searches, self.each, *study.asked.models]
+        same += [study.base.model_dump(exclude={"data": {"source"}}), decides]
         log = folder / "optuna.log"
         if log.is_file() and (content := log.read_bytes())[-1:] != b"\n":  # the disk was full
             log.write_bytes(content[: content.rfind(b"\n") + 1])
         self.trials = optuna.create_study(
             storage=optuna.storages.JournalStorage(JournalFileBackend(str(log))),
-            study_name=fingerprint.digest_of([asked, source, decides]),
+            study_name=fingerprint.digest_of(
+                same
+            ),  # what came of other parameters or data is no trial
             load_if_exists=True,
         )  # its pruner is the median's unless told otherwise
         kind = optuna.samplers.TPESampler if searches else optuna.samplers.RandomSampler
@@ -80,9 +81,10 @@ class Search:
             ended = TrialState.PRUNED if state == "pruned" else TrialState.FAIL
             self.trials.tell(number, state=ended, skip_if_finished=True)
             return
-        models = within(read_json(RunFolder(folder).metrics), "models").values()
+        models = within(read_json(RunFolder(folder).metrics), "models")
+        scored = [models[cell.params.sections[name].name] for name in self.study.asked.models]
         told = self.losses.setdefault(cell.setting, [])
-        told.append(float(np.mean([splits[chosen_on(splits)]["loss"] for splits in models])))
+        told += [splits[chosen_on(splits)]["loss"] for splits in scored]
         if len(told) == self.each:
             self.trials.tell(number, float(np.mean(told)), skip_if_finished=True)
 

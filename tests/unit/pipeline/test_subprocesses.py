@@ -74,9 +74,13 @@ def test_it_waits_for_another_process_in_the_folder(stand_in):
 
 
 def test_a_hopeless_run_is_ended(stand_in):
-    folder, seen = stand_in("time.sleep(60)"), []
+    """By its own losses: what a run that was killed left is not told."""
+    folder, seen = stand_in(""), []
     file = folder.make().progress("m")
-    file.write_text(json.dumps({"epoch": 2, "epochs": 9, "losses": [0.5, 0.9]}))
+    file.write_text(json.dumps({"losses": [9.0]}))
+    os.utime(file, (1, 1))
+    told = json.dumps({"losses": [0.5, 0.9]})
+    stand_in(f"time.sleep(1); pathlib.Path({str(file)!r}).write_text({told!r}); time.sleep(60)")
 
     def hopeless(epoch, loss):
         seen.append((epoch, loss))

@@ -40,6 +40,19 @@ def test_settings_are_drawn_once_and_kept(kind, study_of, client, tmp_path):
     assert len(drawn) == 7  # what is drawn after a stop is not drawn again
 
 
+def test_other_words_or_more_settings_keep_trials_and_other_parameters_do_not(study_of, tmp_path):
+    def trials(text):
+        study = study_of(text)
+        search = Search(study, study.asked.sample, tmp_path, "")
+        next(search.cells())
+        return search.trials
+
+    first = trials(f"search: {OVER}")
+    assert len(trials(f"search: {OVER.replace('6', '9')}").trials) == 1
+    for other in (f"search: {OVER}\nset: {{augmentation.noise: 0}}", f"random: {OVER}"):
+        assert trials(other).study_name != first.study_name
+
+
 def test_a_trial_that_was_begun_goes_on(study_of, client, tmp_path):
     study = study_of(f"search: {OVER}")
     sample, decides = study.asked.sample, numbers_digest(["02_baseline_cnn"]) + "m"
@@ -61,7 +74,9 @@ def test_a_run_worse_than_the_median_is_hopeless(study_of, tmp_path):
         cell = next(cells)
         assert not any(search.is_hopeless(cell.name, n, loss) for n, loss in enumerate(losses, 1))
         (tmp_path / str(number)).mkdir()
-        metrics = {"models": {"m": {"validation": {"loss": losses[-1]}, "test": {"loss": 9}}}}
+        metrics = {
+            "models": {"baseline_cnn": {"validation": {"loss": losses[-1]}, "test": {"loss": 9}}}
+        }
         (tmp_path / str(number) / "metrics.json").write_text(json.dumps(metrics))
         search.end(cell, "done", tmp_path / str(number))
     assert search.trials.best_value == 0.2
