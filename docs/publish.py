@@ -274,8 +274,7 @@ def _beside(models: Sequence[comparison.Scored], run: paths.RunFolder) -> pd.Dat
         start = f"from {tables.STARTS[model.card['start']['kind']]}"
         rows.append([f"**this run, {model.title}**", *scores, start])
         if len(seeds := studies.of_seeds(model.name, STUDIES, read_json(run.record))):
-            known = (seeds[f"test_{score}"] for score in tables.SHOWN)
-            scores = (f"{one.mean():.3f} ± {one.std():.3f}" for one in known)
+            scores = (study.mean_sd(seeds[f"test_{score}"]) for score in tables.SHOWN)
             rows.append([f"{model.title}, {len(seeds)} seeds", *scores, "mean ± SD over seeds"])
     names = (tables.SCORES[score] for score in tables.SHOWN)
     rows += [_row(other) for other in published.OTHERS]

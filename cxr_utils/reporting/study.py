@@ -13,6 +13,11 @@ SPLITS = {"": "validation", "test_": "test"}  # prefix of a score's column: wher
 MOST = 40  # settings in a figure
 
 
+def mean_sd(values: pd.Series) -> str:
+    """Return the mean and, of two values or more, their SD as text."""
+    return three(values.mean()) + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+
+
 def beside(table: pd.DataFrame, seeds: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Return `tables.scores` of test with mean and SD over seeds beside the models that have some.
 
@@ -21,8 +26,9 @@ def beside(table: pd.DataFrame, seeds: dict[str, pd.DataFrame]) -> pd.DataFrame:
     for title, rows in seeds.items():
         known = {name: rows[f"test_{score}"] for score, name in SCORES.items()
                  if f"test_{score}" in rows}  # fmt: skip
-        found = {name: f"{one.mean():.3f} ± {one.std():.3f}" for name, one in known.items()}
-        column = pd.Series(found).reindex(table.index, fill_value="")
+        column = pd.Series({name: mean_sd(one) for name, one in known.items()}).reindex(
+            table.index, fill_value=""
+        )
         name = f"{title}, {len(rows)} seeds: mean ± SD"
         table.insert(table.columns.get_loc(title) + 1, name, column)
     return table
@@ -61,9 +67,7 @@ def settings(study: StudyResults, rows: pd.DataFrame) -> pd.DataFrame:
     for setting, part in rows.groupby("setting", sort=False):
         row = {"setting": setting, "cells": len(part)}
         for score in ("loss", *SHOWN):
-            known = studies.spread(part[score])
-            scatter = f" ± {known['sd']:.3f}" if len(part) > 1 else ""
-            row[SCORES[score]] = three(known["mean"]) + scatter
+            row[SCORES[score]] = mean_sd(part[score])
         row["minutes of training"] = f"{part['minutes'].mean():.1f}"
         found.append((part["loss"].mean(), row))
     return pd.DataFrame([row for _, row in sorted(found, key=lambda one: one[0])])

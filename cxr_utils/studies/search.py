@@ -43,9 +43,7 @@ class Search:
             log.write_bytes(content[: content.rfind(b"\n") + 1])
         self.trials = optuna.create_study(
             storage=optuna.storages.JournalStorage(JournalFileBackend(str(log))),
-            study_name=fingerprint.digest_of(
-                same
-            ),  # what came of other parameters or data is no trial
+            study_name=fingerprint.digest_of(same),  # trials of anything else stay apart
             load_if_exists=True,
         )  # its pruner is the median's unless told otherwise
         kind = optuna.samplers.TPESampler if searches else optuna.samplers.RandomSampler
