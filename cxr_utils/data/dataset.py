@@ -92,11 +92,10 @@ def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
 
 
 def split_files(manifest: Manifest, params: Params, progress: bool = False) -> pd.DataFrame:
-    """Return a manifest's files with the columns ``split``, ``adverse`` and ``own_class``.
+    """Return a manifest's files with the columns of `splits.assign_splits` and ``own_class``.
 
-    ``split`` and ``adverse`` are those of `splits.assign_splits`; ``own_class``, P(own class) of
-    the films to train on by their looks, is by a classifier that has seen no film of validation, as
-    it decides how often a film is shown. Raises UsageError.
+    The latter, P(own class) of the films to train on by their looks, is by a classifier that has
+    seen no film of validation, as it decides how often a film is shown. Raises UsageError.
     """
     files, fit = manifest.files, params.data.fit
     if not patients_known(files):

@@ -20,27 +20,30 @@ MOST_UNNAMED = 0.9  # share of files whose names tell no patient; beyond it pati
 def assign_splits(
     files: pd.DataFrame, data: Data, seed: int, own_class: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """Add the columns ``split``, and ``adverse``: set aside as it looks like the other class.
+    """Add the columns ``split``, ``adverse`` and ``weight``.
 
-    `own_class`, float of shape (n,), tells which films do, as `looks.own_class` returns it. Without
-    such films, or with folds, validation holds patients drawn at random only. The split of training
-    patients beyond `data.training_share` is `UNUSED`. Raises UsageError where a validation that is
-    asked for by name cannot be had.
+    ``adverse``: set aside as it looks like the other class. `own_class`, float of shape (n,), tells
+    which films do, as `looks.own_class` returns it. Without such films, or with folds, validation
+    holds patients drawn at random only. ``weight``: how many films a film of validation stands for.
+    The split of training patients beyond `data.training_share` is `UNUSED`. Raises UsageError where
+    a validation that is asked for by name cannot be had.
     """
     folders = set(files["folder"])
     if data.validation == "val":
         if folders & {"val", "validation"} != {"val"}:
             said = "this data set has no val folder, or a validation of its own"
             raise UsageError(f"data.validation = val: {said}; take data.validation=patients")
-        return files.assign(split=files["folder"], adverse=False)
+        return files.assign(split=files["folder"], adverse=False, weight=1.0)
     if data.folds and "validation" in folders:
         said = "this data set has a validation of its own"
         raise UsageError(f"data.folds = {data.folds}: {said}; take data.folds=0")
-    files = carve_validation(files, data, seed).assign(adverse=False)
+    files = carve_validation(files, data, seed).assign(adverse=False, weight=1.0)
     looked_at = data.validation != "patients" and not data.folds and "validation" not in folders
     if looked_at and own_class is not None:
         files["adverse"] = _adverse(files, own_class, seed)
         files.loc[files["adverse"], "split"] = "validation"
+        if files["adverse"].any():
+            files["weight"] = _weights(files, own_class)
     if data.validation == "adverse" and not files["adverse"].any():
         said = "too few patients are known, or too few films look like the other class"
         if "validation" in folders:
@@ -77,6 +80,21 @@ def _adverse(files: pd.DataFrame, own_class: np.ndarray, seed: int) -> np.ndarra
     if not all(map(len, chosen)):
         return np.zeros(len(files), bool)
     return files.index.isin(train.index[train["child"].isin(np.concatenate(chosen))])
+
+
+def _weights(files: pd.DataFrame, own_class: np.ndarray) -> np.ndarray:
+    """Return how many films each film of validation stands for; float64, shape (n,), 1 elsewhere.
+
+    The inverse of its probability of being held out (Horvitz and Thompson 1952,
+    doi:10.1080/01621459.1952.10483446): validation holds more than half of the patients that look
+    like the other class, and far fewer of the rest.
+    """
+    known = files.assign(own=own_class, child=children(files))[is_training(files)]
+    unlike = known.groupby(["label", "child"])["own"].transform("mean") < 0.5
+    held = (known["split"] == "validation").groupby([known["label"], unlike]).transform("mean")
+    weights = pd.Series(1.0, index=files.index)
+    weights[known.index] = np.where(known["split"] == "validation", 1 / held, 1.0)
+    return weights.to_numpy()
 
 
 def is_training(files: pd.DataFrame) -> np.ndarray:

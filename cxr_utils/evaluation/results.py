@@ -38,13 +38,16 @@ def score_model(
     """Calibrate a model; write ``predictions/<name>.csv``, which is returned, and its card.
 
     `logits` are those of each split. Temperature and thresholds are fitted on `stressed`, those of
-    ``robustness.for_choices``, as new films differ more than validation does from training.
+    ``robustness.for_choices``, as new films differ more than validation does from training. There
+    each film counts by its weight, as validation holds too many films of unlike looks.
     """
-    asked, labels = settings.evaluation, data.splits[data.chosen_on].labels
+    asked, chosen = settings.evaluation, data.splits[data.chosen_on]
+    labels, weights = chosen.labels, chosen.files["weight"]
     # Sixteen images may be told apart without error; any temperature would make it surer of itself.
     ours = data.chosen_on == "validation"
-    temperature = thresholds.fit_temperature(stressed, labels) if ours else 1.0
-    points = thresholds.choose(labels, expit(stressed / temperature), asked.target_sensitivity)
+    temperature = thresholds.fit_temperature(stressed, labels, weights) if ours else 1.0
+    scores = expit(stressed / temperature)
+    points = thresholds.choose(labels, scores, asked.target_sensitivity, weights)
     train = data.splits["train"].files
     card = card | {
         "image_size": section.image_size,
@@ -94,14 +97,15 @@ def score_references(data: Dataset, settings: Params, run: RunFolder) -> dict[st
         run.reference(name).unlink(missing_ok=True)
         if scores is not None:
             others = data.files["split"].isin(set(data.splits) - {"train"})
-            table = data.files.assign(score=scores)[others][COLUMNS]
-            write_atomically(run.reference(name), table.to_csv(index=False))
+            table = data.files.assign(score=scores)[others]
+            write_atomically(run.reference(name), table[COLUMNS].to_csv(index=False))
             point, cut = "half", 0.0
             if name != "always_pneumonia":
                 chosen = table[table["split"] == data.chosen_on]
                 known = labels_of(chosen), chosen["score"].to_numpy()
                 point = "sensitivity"
-                cut = thresholds.choose(*known, settings.evaluation.target_sensitivity)[point]
+                target = settings.evaluation.target_sensitivity
+                cut = thresholds.choose(*known, target, chosen["weight"])[point]
             card = {"thresholds": {point: cut}, "operating_point": point, "temperature": 1.0}
             found[name] = _entries(table, card, data, settings)
     _put("floors", found, data, settings, run)

@@ -88,6 +88,20 @@ def test_half_of_the_patients_that_contradict_their_class_are_set_aside(films):
     assert again.equals(found["adverse"]) and not other.equals(again)
 
 
+def test_a_weighted_validation_has_as_many_films_of_unlike_looks_as_training_data(films):
+    table, own = films
+    found = assign_splits(table, Data(), 3, own)
+    held = found["split"] == "validation"
+    for label in ("NORMAL", "PNEUMONIA"):
+        of_class = table["label"] == label
+        share = np.average(own[held & of_class] < 0.5, weights=found["weight"][held & of_class])
+        assert share == pytest.approx((own[of_class] < 0.5).mean())
+        assert (own[held & of_class] < 0.5).mean() > 1.5 * share
+    assert (found["weight"][~held] == 1).all()
+    for random in (Data(validation="patients"), Data(folds=5)):
+        assert (assign_splits(table, random, 3, own)["weight"] == 1).all()
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -102,6 +116,7 @@ def test_without_films_that_contradict_both_classes_patients_are_drawn_at_random
     table, own = films
     found = assign_splits(table, Data(), 3, spoil(table, own))
     assert found["split"].equals(assign_splits(table, Data(validation="patients"), 3)["split"])
+    assert (found["weight"] == 1).all()
     with pytest.raises(UsageError, match=r"adverse: .* take data.validation=patients"):
         assign_splits(table, Data(validation="adverse"), 3, spoil(table, own))
 

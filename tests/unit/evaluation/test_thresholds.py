@@ -34,3 +34,17 @@ def test_operating_points_do_what_they_say():
     assert reached["sensitivity"] + reached["specificity"] == pytest.approx(youden)
     assert 0.98 <= metrics.rates(labels, scores, points["sensitivity"])["sensitivity"] < 0.982
     assert points["half"] == 0.5
+
+
+def test_an_image_counts_as_often_as_it_weighs():
+    rng = np.random.default_rng(2)
+    labels, often = rng.integers(0, 2, 300), rng.integers(1, 6, 300)
+    logits = rng.normal(2 * labels - 1, 2.0)
+    logits[often > 3] -= 2 * labels[often > 3]  # what weighs more is missed more
+    repeated = np.repeat(labels, often), np.repeat(logits, often)
+    same = thresholds.fit_temperature(logits, labels, often)
+    assert same == pytest.approx(thresholds.fit_temperature(*repeated[::-1]), rel=1e-4)
+    assert same != pytest.approx(thresholds.fit_temperature(logits, labels), rel=0.05)
+    points, plain = (thresholds.choose(labels, logits, 0.97, by) for by in (often, None))
+    assert points == thresholds.choose(*repeated, 0.97)
+    assert points["sensitivity"] < plain["sensitivity"]
