@@ -13,9 +13,10 @@ blocks       of the rest, one of six runs of neighbouring file numbers in each s
 stopping     of the rest, a few at random: they choose the epoch, so that the others do not
 
 Beside them stand ``mixed``, the random and the adverse ones together, and ``shifted`` copies,
-changed as by ``cxr_utils/models/robustness.py``. Log losses are before any temperature. Rows that
-the file has already, of the same data and parameters, are not trained again, so that a study that
-was stopped goes on. Test is not looked at.
+changed as by ``cxr_utils/models/robustness.py``. Log losses are before any temperature. What a
+threshold that is chosen on ``mixed, shifted`` gives on the others is told as well, with each film
+of it counted alike and weighed. Rows that the file has already, of the same data and parameters,
+are not trained again, so that a study that was stopped goes on. Test is not looked at.
 """
 
 import argparse
@@ -49,6 +50,8 @@ SIDES = ("random", "adverse", "blocks")
 LEAST_SENSITIVITY = 0.97
 KNOWN = ["choice", "recipe", "settings"]
 SCORES = ["AUROC", "log loss", "specificity"]
+RULES = ("alike", "weighed")  # how films count for a threshold
+RATES = ("sensitivity", "specificity")
 
 
 def main() -> None:
@@ -58,6 +61,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, required=True, help="file that the rows are added to")
     parser.add_argument("--choices", type=int, default=3, choices=range(1, len(BLOCKS) + 1))
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--judged", default="mixed, shifted", help="what gains are told on")
     parser.add_argument("--set", action="append", default=[], help="a parameter of all recipes")
     asked = parser.parse_args()
     if asked.source:
@@ -71,17 +75,19 @@ def main() -> None:
                 rows = rows.assign(settings=settings)
                 rows.to_csv(asked.csv, mode="a", index=False, header=not asked.csv.exists())
     for _, rows in pd.read_csv(asked.csv).groupby("settings"):
-        for table in tables(rows):
+        for table in tables(rows, asked.judged):
             print("\n" + table.to_string(float_format="%.3f", na_rep="–"))
 
 
 def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list[dict]:
     """Train one recipe without the patients of a choice; a row for each validation."""
     from cells import train_of
+    from scipy.special import expit
 
     from cxr_utils import paths, profiles
     from cxr_utils.data import dataset, looks
-    from cxr_utils.data.splits import TRAINING
+    from cxr_utils.data.splits import TRAINING, validation_weights
+    from cxr_utils.evaluation import thresholds
     from cxr_utils.models import callbacks, networks, robustness, training, weights
 
     given = ["baseline_cnn.oversampling=1", *overrides, *RECIPES[recipe]]
@@ -92,7 +98,8 @@ def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list
     films = films[films["folder"].isin(TRAINING)]
     square = dataset.Square(dataset.OVERVIEW_SIZE, data.fit)
     pictures = dataset.load_pixels(data.manifest, square)
-    side = choose(films, looks.own_class(films, pictures[films["row"]], 0), choice)
+    own = looks.own_class(films, pictures[films["row"]], 0)
+    side = choose(films, own, choice)
     known = {name: part(films["row"][side == name].to_numpy()) for name in (*SIDES, "stopping")}
     train = films[side == "train"]
     splits = {"train": part(train["row"].to_numpy()), "validation": known["stopping"]}
@@ -113,8 +120,16 @@ def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list
     for kind in ("", ", shifted"):
         both = zip(found[f"random{kind}"], found[f"adverse{kind}"], strict=True)
         found[f"mixed{kind}"] = tuple(np.concatenate(pair) for pair in both)
+    held = np.isin(side, ("random", "adverse"))
+    weights = validation_weights(films.assign(split=np.where(held, "validation", "train")), own)
+    weights = np.concatenate([weights[side == name] for name in ("random", "adverse")])
+    logit, labels = found["mixed, shifted"]
+    cuts = {
+        rule: thresholds.choose(labels, expit(logit), LEAST_SENSITIVITY, by)["sensitivity"]
+        for rule, by in zip(RULES, (None, weights), strict=True)
+    }
     about = {"choice": choice, "recipe": recipe, "seconds": trained.card["seconds"]}
-    return [about | {"validation": name, **_judged(*one)} for name, one in found.items()]
+    return [about | {"validation": name, **_judged(*one, cuts)} for name, one in found.items()]
 
 
 def choose(films: pd.DataFrame, own: np.ndarray, choice: int) -> np.ndarray:
@@ -145,13 +160,16 @@ def choose(films: pd.DataFrame, own: np.ndarray, choice: int) -> np.ndarray:
     return taken[children(films)].to_numpy()
 
 
-def _judged(logit: np.ndarray, labels: np.ndarray) -> dict:
+def _judged(logit: np.ndarray, labels: np.ndarray, cuts: dict[str, float]) -> dict:
+    from scipy.special import expit
     from sklearn.metrics import roc_auc_score, roc_curve
 
+    from cxr_utils.evaluation import metrics
     from cxr_utils.models import robustness
 
     alarms, hits, _ = roc_curve(labels, logit)
-    return {
+    at = {rule: metrics.rates(labels, expit(logit), cut) for rule, cut in cuts.items()}
+    return {f"{rate}, {rule}": at[rule][rate] for rule in cuts for rate in RATES} | {
         "films": len(labels),
         "AUROC": roc_auc_score(labels, logit),
         "log loss": robustness.log_loss(logit, labels),
@@ -159,11 +177,12 @@ def _judged(logit: np.ndarray, labels: np.ndarray) -> dict:
     }
 
 
-def tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """How hard each validation is and how far its choices agree; what a recipe does to the hardest.
+def tables(rows: pd.DataFrame, judged: str) -> list[pd.DataFrame]:
+    """How hard each validation is and how far its choices agree; gains on one; thresholds.
 
     In the first table scores are means over the choices of the first recipe of the file. In the
-    second, gains are mean differences from it for the same choices, less log loss being better.
+    second, gains are mean differences from it for the same choices, less log loss being better. The
+    third is what a threshold gives on patients it was not chosen on, as a mean over all trainings.
     """
     base = rows["recipe"].iloc[0]
     hard = rows[rows["recipe"] == base].groupby("validation")[["films", *SCORES]].mean()
@@ -171,15 +190,30 @@ def tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
         by = {name: part.pivot(index="recipe", columns="choice", values=score)
               for name, part in rows.groupby("validation")}  # fmt: skip
         hard[f"Spearman, {score}"] = pd.Series({name: _agreement(one) for name, one in by.items()})
-    judged = rows[rows["validation"] == "mixed, shifted"].set_index(["recipe", "choice"])
-    first = judged.loc[base].reindex(judged.index, level="choice")
-    gains = judged[SCORES] - first[SCORES]
+    of = rows[rows["validation"] == judged].set_index(["recipe", "choice"])
+    first = of.loc[base].reindex(of.index, level="choice")
+    gains = of[SCORES] - first[SCORES]
     gains["log loss"] *= -1
     found = gains.groupby("recipe").mean().add_prefix("gain in ")
     found["spread"] = gains.groupby("recipe")["log loss"].std()
     found["choices"] = gains.groupby("recipe").size()
-    found["time"] = (judged["seconds"] / first["seconds"]).groupby("recipe").mean()
-    return [hard.round({"films": 0}), found.sort_values("gain in log loss", ascending=False)]
+    found["time"] = (of["seconds"] / first["seconds"]).groupby("recipe").mean()
+    return [hard.round({"films": 0}), found.sort_values("gain in log loss", ascending=False),
+            *_transfer(rows)]  # fmt: skip
+
+
+def _transfer(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """What thresholds give on blocks, whose patients they were not chosen on; none in old rows."""
+    blocks = rows[rows["validation"] == "blocks"]
+    if f"{RATES[0]}, {RULES[0]}" not in rows:
+        return []
+    table = pd.DataFrame(index=pd.Index(RULES, name="films count"))
+    for rate in RATES:
+        each = blocks[[f"{rate}, {rule}" for rule in RULES]].set_axis(RULES, axis=1)
+        table[rate], table[f"spread of {rate}"] = each.mean(), each.std()
+        if rate == RATES[0]:
+            table["rms error"] = np.sqrt(((each - LEAST_SENSITIVITY) ** 2).mean())
+    return [table]
 
 
 def _agreement(scores: pd.DataFrame) -> float:

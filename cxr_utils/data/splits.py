@@ -43,7 +43,7 @@ def assign_splits(
         files["adverse"] = _adverse(files, own_class, seed)
         files.loc[files["adverse"], "split"] = "validation"
         if files["adverse"].any():
-            files["weight"] = _weights(files, own_class)
+            files["weight"] = validation_weights(files, own_class)
     if data.validation == "adverse" and not files["adverse"].any():
         said = "too few patients are known, or too few films look like the other class"
         if "validation" in folders:
@@ -82,7 +82,7 @@ def _adverse(files: pd.DataFrame, own_class: np.ndarray, seed: int) -> np.ndarra
     return files.index.isin(train.index[train["child"].isin(np.concatenate(chosen))])
 
 
-def _weights(files: pd.DataFrame, own_class: np.ndarray) -> np.ndarray:
+def validation_weights(files: pd.DataFrame, own_class: np.ndarray) -> np.ndarray:
     """Return how many films each film of validation stands for; float64, shape (n,), 1 elsewhere.
 
     The inverse of its probability of being held out (Horvitz and Thompson 1952,
