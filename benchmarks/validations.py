@@ -15,11 +15,12 @@ stopping     of the rest, a few at random: they choose the epoch, so that the ot
 Beside them stand ``mixed``, the random and the adverse ones together, and ``shifted`` copies,
 changed as by ``cxr_utils/models/robustness.py``. Log losses are before any temperature. What a
 threshold that is chosen on ``mixed, shifted`` gives on the others is told as well, with each film
-of it counted alike and weighed. Rows that the file has already, of the same data and parameters,
+of it counted equally and weighted. Rows that the file has already, of the same data and parameters,
 are not trained again, so that a study that was stopped goes on. Test is not looked at.
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import tempfile
@@ -44,14 +45,23 @@ RECIPES = {
     "label smoothing 0.1": ["baseline_cnn.label_smoothing=0.1"],
     "class weights": ["baseline_cnn.class_weights=true"],
 }
+STRETCHES = {
+    "stretched by 35%": ["augmentation.stretch=0.35"],
+    "stretched by 15%": ["augmentation.stretch=0.15"],
+    "not stretched": ["augmentation.stretch=0"],
+    "15%, 16 epochs": ["augmentation.stretch=0.15", "baseline_cnn.epochs=16"],
+    "15%, borders of others in .3": ["augmentation.stretch=0.15", "augmentation.rim=0.3"],
+}
 SHARES = {"random": 0.1, "stopping": 0.05}
 BLOCKS = (0, 2, 4)  # which sixth of a series, by choice
 SIDES = ("random", "adverse", "blocks")
 LEAST_SENSITIVITY = 0.97
 KNOWN = ["choice", "recipe", "settings"]
 SCORES = ["AUROC", "log loss", "specificity"]
-RULES = ("alike", "weighed")  # how films count for a threshold
+JUDGED = ("mixed, shifted", "mixed")
+RULES = ("equal", "weighted")  # how films count for a threshold
 RATES = ("sensitivity", "specificity")
+COLUMNS = [*KNOWN, *SCORES, *(f"{rate}, {rule}" for rule in RULES for rate in RATES)]
 
 
 def main() -> None:
@@ -60,15 +70,17 @@ def main() -> None:
     parser.add_argument("source", nargs="?", help="a folder in the Kaggle layout, or phantom")
     parser.add_argument("--csv", type=Path, required=True, help="file that the rows are added to")
     parser.add_argument("--choices", type=int, default=3, choices=range(1, len(BLOCKS) + 1))
-    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--judged", default="mixed, shifted", help="what gains are told on")
+    parser.add_argument("--only", nargs="+", choices=RECIPES | STRETCHES, default=RECIPES)
+    parser.add_argument("--judged", choices=JUDGED, default=JUDGED[0], help="where gains are told")
     parser.add_argument("--set", action="append", default=[], help="a parameter of all recipes")
     asked = parser.parse_args()
     if asked.source:
         source = asked.source if asked.source == "phantom" else str(Path(asked.source).resolve())
-        settings = json.dumps([Path(source).name, *asked.set])
+        settings = json.dumps([Path(source).name, *asked.set, _defaults()])
         for choice, recipe in itertools.product(range(asked.choices), asked.only):
-            known = pd.read_csv(asked.csv) if asked.csv.exists() else pd.DataFrame(columns=KNOWN)
+            known = pd.read_csv(asked.csv) if asked.csv.exists() else pd.DataFrame(columns=COLUMNS)
+            if missing := set(COLUMNS) - set(known):
+                raise SystemExit(f"{asked.csv}: has no {min(missing)}; name another file")
             if not (known[KNOWN] == [choice, recipe, settings]).all(axis=1).any():
                 rows = pd.DataFrame(measure(recipe, choice, source, asked.set))
                 print(rows.to_string(index=False, float_format="%.4f"), flush=True)
@@ -77,6 +89,15 @@ def main() -> None:
     for _, rows in pd.read_csv(asked.csv).groupby("settings"):
         for table in tables(rows, asked.judged):
             print("\n" + table.to_string(float_format="%.3f", na_rep="–"))
+
+
+def _defaults() -> str:
+    """A digest of what all recipes share: the default parameters and the stress copies."""
+    from cxr_utils import parameters
+    from cxr_utils.models import robustness
+
+    shared = f"{parameters.Params()} {robustness.STRENGTH} {robustness.SHIFTS}"
+    return hashlib.sha256(shared.encode()).hexdigest()[:8]
 
 
 def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list[dict]:
@@ -90,7 +111,7 @@ def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list
     from cxr_utils.evaluation import thresholds
     from cxr_utils.models import callbacks, networks, robustness, training, weights
 
-    given = ["baseline_cnn.oversampling=1", *overrides, *RECIPES[recipe]]
+    given = ["baseline_cnn.oversampling=1", *overrides, *(RECIPES | STRETCHES)[recipe]]
     chosen = profiles.load("default", given, source)
     section, data = chosen.baseline_cnn, dataset.open_data(chosen, chosen.baseline_cnn.image_size)
     part = partial(dataset.split_of, data.files, data.stored)
@@ -182,7 +203,7 @@ def tables(rows: pd.DataFrame, judged: str) -> list[pd.DataFrame]:
 
     In the first table scores are means over the choices of the first recipe of the file. In the
     second, gains are mean differences from it for the same choices, less log loss being better. The
-    third is what a threshold gives on patients it was not chosen on, as a mean over all trainings.
+    third is what a threshold gives on patients it was not chosen on, as a mean over trainings.
     """
     base = rows["recipe"].iloc[0]
     hard = rows[rows["recipe"] == base].groupby("validation")[["films", *SCORES]].mean()
@@ -204,9 +225,9 @@ def tables(rows: pd.DataFrame, judged: str) -> list[pd.DataFrame]:
 
 def _transfer(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """What thresholds give on blocks, whose patients they were not chosen on; none in old rows."""
-    blocks = rows[rows["validation"] == "blocks"]
-    if f"{RATES[0]}, {RULES[0]}" not in rows:
+    if not set(COLUMNS) <= set(rows):
         return []
+    blocks = rows[rows["validation"] == "blocks"].dropna()
     table = pd.DataFrame(index=pd.Index(RULES, name="films count"))
     for rate in RATES:
         each = blocks[[f"{rate}, {rule}" for rule in RULES]].set_axis(RULES, axis=1)

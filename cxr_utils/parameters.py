@@ -244,7 +244,8 @@ class Evaluation(Section):
     operating_point: Literal["half", "youden", "sensitivity"] = "sensitivity"
     """rule that fixes the decision threshold on the stress validation"""
     target_sensitivity: Number = Field(0.97, gt=0, lt=1)
-    """sensitivity that the operating point 'sensitivity' reaches on the stress validation"""
+    """sensitivity that the operating point 'sensitivity' reaches on the stress validation, whose
+    films are weighted by how many training films they stand for"""
     members: int = Field(1, ge=1, le=10)
     """trainings of each model, one per seed; their logits are averaged"""
     test_time_flips: bool = True

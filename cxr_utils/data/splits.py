@@ -85,9 +85,9 @@ def _adverse(files: pd.DataFrame, own_class: np.ndarray, seed: int) -> np.ndarra
 def validation_weights(files: pd.DataFrame, own_class: np.ndarray) -> np.ndarray:
     """Return how many films each film of validation stands for; float64, shape (n,), 1 elsewhere.
 
-    The inverse of its probability of being held out (Horvitz and Thompson 1952,
-    doi:10.1080/01621459.1952.10483446): validation holds more than half of the patients that look
-    like the other class, and far fewer of the rest.
+    The inverse of the share of its group (class, looks like or unlike it) that is held out; cf.
+    Horvitz and Thompson 1952, doi:10.1080/01621459.1952.10483446. Validation holds more than half
+    of the patients that look like the other class, and far fewer of the rest.
     """
     known = files.assign(own=own_class, child=children(files))[is_training(files)]
     unlike = known.groupby(["label", "child"])["own"].transform("mean") < 0.5

@@ -98,8 +98,15 @@ def test_a_weighted_validation_has_as_many_films_of_unlike_looks_as_training_dat
         assert share == pytest.approx((own[of_class] < 0.5).mean())
         assert (own[held & of_class] < 0.5).mean() > 1.5 * share
     assert (found["weight"][~held] == 1).all()
+    fewer = assign_splits(table, Data(training_share=0.5), 3, own)
+    assert fewer["weight"].equals(found["weight"])
     for random in (Data(validation="patients"), Data(folds=5)):
         assert (assign_splits(table, random, 3, own)["weight"] == 1).all()
+    named = np.where(np.arange(400) % 40 < 4, "validation", "train")
+    assert (assign_splits(table.assign(folder=named), Data(), 3, own)["weight"] == 1).all()
+    named = np.where(np.arange(400) % 40 < 4, "val", "train")
+    kept = assign_splits(table.assign(folder=named), Data(validation="val"), 3, own)
+    assert (kept["weight"] == 1).all()
 
 
 @pytest.mark.parametrize(
