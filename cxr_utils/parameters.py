@@ -94,7 +94,7 @@ class Augmentation(Section):
     """largest shift along an axis, as a share of the side"""
     zoom: Number = Field(0.15, ge=0, le=0.5)
     """largest change of scale, as a share"""
-    stretch: Number = Field(0.15, ge=0, le=0.5)
+    stretch: Number = Field(0.35, ge=0, le=0.5)
     """largest change of the aspect ratio, as a share"""
     brightness: Number = Field(0.1, ge=0, le=1)
     """largest change of brightness, as a share of the range"""

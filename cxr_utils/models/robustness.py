@@ -16,9 +16,9 @@ from ..parameters import Augmentation
 from . import networks
 from .augmentation import DRAWS, change, to_float
 
-# A quarter to two thirds farther than the default augmentation goes.
+# As far as the default augmentation goes (stretch), or a quarter to two thirds farther.
 STRENGTH = Augmentation(
-    flip=False, rotation=12.0, shift=0.08, zoom=0.2, stretch=0.2, brightness=0.15, contrast=0.3,
+    flip=False, rotation=12.0, shift=0.08, zoom=0.2, stretch=0.35, brightness=0.15, contrast=0.3,
     gamma=0.5, sharpness=1.0, noise=0.05,
 )  # fmt: skip
 SHIFTS: dict[str, dict[str, float]] = {
