@@ -58,7 +58,6 @@ SIDES = ("random", "adverse", "blocks")
 LEAST_SENSITIVITY = 0.97
 KNOWN = ["choice", "recipe", "settings"]
 SCORES = ["AUROC", "log loss", "specificity"]
-JUDGED = ("mixed, shifted", "mixed")
 RULES = ("equal", "weighted")  # how films count for a threshold
 RATES = ("sensitivity", "specificity")
 COLUMNS = [*KNOWN, *SCORES, *(f"{rate}, {rule}" for rule in RULES for rate in RATES)]
@@ -71,7 +70,6 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, required=True, help="file that the rows are added to")
     parser.add_argument("--choices", type=int, default=3, choices=range(1, len(BLOCKS) + 1))
     parser.add_argument("--only", nargs="+", choices=RECIPES | STRETCHES, default=RECIPES)
-    parser.add_argument("--judged", choices=JUDGED, default=JUDGED[0], help="where gains are told")
     parser.add_argument("--set", action="append", default=[], help="a parameter of all recipes")
     asked = parser.parse_args()
     if asked.source:
@@ -87,7 +85,7 @@ def main() -> None:
                 rows = rows.assign(settings=settings)
                 rows.to_csv(asked.csv, mode="a", index=False, header=not asked.csv.exists())
     for _, rows in pd.read_csv(asked.csv).groupby("settings"):
-        for table in tables(rows, asked.judged):
+        for table in tables(rows):
             print("\n" + table.to_string(float_format="%.3f", na_rep="–"))
 
 
@@ -198,12 +196,13 @@ def _judged(logit: np.ndarray, labels: np.ndarray, cuts: dict[str, float]) -> di
     }
 
 
-def tables(rows: pd.DataFrame, judged: str) -> list[pd.DataFrame]:
-    """How hard each validation is and how far its choices agree; gains on one; thresholds.
+def tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """How hard each validation is and how far its choices agree; what recipes gain; thresholds.
 
     In the first table scores are means over the choices of the first recipe of the file. In the
-    second, gains are mean differences from it for the same choices, less log loss being better. The
-    third is what a threshold gives on patients it was not chosen on, as a mean over trainings.
+    second, gains on shifted copies are mean differences from it for the same choices, less log loss
+    being better; beside them stands the gain in log loss on the same films as they are. The third
+    is what a threshold gives on patients it was not chosen on, as a mean over trainings.
     """
     base = rows["recipe"].iloc[0]
     hard = rows[rows["recipe"] == base].groupby("validation")[["films", *SCORES]].mean()
@@ -211,16 +210,24 @@ def tables(rows: pd.DataFrame, judged: str) -> list[pd.DataFrame]:
         by = {name: part.pivot(index="recipe", columns="choice", values=score)
               for name, part in rows.groupby("validation")}  # fmt: skip
         hard[f"Spearman, {score}"] = pd.Series({name: _agreement(one) for name, one in by.items()})
-    of = rows[rows["validation"] == judged].set_index(["recipe", "choice"])
-    first = of.loc[base].reindex(of.index, level="choice")
-    gains = of[SCORES] - first[SCORES]
-    gains["log loss"] *= -1
-    found = gains.groupby("recipe").mean().add_prefix("gain in ")
-    found["spread"] = gains.groupby("recipe")["log loss"].std()
-    found["choices"] = gains.groupby("recipe").size()
-    found["time"] = (of["seconds"] / first["seconds"]).groupby("recipe").mean()
+    shifted, plain = _gains(rows, "mixed, shifted", base), _gains(rows, "mixed", base)
+    found = plain.groupby("recipe")[[]].size().to_frame("choices")
+    mean = shifted.groupby("recipe").mean()
+    found = mean[SCORES].add_prefix("gain in ").reindex(found.index).join(found)
+    found.insert(3, "spread", shifted.groupby("recipe")["log loss"].std())
+    found["time"] = plain.groupby("recipe")["time"].mean()
+    found["log loss as they are"] = plain.groupby("recipe")["log loss"].mean()
     return [hard.round({"films": 0}), found.sort_values("gain in log loss", ascending=False),
             *_transfer(rows)]  # fmt: skip
+
+
+def _gains(rows: pd.DataFrame, validation: str, base: str) -> pd.DataFrame:
+    """The gain of each recipe and choice over the base recipe's, and its time as a multiple."""
+    judged = rows[rows["validation"] == validation].set_index(["recipe", "choice"])
+    first = judged.loc[base].reindex(judged.index, level="choice")
+    gains = judged[SCORES] - first[SCORES]
+    gains["log loss"] *= -1
+    return gains.assign(time=judged["seconds"] / first["seconds"])
 
 
 def _transfer(rows: pd.DataFrame) -> list[pd.DataFrame]:

@@ -49,18 +49,14 @@ def test_training_speed():
     assert said.count("images/s") == 5 and "ours is  1.00 of it" in said
 
 
-@pytest.mark.parametrize(
-    ("rows", "judged"),
-    [("validations", "mixed, shifted"), ("recipes", "mixed, shifted"), ("stretch", "mixed")],
-)
-def test_the_studies_in_the_documents_are_what_their_rows_say(rows, judged):
+@pytest.mark.parametrize("rows", ["validations", "recipes", "stretch"])
+def test_the_studies_in_the_documents_are_what_their_rows_say(rows):
     command = [sys.executable, "benchmarks/validations.py", "--csv", f"docs/{rows}.csv"]
-    command += ["--judged", judged]
     done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True, check=True)
     tables = done.stdout.strip("\n")
-    assert judged in tables and f"\n{tables}\n```" in (paths.ROOT / "docs" / "method.md").read_text(
-        encoding="utf-8"
-    )
+    assert "mixed, shifted" in tables and f"\n{tables}\n```" in (
+        paths.ROOT / "docs" / "method.md"
+    ).read_text(encoding="utf-8")
 
 
 @pytest.mark.long
