@@ -232,9 +232,12 @@ def _others(run: paths.RunFolder) -> pd.DataFrame:
             about = [f"{model.title}{many}", f"{card['image_size']} px"]
             about.append(tables.STARTS[card["start"]["kind"]])
             scores = [tables.with_interval(model.test, score) for score in tables.SHOWN]
-            rows.append([*about, f"{card['seconds'] / 60:.0f}", card["precision"]["used"], *scores])
+            made = read_json(folder.record)["git"][:7]
+            about += [f"{card['seconds'] / 60:.0f}", card["precision"]["used"]]
+            rows.append([*about, *scores, f"`{made}`"])
     names = [tables.SCORES[score] for score in tables.SHOWN]
-    return pd.DataFrame(rows, columns=["model", "size", "from", "minutes", "precision", *names])
+    known = ["model", "size", "from", "minutes", "precision", *names, "revision"]
+    return pd.DataFrame(rows, columns=known)
 
 
 def _studies() -> list[dict[str, str]]:
