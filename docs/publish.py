@@ -232,7 +232,7 @@ def _others(run: paths.RunFolder) -> pd.DataFrame:
             about = [f"{model.title}{many}", f"{card['image_size']} px"]
             about.append(tables.STARTS[card["start"]["kind"]])
             scores = [tables.with_interval(model.test, score) for score in tables.SHOWN]
-            made = read_json(folder.record)["git"][:7]
+            made = (read_json(folder.record)["git"] or "unknown")[:7]
             about += [f"{card['seconds'] / 60:.0f}", card["precision"]["used"]]
             rows.append([*about, *scores, f"`{made}`"])
     names = [tables.SCORES[score] for score in tables.SHOWN]
