@@ -56,6 +56,7 @@ SHARES = {"random": 0.1, "stopping": 0.05}
 BLOCKS = (0, 2, 4)  # which sixth of a series, by choice
 SIDES = ("random", "adverse", "blocks")
 LEAST_SENSITIVITY = 0.97
+LEAST_RECIPES = 4  # for a rank correlation
 KNOWN = ["choice", "recipe", "settings"]
 SCORES = ["AUROC", "log loss", "specificity"]
 RULES = ("equal", "weighted")  # how films count for a threshold
@@ -202,7 +203,7 @@ def tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
     In the first table scores are means over the choices of the first recipe of the file. In the
     second, gains on shifted copies are mean differences from it for the same choices, less log loss
     being better; beside them stands the gain in log loss on the same films as they are. The third
-    is what a threshold gives on patients it was not chosen on, as a mean over trainings.
+    is what a threshold gives on blocks, patients it was not chosen on, as means over trainings.
     """
     base = rows["recipe"].iloc[0]
     hard = rows[rows["recipe"] == base].groupby("validation")[["films", *SCORES]].mean()
@@ -234,20 +235,16 @@ def _transfer(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """What thresholds give on blocks, whose patients they were not chosen on; none in old rows."""
     if not set(COLUMNS) <= set(rows):
         return []
-    blocks = rows[rows["validation"] == "blocks"].dropna()
-    table = pd.DataFrame(index=pd.Index(RULES, name="films count"))
-    for rate in RATES:
-        each = blocks[[f"{rate}, {rule}" for rule in RULES]].set_axis(RULES, axis=1)
-        table[rate], table[f"spread of {rate}"] = each.mean(), each.std()
-        if rate == RATES[0]:
-            table["rms error"] = np.sqrt(((each - LEAST_SENSITIVITY) ** 2).mean())
-    return [table]
+    by = rows[rows["validation"] == "blocks"].dropna().groupby("choice")
+    rates = [f"{rate}, {rule}" for rate in RATES for rule in RULES]
+    return [by[rates].mean().assign(trainings=by.size())]
 
 
 def _agreement(scores: pd.DataFrame) -> float:
     """The mean rank correlation of the recipes between two choices of patients."""
-    found = scores.corr("spearman").to_numpy()
-    return float(found[np.triu_indices(len(found), 1)].mean()) if len(found) > 1 else np.nan
+    found = scores.corr("spearman", min_periods=LEAST_RECIPES).to_numpy()
+    pairs = found[np.triu_indices(len(found), 1)]
+    return float(np.nanmean(pairs)) if np.isfinite(pairs).any() else np.nan
 
 
 if __name__ == "__main__":
