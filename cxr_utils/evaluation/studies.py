@@ -133,6 +133,12 @@ def spread(values: pd.Series) -> dict[str, float]:
             "most": values.max(), "low": low, "high": high, "cells": len(values)}  # fmt: skip
 
 
+def spread_of_shares(values: pd.Series) -> dict[str, float]:
+    """As `spread`, of scores in 0..1, where the interval ends."""
+    found = spread(values)
+    return found | {side: float(np.clip(found[side], 0, 1)) for side in ("low", "high")}
+
+
 def apart(values: pd.Series) -> float:
     """Return how far apart 95% of pairs of further runs are, by chance alone; NaN of fewer than 2.
 

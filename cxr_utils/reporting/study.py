@@ -39,7 +39,8 @@ def spreads(rows: pd.DataFrame, splits: tuple[str, ...]) -> pd.DataFrame:
     found = []
     for split in splits:
         for score in (*SHOWN, "loss"):
-            known = studies.spread(rows[split + score])
+            spread = studies.spread if score == "loss" else studies.spread_of_shares
+            known = spread(rows[split + score])
             found.append([SPLITS[split], SCORES[score], three(known["mean"]), three(known["sd"]),
                           f"{known['least']:.3f} to {known['most']:.3f}",
                           f"[{three(known['low'])}, {three(known['high'])}]"])  # fmt: skip

@@ -210,7 +210,8 @@ def study(found: studies.StudyResults, model: str, gaps: pd.DataFrame) -> Number
     rows, chooses = found.rows[found.rows["model"] == model], bool(found.factors)
     split = "validation" if chooses or found.about["folds"] else "test"
     prefix = "test_" if split == "test" else ""
-    scores = {tables.SCORES[score]: studies.spread(rows[prefix + score]) for score in tables.SHOWN}
+    spread = studies.spread_of_shares
+    scores = {tables.SCORES[score]: spread(rows[prefix + score]) for score in tables.SHOWN}
     sure = gaps[gaps["holm"] < studies.ALPHA]
     take, listed = studies.take(gaps, found.base), gaps.to_dict("records")
     best = next((gap for gap in listed if gap["setting"] == take), listed[0] if listed else None)

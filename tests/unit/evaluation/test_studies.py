@@ -124,6 +124,10 @@ def test_spread():
     assert (found["low"], found["high"]) == pytest.approx((low, high))
     assert found["least"] == 0.9 and found["most"] == 0.95 and found["cells"] == 3
     assert np.isnan(studies.spread(values[:1])["low"])
+    few = pd.Series([0.97, 0.995])
+    assert studies.spread(few)["high"] > 1
+    assert studies.spread_of_shares(few) == studies.spread(few) | {"high": 1.0}
+    assert np.isnan(studies.spread_of_shares(few[:1])["low"])
 
 
 def test_effects_of_factors_that_vary_together(study_in):
