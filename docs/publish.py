@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import sys
@@ -258,7 +259,7 @@ def update_readme(run: paths.RunFolder, readme: str) -> str:
     told |= {"best": best, "minutes": round(best.card["seconds"] / 60)}
     told["beside"] = _beside(models, run)[: -len(published.OTHERS)]
     minutes = sum(model.card["seconds"] for model in models) / 60
-    told["minutes_of_all"] = 5 * round(minutes / 5)
+    told["minutes_of_all"] = 5 * math.ceil(minutes / 5)
     for part in PARTS:
         start, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
         before, rest = readme.split(start)
