@@ -211,13 +211,13 @@ def tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
         by = {name: part.pivot(index="recipe", columns="choice", values=score)
               for name, part in rows.groupby("validation")}  # fmt: skip
         hard[f"Spearman, {score}"] = pd.Series({name: _agreement(one) for name, one in by.items()})
-    shifted, plain = _gains(rows, "mixed, shifted", base), _gains(rows, "mixed", base)
-    found = plain.groupby("recipe")[[]].size().to_frame("choices")
-    mean = shifted.groupby("recipe").mean()
-    found = mean[SCORES].add_prefix("gain in ").reindex(found.index).join(found)
-    found.insert(3, "spread", shifted.groupby("recipe")["log loss"].std())
-    found["time"] = plain.groupby("recipe")["time"].mean()
-    found["log loss as they are"] = plain.groupby("recipe")["log loss"].mean()
+    shifted, plain = (
+        _gains(rows, name, base).groupby("recipe") for name in ("mixed, shifted", "mixed")
+    )
+    found = shifted[SCORES].mean().add_prefix("gain in ").assign(spread=shifted["log loss"].std())
+    found = found.reindex(plain.size().index)
+    found["choices"], found["time"] = plain.size(), plain["time"].mean()
+    found["log loss as they are"] = plain["log loss"].mean()
     return [hard.round({"films": 0}), found.sort_values("gain in log loss", ascending=False),
             *_transfer(rows)]  # fmt: skip
 

@@ -64,18 +64,24 @@ def _reduced(files: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
     )
 
 
+def _unlike(files: pd.DataFrame, own_class: np.ndarray) -> pd.Series:
+    """Tell which films are of a training patient that looks like the other class; bool."""
+    known = files.assign(own=own_class, child=children(files))
+    return known.groupby(["label", "child"])["own"].transform("mean") < 0.5
+
+
 def _adverse(files: pd.DataFrame, own_class: np.ndarray, seed: int) -> np.ndarray:
     """Tell which films belong to half of those training patients that look like the other class.
 
     The other half is left to be learned from. None where a class would have none on one side. Bool,
     shape (n,).
     """
-    train = files.assign(own=own_class, child=children(files)).query("split == 'train'")
-    known = train.groupby(["label", "child"])["own"].mean()
+    unlike = _unlike(files, own_class)
+    train = files.assign(child=children(files), unlike=unlike).query("split == 'train'")
     rng = np.random.default_rng([seed, 5])
     chosen: list[np.ndarray] = []
     for label in LABELS:
-        found = known[label].index[known[label] < 0.5]
+        found = np.unique(train["child"][train["unlike"] & (train["label"] == label)])
         chosen.append(rng.permutation(found)[: len(found) // 2])
     if not all(map(len, chosen)):
         return np.zeros(len(files), bool)
@@ -89,12 +95,10 @@ def validation_weights(files: pd.DataFrame, own_class: np.ndarray) -> np.ndarray
     Horvitz and Thompson 1952, doi:10.1080/01621459.1952.10483446. Validation holds more than half
     of the patients that look like the other class, and far fewer of the rest.
     """
-    known = files.assign(own=own_class, child=children(files))[is_training(files)]
-    unlike = known.groupby(["label", "child"])["own"].transform("mean") < 0.5
-    held = (known["split"] == "validation").groupby([known["label"], unlike]).transform("mean")
-    weights = pd.Series(1.0, index=files.index)
-    weights[known.index] = np.where(known["split"] == "validation", 1 / held, 1.0)
-    return weights.to_numpy()
+    held = files["split"] == "validation"
+    group = [files["label"], _unlike(files, own_class)]
+    share = held.where(is_training(files)).astype(float).groupby(group).transform("mean")
+    return (1 / share).where(held, 1.0).to_numpy()
 
 
 def is_training(files: pd.DataFrame) -> np.ndarray:
