@@ -52,6 +52,13 @@ STRETCHES = {
     "15%, 16 epochs": ["augmentation.stretch=0.15", "baseline_cnn.epochs=16"],
     "15%, borders of others in .3": ["augmentation.stretch=0.15", "augmentation.rim=0.3"],
 }
+SIZES = {  # of about the same time
+    f"{size} px, {epochs} epochs": [
+        f"baseline_cnn.image_size={size}",
+        f"baseline_cnn.epochs={epochs}",
+    ]
+    for size, epochs in ((96, 16), (80, 24), (64, 36))
+}
 SHARES = {"random": 0.1, "stopping": 0.05}
 BLOCKS = (0, 2, 4)  # which sixth of a series, by choice
 SIDES = ("random", "adverse", "blocks")
@@ -70,7 +77,7 @@ def main() -> None:
     parser.add_argument("source", nargs="?", help="a folder in the Kaggle layout, or phantom")
     parser.add_argument("--csv", type=Path, required=True, help="file that the rows are added to")
     parser.add_argument("--choices", type=int, default=3, choices=range(1, len(BLOCKS) + 1))
-    parser.add_argument("--only", nargs="+", choices=RECIPES | STRETCHES, default=RECIPES)
+    parser.add_argument("--only", nargs="+", choices=RECIPES | STRETCHES | SIZES, default=RECIPES)
     parser.add_argument("--set", action="append", default=[], help="a parameter of all recipes")
     asked = parser.parse_args()
     if asked.source:
@@ -110,13 +117,13 @@ def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list
     from cxr_utils.evaluation import thresholds
     from cxr_utils.models import callbacks, networks, robustness, training, weights
 
-    given = ["baseline_cnn.oversampling=1", *overrides, *(RECIPES | STRETCHES)[recipe]]
+    given = ["baseline_cnn.oversampling=1", *overrides, *(RECIPES | STRETCHES | SIZES)[recipe]]
     chosen = profiles.load("default", given, source)
     section, data = chosen.baseline_cnn, dataset.open_data(chosen, chosen.baseline_cnn.image_size)
     part = partial(dataset.split_of, data.files, data.stored)
     films = data.files.assign(row=range(len(data.files)))
     films = films[films["folder"].isin(TRAINING)]
-    square = dataset.Square(dataset.OVERVIEW_SIZE, data.fit)
+    square = dataset.Square(dataset.OVERVIEW_SIZE, data.asked.fit)
     pictures = dataset.load_pixels(data.manifest, square)
     own = looks.own_class(films, pictures[films["row"]], 0)
     side = choose(films, own, choice)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..files import cached_array, exclusive, sha256_of
-from ..parameters import Params, UsageError
+from ..parameters import Data, Params, UsageError
 from ..paths import PACKAGE
 from . import decoding, looks, sources
 from .decoding import Square
@@ -63,7 +63,7 @@ class Dataset:
     files: pd.DataFrame  # those of the manifest, as `split_files` returns them
     stored: np.ndarray  # memmap of uint8, shape (n, size, size): all images, in their order
     splits: dict[str, Split]  # train, validation, val and test, those there are
-    fit: str = "squash"  # how images are made square
+    asked: Data  # how: the parameters of its section
 
     @property
     def unit(self) -> str:
@@ -88,7 +88,7 @@ def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
         rows = np.flatnonzero(files["split"] == split)
         if len(rows):
             splits[split] = split_of(files, stored, rows)
-    return Dataset(source, manifest, files, stored, splits, params.data.fit)
+    return Dataset(source, manifest, files, stored, splits, params.data)
 
 
 def split_files(manifest: Manifest, params: Params, progress: bool = False) -> pd.DataFrame:
@@ -142,7 +142,7 @@ def load_pixels(manifest: Manifest, square: Square, progress: bool = False) -> n
 
 def read_films(data: Dataset, files: pd.DataFrame, size: int) -> np.ndarray:
     """Return a few films, rows of a data set's files, made square at another size; uint8."""
-    square = Square(size, data.fit)
+    square = Square(size, data.asked.fit)
     rows = files[["path", "sha256"]].itertuples(index=False, name=None)
     return np.array([_decode_file(data.manifest.root, square, row) for row in rows], np.uint8)
 

@@ -38,8 +38,7 @@ def assign_splits(
         said = "this data set has a validation of its own"
         raise UsageError(f"data.folds = {data.folds}: {said}; take data.folds=0")
     files = carve_validation(files, data, seed).assign(adverse=False, weight=1.0)
-    looked_at = data.validation != "patients" and not data.folds and "validation" not in folders
-    if looked_at and own_class is not None:
+    if own_class is not None and goes_by_looks(files, data):
         files["adverse"] = _adverse(files, own_class, seed)
         files.loc[files["adverse"], "split"] = "validation"
         if files["adverse"].any():
@@ -50,6 +49,12 @@ def assign_splits(
             said = "this data set has a validation of its own"
         raise UsageError(f"data.validation = adverse: {said}; take data.validation=patients")
     return _reduced(files, data.training_share, seed) if data.training_share < 1 else files
+
+
+def goes_by_looks(files: pd.DataFrame, data: Data) -> bool:
+    """Tell whether validation is to hold patients whose films look like the other class."""
+    asked = data.validation in ("auto", "adverse") and not data.folds
+    return asked and "validation" not in set(files["folder"])
 
 
 def _reduced(files: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:

@@ -51,7 +51,7 @@ def score_model(
     train = data.splits["train"].files
     card = card | {
         "image_size": section.image_size,
-        "fit": data.fit,
+        "fit": data.asked.fit,
         "preprocessing": {"mode": "grey", "interpolation": "bilinear", "divided_by": 255},
         "test_time_flips": asked.test_time_flips,
         "temperature": temperature,

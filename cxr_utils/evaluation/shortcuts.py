@@ -38,7 +38,7 @@ class Reach:
 
 def metadata_scores(data: Dataset) -> np.ndarray | None:
     """Return what `classify` says, cached by what decides it: not our own split."""
-    square = Square(OVERVIEW_SIZE, data.fit)
+    square = Square(OVERVIEW_SIZE, data.asked.fit)
     decides = [cached_at(data.manifest.digest, square).name, sklearn.__version__, np.__version__]
     decides += [sha256_of(Path(file)) for file in (__file__, *CODE)]
 

@@ -139,7 +139,7 @@ def check_on_phantom(model: keras.Model, data: Dataset, called: np.ndarray) -> C
     rows = np.flatnonzero((test.files["subtype"] == "bacteria").to_numpy() & outlined & called)
     if not len(rows):
         return None
-    square = Square(test.pixels.shape[1], data.fit)
+    square = Square(test.pixels.shape[1], data.asked.fit)
     masks = phantom.masks(root, test.files["path"].iloc[rows], square)
     return check(grad_cam(model, test.pixels[rows]), masks)
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..data.dataset import Dataset
 from ..data.sources import REAL_RUN
+from ..data.splits import goes_by_looks
 from ..evaluation import intervals, results
 from ..evaluation.audit import NOTED, WARNED, Finding
 from ..evaluation.comparison import Scored
@@ -26,6 +27,7 @@ def of_data(data: Dataset, standing: str, audited: list[Finding]) -> list[Findin
     facts |= {"known": data.unit == "patient", "patients": len(chosen)}
     facts |= {"shared": len(train & chosen), "drawn": _drawn(data.source.synthetic)}
     facts["original"] = standing == "published"
+    facts["at_random"] = goes_by_looks(data.files, data.asked) and not facts["adverse"]
     found = [Finding("films", "fine", facts)]
     for folder, here, there in text.counts(data.manifest, standing)["folders"]:
         if here != there:

@@ -14,6 +14,7 @@ from cxr_utils import paths
 from cxr_utils.evaluation import comparison, results
 from cxr_utils.evaluation.audit import Finding
 from cxr_utils.models.explanation import Checked
+from cxr_utils.parameters import Data
 from cxr_utils.reporting import display, findings, published, study, tables, text
 
 DATA = {"counts": {"test": {"NORMAL": 40, "PNEUMONIA": 80}}, "median_size": [224, 224]}
@@ -299,10 +300,14 @@ def test_data_is_told_from_the_files(smoke):
     assert "3 files left out" in said and "fetch the damaged ones again" in said
     assert "does not hold what was published" in said and ".DS" in said
     assert "published" not in "\n".join(_lines(findings.of_data(data, "own", [])))
+    named = dataclasses.replace(data, asked=Data(validation="patients"))
+    for opened, fallen_back in ((data, True), (named, False)):
+        line = _lines(findings.of_data(opened, "own", []))[0]
+        assert ("drawn at random, as too few patients are known" in line) == fallen_back
     adverse = data.files.assign(adverse=data.files["split"] == "validation")
     told = findings.of_data(dataclasses.replace(data, files=adverse), "own", [])
     known = f"{adverse['adverse'].sum()} of the films were chosen because they look like the other"
-    assert known in _lines(told)[0]
+    assert known in _lines(told)[0] and "at random" not in _lines(told)[0]
     assert "patients" in text.render("children", **text.children(data.files))
     sizes = text.sizes(data.files)
     assert not sizes["one"] and "px in train" in text.render("sizes", **sizes)
