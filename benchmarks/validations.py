@@ -47,6 +47,7 @@ RECIPES = {
 }
 STRETCHES = {
     "stretched by 35%": ["augmentation.stretch=0.35"],
+    "stretched by 50%": ["augmentation.stretch=0.5"],
     "stretched by 15%": ["augmentation.stretch=0.15"],
     "not stretched": ["augmentation.stretch=0"],
     "15%, 16 epochs": ["augmentation.stretch=0.15", "baseline_cnn.epochs=16"],
@@ -91,7 +92,7 @@ def main() -> None:
                 rows = pd.DataFrame(measure(recipe, choice, source, asked.set))
                 print(rows.to_string(index=False, float_format="%.4f"), flush=True)
                 rows = rows.assign(settings=settings)
-                rows.to_csv(asked.csv, mode="a", index=False, header=not asked.csv.exists())
+                (pd.concat([known, rows]) if len(known) else rows).to_csv(asked.csv, index=False)
     for _, rows in pd.read_csv(asked.csv).groupby("settings"):
         for table in tables(rows):
             print("\n" + table.to_string(float_format="%.3f", na_rep="–"))
@@ -196,12 +197,12 @@ def _judged(logit: np.ndarray, labels: np.ndarray, cuts: dict[str, float]) -> di
 
     alarms, hits, _ = roc_curve(labels, logit)
     at = {rule: metrics.rates(labels, expit(logit), cut) for rule, cut in cuts.items()}
-    return {f"{rate}, {rule}": at[rule][rate] for rule in cuts for rate in RATES} | {
+    return {
         "films": len(labels),
         "AUROC": roc_auc_score(labels, logit),
         "log loss": robustness.log_loss(logit, labels),
         "specificity": 1 - alarms[np.argmax(hits >= LEAST_SENSITIVITY)],
-    }
+    } | {f"{rate}, {rule}": at[rule][rate] for rule in cuts for rate in RATES}
 
 
 def tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
