@@ -66,8 +66,8 @@ def test_validations(tmp_path):
     asked += ("--set", "data.phantom_images=400", "--set", "baseline_cnn.epochs=1")
     said = [_benchmark("validations.py", *asked) for _ in range(2)]
     rows = pd.read_csv(tmp_path / "rows.csv")
-    assert len(set(rows["validation"])) == len(rows) == 7
-    assert rows["log loss"].nunique() == 7 and rows["films"].gt(0).all()
+    assert len(set(rows["validation"])) == len(rows) == 13
+    assert rows["log loss"].nunique() == 13 and rows["films"].gt(0).all()
     assert all("Spearman, AUROC" in one and "class weights" in one for one in said)
 
 
