@@ -19,7 +19,7 @@ from .data.manifest import read_manifest
 from .data.splits import breakdown
 from .files import NO_ROOM, one_line, read_json, within
 from .parameters import UsageError
-from .pipeline import preparation, record, validity
+from .pipeline import record, validity
 from .pipeline import run as runs
 from .pipeline.validity import Decision, Run
 from .prediction import command
@@ -116,7 +116,7 @@ def run_all(arguments: Sequence[str]) -> int:
     run.arguments, run.minutes, run.record = arguments, asked.time_limit, read_json(folder.record)
     chosen = _steps(asked, [step.name for step in run.steps])
     if asked.dry_run and source.root.is_dir():
-        run.manifest = read_manifest(source.root, preparation.squares(params))
+        run.manifest = read_manifest(source.root, dataset.squares(params))
     runs.check_data(run, known)  # what can be known before a folder is made or anything fetched
     if asked.dry_run:
         _print_run(run)
@@ -126,7 +126,7 @@ def run_all(arguments: Sequence[str]) -> int:
     with runs.alone_in(folder) as run.temporary:
         run.record = read_json(folder.record)  # another run may have ended since
         runs.log_to(folder)
-        run.source, run.manifest = preparation.prepare(params, progress=True)
+        run.source, run.manifest = dataset.prepare(params, progress=True)
         runs.check_data(run, known)
         decisions = validity.decide(run, chosen, asked.force)
         _print_run(run)
@@ -205,7 +205,7 @@ def _print_summary(run: Run, decisions: Sequence[Decision], problems: Sequence[s
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run ``python -m cxr_utils``: apply models, describe data, compare runs, list parameters."""
+    """Describe data, compare runs, list parameters, apply and export models, run studies."""
     parser = _Parser("python -m cxr_utils", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     data = commands.add_parser("data", help="fetch or make a data set, verify it, describe it")

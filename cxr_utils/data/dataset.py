@@ -91,6 +91,21 @@ def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
     return Dataset(source, manifest, files, stored, splits, params.data)
 
 
+def prepare(params: Params, progress: bool = False) -> tuple[sources.Source, Manifest]:
+    """Fetch the data of a run and decode it, so that its notebooks only read; raises UsageError."""
+    source = sources.fetch(params.data, progress)
+    manifest = read_manifest(source.root, squares(params), progress)
+    for square in squares(params):
+        load_pixels(manifest, square, progress)
+    return source, manifest
+
+
+def squares(params: Params) -> list[Square]:
+    """Return the squares that the notebooks of a run ask for."""
+    sizes = {OVERVIEW_SIZE, *(part.image_size for part in params.sections.values())}
+    return [Square(size, params.data.fit) for size in sorted(sizes)]
+
+
 def split_files(manifest: Manifest, params: Params, progress: bool = False) -> pd.DataFrame:
     """Return a manifest's files with the columns of `splits.assign_splits` and ``own_class``.
 

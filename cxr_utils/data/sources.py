@@ -63,11 +63,6 @@ class Source:
     def fetch(self, data: Data, progress: bool = False) -> None:
         """Draw or download it where it is not on disk yet."""
 
-    def origin(self) -> dict[str, str]:
-        """Return where it comes from, and under which terms."""
-        names = ("address", "version", "checks", "licence", "citation")
-        return {name: getattr(self, name) for name in names}
-
 
 class Folder(Source):
     """A user's own folder."""

@@ -37,9 +37,9 @@ class Finding:
 
 def audit(data: Dataset) -> list[Finding]:
     """Look for what makes scores mislead in data that was opened at ``OVERVIEW_SIZE`` px."""
-    files = data.files
+    files, traits = data.files, looks.traits(data.files, data.stored)
     border = shortcuts.reach(shortcuts.border_scores(data), files)
-    metadata = shortcuts.reach(shortcuts.metadata_scores(data), files)
+    metadata = shortcuts.reach(shortcuts.metadata_scores(traits, files), files)
     exact, near, alike = find_duplicates(files, data.stored)
     return [
         _left_out(data.manifest),
@@ -49,7 +49,7 @@ def audit(data: Dataset) -> list[Finding]:
         _patients(files),
         _numbers(files, data.source.synthetic),
         _judged("metadata alone", np.fmax(metadata.seen, metadata.low), vars(metadata)),
-        _single_traits(looks.traits(files, data.stored), files),
+        _single_traits(traits, files),
         _judged("border alone", np.fmax(border.seen, border.low), vars(border)),
         _prior(files),
     ]

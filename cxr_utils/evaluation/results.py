@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
+from ..data import looks
 from ..data.dataset import Dataset
 from ..data.manifest import labels_of
 from ..files import read_json, within, write_atomically
@@ -91,8 +92,12 @@ def score_references(data: Dataset, settings: Params, run: RunFolder) -> dict[st
     sensitivity on the images that choices are made on; none where patients are too few.
     """
     always, found = data.splits["train"].labels.mean(), {}
-    answers = {"always_pneumonia": always, "metadata": shortcuts.metadata_scores(data)}
-    answers["border"] = shortcuts.border_scores(data)
+    traits = looks.traits(data.files, data.stored)
+    answers = {
+        "always_pneumonia": always,
+        "metadata": shortcuts.metadata_scores(traits, data.files),
+        "border": shortcuts.border_scores(data),
+    }
     for name, scores in answers.items():
         run.reference(name).unlink(missing_ok=True)
         if scores is not None:

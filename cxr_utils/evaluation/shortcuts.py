@@ -1,11 +1,9 @@
 """What besides the lungs tells the classes apart: traits of the files, and the border."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import sklearn
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -14,15 +12,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from ..data import looks, manifest, splits
-from ..data.dataset import OVERVIEW_SIZE, Dataset, Split, load_pixels
-from ..data.decoding import Square, cached_at, standardised
+from ..data import looks
+from ..data.dataset import Dataset, Split
+from ..data.decoding import standardised
 from ..data.manifest import LABELS, labels_of
 from ..data.splits import is_training
-from ..files import cached_array, sha256_of
 from . import intervals
 
-CODE = looks.__file__, manifest.__file__, splits.__file__  # decides what is cached
 COARSE, BORDER = 32, 4  # the border is the outer 4 of 32 pixels on each side
 
 
@@ -36,23 +32,11 @@ class Reach:
     high: float
 
 
-def metadata_scores(data: Dataset) -> np.ndarray | None:
-    """Return what `classify` says, cached by what decides it: not our own split."""
-    square = Square(OVERVIEW_SIZE, data.asked.fit)
-    decides = [cached_at(data.manifest.digest, square).name, sklearn.__version__, np.__version__]
-    decides += [sha256_of(Path(file)) for file in (__file__, *CODE)]
+def metadata_scores(traits: pd.DataFrame, files: pd.DataFrame) -> np.ndarray | None:
+    """Return P(PNEUMONIA) by boosting on metadata of other patients; None where these are few.
 
-    def compute() -> np.ndarray:
-        traits = looks.traits(data.files, load_pixels(data.manifest, square))
-        found = classify(traits, data.files)
-        return np.empty(0) if found is None else found
-
-    found = cached_array("metadata", decides, compute)
-    return found if len(found) else None
-
-
-def classify(traits: pd.DataFrame, files: pd.DataFrame) -> np.ndarray | None:
-    """Return P(PNEUMONIA) by boosting on metadata of other patients; None where these are few."""
+    `traits` are those of `looks.traits`.
+    """
     features = traits[looks.METADATA].join(pd.get_dummies(traits["mode"]).astype(float))
     leaf = int(np.clip(len(files) // 40, 2, 20))
     model = HistGradientBoostingClassifier(max_iter=50, min_samples_leaf=leaf, random_state=0)

@@ -209,9 +209,9 @@ def holm(p: np.ndarray, tried: int) -> np.ndarray:
 def effects(study: StudyResults, model: str) -> pd.DataFrame:
     """Return by least squares what each value of a factor adds to the log loss of the base's value.
 
-    All factors are fitted at once, beside seed and fold; of those with more than 8 values, the
-    scale from the lowest to the highest is one. NaN where the settings cannot tell, as where two
-    factors always change together. Shows directions: what factors do together is not in it.
+    All factors are fitted at once, beside seed and fold; one of more than 8 numbers is one column,
+    scaled from 0 at the lowest to 1 at the highest. NaN where the settings cannot tell, as where
+    two factors always change together. Shows directions: what factors do together is not in it.
     """
     rows = study.rows[study.rows["model"] == model]
     cells = study.about["cells"]
@@ -219,7 +219,8 @@ def effects(study: StudyResults, model: str) -> pd.DataFrame:
     for name, values in study.factors.items():
         base = values[0]
         own = [cells[cell]["changes"].get(name, base) for cell in rows["cell"]]
-        if len(set(map(str, own))) > LEVELS:
+        scaled = all(isinstance(one, int | float) for one in own)
+        if scaled and len(set(own)) > LEVELS:
             low, high = min(own), max(own)
             columns[name, f"{low:.3g} to {high:.3g}"] = (np.array(own) - low) / (high - low)
         else:

@@ -72,7 +72,7 @@ class MovingAverage(keras.callbacks.Callback):
 class Validation(keras.callbacks.Callback):
     """Add to an epoch's logs how the network does, in float32, where choices are made.
 
-    ``validation_loss``, ``validation_accuracy`` and, where the validation is our own,
+    ``validation_loss``, ``validation_accuracy`` and, where there is a split ``validation``,
     ``stress_loss`` on shifted copies of it. `model`, the network in float32 on one device, is given
     the weights of the one in training. Raises FloatingPointError once a loss is not finite.
     """

@@ -30,8 +30,8 @@ def build(
     """Build the network of a model's section, by the function that it names as its builder.
 
     It takes float32 in 0..1, shape (n, size, size, 1), and gives logits, float32, shape (n, 1).
-    In the `precision` ``bfloat16`` it computes in that and keeps float32 weights. They are random
-    without a file of `weights` of its backbone. Raises UsageError where the weights do not fit.
+    In the `precision` ``bfloat16`` it computes in that and keeps float32 weights. Without a file
+    `weights` of its backbone they are random. Raises UsageError where the weights do not fit.
     """
     before = keras.mixed_precision.dtype_policy()
     kind = precision if precision == "float32" else f"mixed_{precision}"

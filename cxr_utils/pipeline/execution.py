@@ -16,6 +16,8 @@ from typing import Any
 import nbformat
 import papermill
 import psutil
+import zmq.asyncio
+from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import ensure_event_loop, run_sync
@@ -29,7 +31,7 @@ from ..files import NO_ROOM, part_of, put_in_place, read_json
 log = logging.getLogger(__name__)
 
 BAR = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed} gone, {remaining} to go{postfix}"
-EPOCH = 10  # cells that take about as long as an epoch, for what the bar says remains
+EPOCH = 10  # an epoch counts as so many cells on the bar
 RESUMES = "and the same command resumes the run"
 # Any notebook is run so: in Python, whatever it names, silently, with time for a busy machine.
 HOW: dict[str, Any] = {"kernel_name": "python3", "language": "python", "progress_bar": False}
@@ -53,7 +55,13 @@ class OwnInterpreterKernelManager(AsyncKernelManager):
     def __init__(self, temporary: Path) -> None:
         # By default the sockets of all kernels would share their names, in the working folder.
         self._temporary = tempfile.mkdtemp(prefix="kernel-", dir=temporary)
-        super().__init__(connection_file=str(Path(self._temporary) / "kernel.json"))
+        file = str(Path(self._temporary) / "kernel.json")
+        # A signal may leave a socket open; who ends the context of that waits for it without end.
+        super().__init__(connection_file=file, context=zmq.asyncio.Context.instance())
+
+    def client(self, **kw: Any) -> AsyncKernelClient:  # type: ignore[override]
+        """A client that shares the context as well."""
+        return super().client(context=self.context, **kw)
 
     @property
     def kernel_spec(self) -> KernelSpec:

@@ -71,8 +71,9 @@ def splits(data: Dataset) -> pd.DataFrame:
 
 def origin(data: Dataset, standing: str) -> pd.DataFrame:
     """Return where the data comes from and under which terms; columns: "" (what), "this data"."""
-    manifest = {"source": data.source.kind, "manifest digest": data.manifest.digest}
-    known = data.source.origin() | manifest
+    terms = ("address", "version", "checks", "licence", "citation")
+    known = {name: getattr(data.source, name) for name in terms}
+    known |= {"source": data.source.kind, "manifest digest": data.manifest.digest}
     if standing == "published" and not data.source.counts:
         licence = f"{Kaggle.licence}, if this is a copy of it"
         known |= {"licence": licence, "citation": Kaggle.citation}

@@ -13,7 +13,7 @@ from ..parameters import Params, UsageError
 from ..pipeline import validity
 from . import worker
 
-ROOM = "run"  # Dask's name for what a worker has as many of as it runs cells at a time
+ROOM = "run"  # the Dask resource that limits how many cells a worker runs at a time
 START = f"dask worker ADDRESS --nthreads 1 --resources {ROOM}=1"
 
 

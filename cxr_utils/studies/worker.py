@@ -12,7 +12,7 @@ import distributed
 from .. import paths
 from ..data import dataset
 from ..parameters import Params, UsageError
-from ..pipeline import preparation, subprocesses, validity
+from ..pipeline import subprocesses, validity
 
 MARK = ".mark"  # in the folder of a study: by it a worker knows whether it has that disk
 KEPT = ("*.json", "predictions/*.csv", "models/*.json")  # what comes back from another disk
@@ -23,7 +23,7 @@ def survey(params: Params, steps: list[str]) -> dict[str, Any]:
     code = validity.numbers_digest(steps)
     found: dict[str, Any] = {"host": socket.gethostname(), "code": code, "manifest": ""}
     try:
-        source, manifest = preparation.prepare(params)
+        source, manifest = dataset.prepare(params)
         dataset.split_files(manifest, params)  # raises where it cannot be
         found |= {"manifest": manifest.digest, "synthetic": source.synthetic, "kind": source.kind}
     except UsageError as error:

@@ -1,6 +1,5 @@
 """Defects planted in the phantom are found, with their files; a clean phantom raises no warning."""
 
-import dataclasses
 import shutil
 
 import numpy as np
@@ -9,7 +8,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from cxr_utils import paths, profiles
+from cxr_utils import profiles
 from cxr_utils.data import dataset, looks
 from cxr_utils.evaluation import audit, shortcuts
 from cxr_utils.reporting import tables
@@ -171,31 +170,12 @@ def test_metadata_alone_find_a_planted_trait(smoke):
     """On patients the classifier has not seen: chance without a shortcut, near 1 with one."""
     data = dataset.open_data(smoke, dataset.OVERVIEW_SIZE)
     blind = looks.traits(data.files, data.stored).assign(**dict.fromkeys(looks.METADATA, 0.0))
-    found = shortcuts.reach(shortcuts.classify(blind, data.files), data.files)
+    found = shortcuts.reach(shortcuts.metadata_scores(blind, data.files), data.files)
     assert abs(found.seen - 0.5) < 0.1
     planted = blind.assign(width=1000.0 * (data.files["label"] == "PNEUMONIA"))
-    found = shortcuts.reach(shortcuts.classify(planted, data.files), data.files)
+    found = shortcuts.reach(shortcuts.metadata_scores(planted, data.files), data.files)
     assert found.seen > 0.95 and found.test > 0.95
     assert found.low <= found.test <= found.high or (found.test == 1 and np.isnan(found.low))
-
-
-def test_metadata_scores_are_kept_until_what_decides_them_changes(
-    smoke, planted, monkeypatch, tmp_path
-):
-    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
-    data = dataset.open_data(smoke, 32)
-    before = shortcuts.metadata_scores(data)
-    monkeypatch.setattr(shortcuts, "classify", lambda looks, files: pytest.fail("computed again"))
-    assert (shortcuts.metadata_scores(dataset.open_data(smoke, 48)) == before).all()
-    monkeypatch.setattr(shortcuts, "classify", lambda looks, files: None)
-    _first(planted, "train/NORMAL").unlink()
-    other = dataset.open_data(profiles.load("smoke", (), str(planted)), 32)
-    assert shortcuts.metadata_scores(other) is None
-    assert shortcuts.metadata_scores(dataclasses.replace(data, fit="crop")) is None
-    for file in (paths.cache_folder() / "metadata").glob("*.npy"):
-        file.write_bytes(file.read_bytes()[:-5])
-    monkeypatch.undo()
-    assert (shortcuts.metadata_scores(data) == before).all()
 
 
 def test_every_warning_and_note_has_a_remedy(planted):

@@ -155,6 +155,13 @@ def test_a_scale_is_one_effect(study_in):
     assert row["value"] == "0 to 0.45" and row["effect"] < -0.01
 
 
+def test_many_values_that_are_no_numbers_are_no_scale(study_in):
+    settings = {f"s{n}": {"baseline_cnn.precision": f"kind {n}"} for n in range(10)}
+    study = study_in(_cells(settings, seeds=1), lambda changes, seed, own, sick, rng: own)
+    values = study.factors["baseline_cnn.precision"]
+    assert list(studies.effects(study, "baseline_cnn")["value"]) == values[1:]
+
+
 def test_a_learning_curve(study_in):
     cells = [(f"s{share}-{seed}", f"s{share}", {"data.training_share": share}, seed, None, share)
              for share in (0.25, 0.5, 1.0) for seed in range(3)]  # fmt: skip
