@@ -1,8 +1,9 @@
 """Shifted copies of the validation images: what other films than the training ones might look like.
 
 A new set differs in sharpness, exposure and framing, so epoch, temperature and thresholds are
-chosen on images shifted in these ways, by fixed amounts whatever the augmentation of the run. One shift sets an image into the
-border of a film of the other class, where a model that reads the label off the border is wrong.
+chosen on images shifted in these ways, by fixed amounts whatever the augmentation of the run. One
+shift sets an image into the border of a film of the other class, where a model that reads the label
+off the border is wrong.
 """
 
 from functools import partial

@@ -21,7 +21,7 @@ from ..study_plan import Cell, Study
 from . import cluster, worker
 from .search import Search
 
-CUT = (distributed.CancelledError, distributed.comm.CommClosedError)  # raised where the scheduler is gone
+CUT = (distributed.CancelledError, distributed.comm.CommClosedError)  # the scheduler is gone
 TRIES = 4  # of a cell that lacks memory
 PAUSE = 1.0  # seconds of waiting for a cell before a look at the cluster
 WRITTEN_EVERY = 2.0  # seconds between two states of study.json
