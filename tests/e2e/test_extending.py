@@ -84,6 +84,7 @@ def test_a_third_model(project):
     assert re.search(r"07_tiny_cnn +keep +nothing has changed", listed)
 
 
+@pytest.mark.long
 def test_a_fifth_step(project, tmp_path):
     (heading,), (about,) = _blocks("Another step", "markdown"), _blocks("Another step", "json")
     parameters, code = _blocks("Another step")
