@@ -13,11 +13,12 @@ blocks       of the rest, one of six runs of neighbouring file numbers in each s
 stopping     of the rest, a few at random: they choose the epoch, so that the others do not
 
 Beside them stand ``mixed``, the random and the adverse ones together, and ``shifted`` copies,
-changed as by ``cxr_utils/models/robustness.py``, and films of which only the border is in view, or
-all but the outer thirds, where most of the lungs is. Log losses are before any temperature. What a
-threshold that is chosen on ``mixed, shifted`` gives on the others is told as well, with each film
-of it counted equally and weighted. Rows that the file has already, of the same data and parameters,
-are not trained again, so that a study that was stopped goes on. Test is not looked at.
+changed as by ``cxr_utils/models/robustness.py``, and films with only the border in view, or
+with the outer thirds hidden, where most of the lungs is. Log losses are before any temperature.
+What a threshold that is chosen on ``mixed, shifted`` gives on the others is told as well, with each
+film of it counted equally and weighted. Rows that the file has already, of the same data and
+parameters, are not trained again, so that a study that was stopped goes on; nor are kinds of
+validation that came later added to them. Test is not looked at.
 """
 
 import argparse
@@ -54,7 +55,7 @@ STRETCHES = {
     "15%, 16 epochs": ["augmentation.stretch=0.15", "baseline_cnn.epochs=16"],
     "15%, borders of others in .3": ["augmentation.stretch=0.15", "augmentation.rim=0.3"],
 }
-SIZES = {  # of about the same time
+SIZES = {  # of about as many pixels in all
     f"{size} px, {epochs} epochs": [
         f"baseline_cnn.image_size={size}",
         f"baseline_cnn.epochs={epochs}",
@@ -64,7 +65,7 @@ SIZES = {  # of about the same time
 SHARES = {"random": 0.1, "stopping": 0.05}
 BLOCKS = (0, 2, 4)  # which sixth of a series, by choice
 SIDES = ("random", "adverse", "blocks")
-VIEWS = ("only the border", "without the outer thirds")  # of the mixed films, as reports 2 and 3
+VIEWS = ("only the border", "without the outer thirds")  # as in reports 2 and 3
 LEAST_SENSITIVITY = 0.97
 LEAST_RECIPES = 4  # for a rank correlation
 KNOWN = ["choice", "recipe", "settings"]
@@ -76,6 +77,8 @@ COLUMNS = [*KNOWN, *SCORES, *(f"{rate}, {rule}" for rule in RULES for rate in RA
 
 def main() -> None:
     """Train what is missing and print the tables."""
+    from cxr_utils.files import write_atomically
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", nargs="?", help="a folder in the Kaggle layout, or phantom")
     parser.add_argument("--csv", type=Path, required=True, help="file that the rows are added to")
@@ -94,7 +97,9 @@ def main() -> None:
                 rows = pd.DataFrame(measure(recipe, choice, source, asked.set))
                 print(rows.to_string(index=False, float_format="%.4f"), flush=True)
                 rows = rows.assign(settings=settings)
-                (pd.concat([known, rows]) if len(known) else rows).to_csv(asked.csv, index=False)
+                if asked.csv.exists():  # as it is now: another process may have added to it
+                    rows = pd.concat([pd.read_csv(asked.csv), rows])
+                write_atomically(asked.csv, rows.to_csv(index=False))
     for _, rows in pd.read_csv(asked.csv).groupby("settings"):
         for table in tables(rows):
             print("\n" + table.to_string(float_format="%.3f", na_rep="–"))
@@ -214,9 +219,9 @@ def tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
     In the first table scores are means over the choices of the first recipe of the file. In the
     second, gains on shifted copies are mean differences from it for the same choices, less log loss
-    being better; beside them stand the gain in log loss on the same films as they are and the mean
-    AUROC of these by what is in view, where rows tell it. The third is what a threshold gives on
-    blocks, patients it was not chosen on, as means over trainings.
+    being better; beside them stand the gain in log loss on the same films as they are and, where
+    rows tell it, the mean AUROC on these with only parts in view. The third is what a threshold
+    gives on blocks, patients it was not chosen on, as means over trainings.
     """
     base = rows["recipe"].iloc[0]
     hard = rows[rows["recipe"] == base].groupby("validation")[["films", *SCORES]].mean()
@@ -233,8 +238,8 @@ def tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
     found["log loss as they are"] = plain["log loss"].mean()
     for view in VIEWS:
         seen = rows[rows["validation"] == f"mixed, {view}"]
-        found[f"AUROC {view}"] = seen.groupby("recipe")["AUROC"].mean()
-    found = found.dropna(axis=1, how="all")
+        if len(seen):
+            found[f"AUROC {view}"] = seen.groupby("recipe")["AUROC"].mean()
     return [hard.round({"films": 0}), found.sort_values("gain in log loss", ascending=False),
             *_transfer(rows)]  # fmt: skip
 

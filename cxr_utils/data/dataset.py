@@ -63,7 +63,7 @@ class Dataset:
     files: pd.DataFrame  # those of the manifest, as `split_files` returns them
     stored: np.ndarray  # memmap of uint8, shape (n, size, size): all images, in their order
     splits: dict[str, Split]  # train, validation, val and test, those there are
-    asked: Data  # how: the parameters of its section
+    asked: Data  # the parameters of section data that it was opened with
 
     @property
     def unit(self) -> str:

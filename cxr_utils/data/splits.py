@@ -167,7 +167,7 @@ def patients_known(files: pd.DataFrame) -> bool:
 
 
 def reused_numbers(files: pd.DataFrame) -> pd.Series:
-    """Return each image's person number if splits have it as different kinds; else missing."""
+    """Return each image's person number if splits use it for different kinds; else missing."""
     # person1_bacteria and person1_virus are not known to be one child, nor known to be two.
     number = files["patient"].str.extract(r"^(person\d+)_", expand=False)
     kinds = files.groupby(number)[["patient", "split"]].nunique()

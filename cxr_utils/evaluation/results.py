@@ -89,7 +89,8 @@ def score_references(data: Dataset, settings: Params, run: RunFolder) -> dict[st
 
     ``always_pneumonia``: the share of PNEUMONIA in training as the score of every image, at a
     threshold of 0. ``metadata`` and ``border``: classifiers on these alone, at the target
-    sensitivity on the images that choices are made on; none where patients are too few.
+    sensitivity on the images that choices are made on; none where patients are too few. `data` is
+    opened at ``OVERVIEW_SIZE`` px.
     """
     always, found = data.splits["train"].labels.mean(), {}
     traits = looks.traits(data.files, data.stored)

@@ -35,7 +35,7 @@ class Reach:
 def metadata_scores(traits: pd.DataFrame, files: pd.DataFrame) -> np.ndarray | None:
     """Return P(PNEUMONIA) by boosting on metadata of other patients; None where these are few.
 
-    `traits` are those of `looks.traits`.
+    `traits` are those of `looks.traits` at ``OVERVIEW_SIZE`` px.
     """
     features = traits[looks.METADATA].join(pd.get_dummies(traits["mode"]).astype(float))
     leaf = int(np.clip(len(files) // 40, 2, 20))

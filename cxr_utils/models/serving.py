@@ -20,7 +20,7 @@ class Graph(NamedTuple):
 
     @property
     def features(self) -> keras.Model:
-        """The part that gives its third output, without the pass over the mirror image."""
+        """The part that gives the graph's third output, without the pass over the mirror image."""
         return keras.Model(self.network.inputs, self.network.outputs[2])
 
 

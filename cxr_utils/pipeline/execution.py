@@ -56,11 +56,12 @@ class OwnInterpreterKernelManager(AsyncKernelManager):
         # By default the sockets of all kernels would share their names, in the working folder.
         self._temporary = tempfile.mkdtemp(prefix="kernel-", dir=temporary)
         file = str(Path(self._temporary) / "kernel.json")
-        # A signal may leave a socket open; who ends the context of that waits for it without end.
+        # A signal may leave a socket open; ending its context would wait for it forever, and the
+        # shared context is never ended.
         super().__init__(connection_file=file, context=zmq.asyncio.Context.instance())
 
     def client(self, **kw: Any) -> AsyncKernelClient:  # type: ignore[override]
-        """A client that shares the context as well."""
+        """Return a client that shares the context as well."""
         return super().client(context=self.context, **kw)
 
     @property

@@ -16,7 +16,7 @@ from . import published, tables, text
 from .text import Numbers
 
 VERDICTS = ("warning", "note", "fine")
-FAR = 1.3  # a warning where Grad-CAM peaks so many times as often as by chance between the lungs
+FAR = 1.3  # a warning where Grad-CAM peaks between the lungs so many times as often as by chance
 
 
 def of_data(data: Dataset, standing: str, audited: list[Finding]) -> list[Finding]:
