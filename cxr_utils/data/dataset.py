@@ -94,8 +94,9 @@ def open_data(params: Params, size: int, progress: bool = False) -> Dataset:
 def prepare(params: Params, progress: bool = False) -> tuple[sources.Source, Manifest]:
     """Fetch the data of a run and decode it, so that its notebooks only read; raises UsageError."""
     source = sources.fetch(params.data, progress)
-    manifest = read_manifest(source.root, squares(params), progress)
-    for square in squares(params):
+    asked = squares(params)
+    manifest = read_manifest(source.root, asked, progress)
+    for square in asked:
         load_pixels(manifest, square, progress)
     return source, manifest
 

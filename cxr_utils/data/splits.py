@@ -44,7 +44,8 @@ def assign_splits(
         if files["adverse"].any():
             files["weight"] = validation_weights(files, own_class)
     if data.validation == "adverse" and not files["adverse"].any():
-        said = "too few patients are known, or too few films look like the other class"
+        said = "too few patients are known, looks hardly tell the classes apart, or too few films "
+        said += "look like the other class"
         if "validation" in folders:
             said = "this data set has a validation of its own"
         raise UsageError(f"data.validation = adverse: {said}; take data.validation=patients")
