@@ -236,6 +236,10 @@ def _others(run: paths.RunFolder) -> pd.DataFrame:
             made = (read_json(folder.record)["git"] or "unknown")[:7]
             about += [f"{card['seconds'] / 60:.0f}", card["precision"]["used"]]
             rows.append([*about, *scores, f"`{made}`"])
+            if card["members"] > 1:
+                alone, blank = pd.DataFrame(card["seeds"]).T.drop("ensemble"), [""] * 4
+                spread = [study.mean_sd(alone[tables.SCORES[score]]) for score in tables.SHOWN]
+                rows.append(["its seeds alone, mean ± SD", *blank, *spread, ""])
     names = [tables.SCORES[score] for score in tables.SHOWN]
     known = ["model", "size", "from", "minutes", "precision", *names, "revision"]
     return pd.DataFrame(rows, columns=known)
