@@ -1,10 +1,10 @@
-"""Which validation sees the shift: ten recipes, each judged by several, over three choices.
+"""Which validation sees the shift: ten recipes, each judged by several, over three draws.
 
     python benchmarks/validations.py ../path/to/chest_xray --csv rows.csv
-    python benchmarks/validations.py phantom --csv rows.csv --choices 1 --only "class weights"
+    python benchmarks/validations.py phantom --csv rows.csv --draws 1 --only "class weights"
     python benchmarks/validations.py --csv rows.csv            # the tables of what is there
 
-For each choice of patients a recipe is trained once, from random weights, without any of these:
+For each draw of patients a recipe is trained once, from random weights, without any of these:
 
 random       patients drawn at random within classes, as ``data.validation=patients``
 adverse      half of the other patients whose films look like the other class to a classifier that
@@ -54,17 +54,19 @@ FURTHER = {  # of docs/stretch.csv
     "not stretched": ["augmentation.stretch=0"],
     "15%, 16 epochs": ["augmentation.stretch=0.15", "baseline_cnn.epochs=16"],
     "15%, borders of others in .3": ["augmentation.stretch=0.15", "augmentation.rim=0.3"],
+    "moving average .995": ["baseline_cnn.average=0.995"],
+    "moving average .999": ["baseline_cnn.average=0.999"],
     # Of as many pixels in all.
     "96 px, 16 epochs": ["baseline_cnn.image_size=96", "baseline_cnn.epochs=16"],
     "64 px, 36 epochs": ["baseline_cnn.image_size=64", "baseline_cnn.epochs=36"],
 }
 SHARES = {"random": 0.1, "stopping": 0.05}
-BLOCKS = (0, 2, 4)  # which sixth of a series, by choice
+BLOCKS = (0, 2, 4)  # which sixth of a series, by draw
 SIDES = ("random", "adverse", "blocks")
 VIEWS = ("only the border", "without the outer thirds")  # as in reports 2 and 3
 LEAST_SENSITIVITY = 0.97
 LEAST_RECIPES = 4  # for a rank correlation
-KNOWN = ["choice", "recipe", "settings"]
+KNOWN = ["draw", "recipe", "settings"]
 SCORES = ["AUROC", "log loss", "specificity"]
 RULES = ("equal", "weighted")  # how films count for a threshold
 RATES = ("sensitivity", "specificity")
@@ -78,19 +80,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", nargs="?", help="a folder in the Kaggle layout, or phantom")
     parser.add_argument("--csv", type=Path, required=True, help="file that the rows are added to")
-    parser.add_argument("--choices", type=int, default=3, choices=range(1, len(BLOCKS) + 1))
+    parser.add_argument("--draws", type=int, default=3, choices=range(1, len(BLOCKS) + 1))
     parser.add_argument("--only", nargs="+", choices=RECIPES | FURTHER, default=RECIPES)
     parser.add_argument("--set", action="append", default=[], help="a parameter of all recipes")
     asked = parser.parse_args()
     if asked.source:
         source = asked.source if asked.source == "phantom" else str(Path(asked.source).resolve())
         settings = json.dumps([Path(source).name, *asked.set, _defaults()])
-        for choice, recipe in itertools.product(range(asked.choices), asked.only):
+        for draw, recipe in itertools.product(range(asked.draws), asked.only):
             known = pd.read_csv(asked.csv) if asked.csv.exists() else pd.DataFrame(columns=COLUMNS)
             if missing := set(COLUMNS) - set(known):
                 raise SystemExit(f"{asked.csv}: has no {min(missing)}; name another file")
-            if not (known[KNOWN] == [choice, recipe, settings]).all(axis=1).any():
-                rows = pd.DataFrame(measure(recipe, choice, source, asked.set))
+            if not (known[KNOWN] == [draw, recipe, settings]).all(axis=1).any():
+                rows = pd.DataFrame(measure(recipe, draw, source, asked.set))
                 print(rows.to_string(index=False, float_format="%.4f"), flush=True)
                 rows = rows.assign(settings=settings)
                 if asked.csv.exists():  # as it is now: another process may have added to it
@@ -110,8 +112,8 @@ def _defaults() -> str:
     return hashlib.sha256(shared.encode()).hexdigest()[:8]
 
 
-def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list[dict]:
-    """Train one recipe without the patients of a choice; a row for each validation."""
+def measure(recipe: str, draw: int, source: str, overrides: list[str]) -> list[dict]:
+    """Train one recipe without the patients of a draw; a row for each validation."""
     from cells import train_of
     from scipy.special import expit
 
@@ -130,7 +132,7 @@ def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list
     square = dataset.Square(dataset.OVERVIEW_SIZE, data.asked.fit)
     pictures = dataset.load_pixels(data.manifest, square)
     own = looks.own_class(films, pictures[films["row"]], 0)
-    side = choose(films, own, choice)
+    side = draw_patients(films, own, draw)
     known = {name: part(films["row"][side == name].to_numpy()) for name in (*SIDES, "stopping")}
     train = films[side == "train"]
     splits = {"train": part(train["row"].to_numpy()), "validation": known["stopping"]}
@@ -138,9 +140,9 @@ def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list
     splits["train"].files["own_class"] = looks.own_class(train, pictures[train["row"]])
     with tempfile.TemporaryDirectory() as folder:
         run = paths.RunFolder(Path(folder))
-        code = train_of(section, chosen.augmentation, choice, splits, run)
+        code = train_of(section, chosen.augmentation, draw, splits, run)
         saved = callbacks.Saved(run.root / "checkpoint", "validations")
-        trained = training.fit(code, section, choice, splits, weights.Start("random"), saved)
+        trained = training.fit(code, section, draw, splits, weights.Start("random"), saved)
     found = {
         name: (networks.logits(trained.model, known[name].pixels, flips=True), known[name].labels)
         for name in SIDES
@@ -161,11 +163,11 @@ def measure(recipe: str, choice: int, source: str, overrides: list[str]) -> list
         rule: thresholds.choose(labels, expit(logit), LEAST_SENSITIVITY, by)["sensitivity"]
         for rule, by in zip(RULES, (None, weights), strict=True)
     }
-    about = {"choice": choice, "recipe": recipe, "seconds": trained.card["seconds"]}
+    about = {"draw": draw, "recipe": recipe, "seconds": trained.card["seconds"]}
     return [about | {"validation": name, **_judged(*one, cuts)} for name, one in found.items()]
 
 
-def choose(films: pd.DataFrame, own: np.ndarray, choice: int) -> np.ndarray:
+def draw_patients(films: pd.DataFrame, own: np.ndarray, draw: int) -> np.ndarray:
     """Return what each training film is for: train, stopping, or one of `SIDES`.
 
     Raises SystemExit where no film contradicts its class.
@@ -175,7 +177,7 @@ def choose(films: pd.DataFrame, own: np.ndarray, choice: int) -> np.ndarray:
     by = films.assign(own=own, child=children(films)).groupby("child")
     known = by.agg(label=("label", "first"), own=("own", "mean"), patient=("patient", "first"))
     known[["series", "number"]] = known["patient"].str.extract(r"^(.*?)(\d+)(?:_|$)").to_numpy()
-    rng, taken = np.random.default_rng([choice, 5]), pd.Series("train", index=known.index)
+    rng, taken = np.random.default_rng([draw, 5]), pd.Series("train", index=known.index)
 
     def some(of: pd.DataFrame, share: float, name: str) -> None:
         for _, label in of.groupby("label"):
@@ -187,7 +189,7 @@ def choose(films: pd.DataFrame, own: np.ndarray, choice: int) -> np.ndarray:
         raise SystemExit("too few films contradict their class: no adverse validation can be made")
     for _, series in known.groupby("series"):
         sixth = pd.to_numeric(series["number"]).rank(pct=True, method="first") * 6
-        block = sixth.index[(sixth > BLOCKS[choice]) & (sixth <= BLOCKS[choice] + 1)]
+        block = sixth.index[(sixth > BLOCKS[draw]) & (sixth <= BLOCKS[draw] + 1)]
         taken[block[(taken[block] == "train").to_numpy()]] = "blocks"
     some(known[taken == "train"], SHARES["stopping"], "stopping")
     return taken[children(films)].to_numpy()
@@ -211,10 +213,10 @@ def _judged(logit: np.ndarray, labels: np.ndarray, cuts: dict[str, float]) -> di
 
 
 def tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """How hard each validation is and how far its choices agree; what recipes gain; thresholds.
+    """How hard each validation is and how far its draws agree; what recipes gain; thresholds.
 
-    In the first table scores are means over the choices of the first recipe of the file. In the
-    second, gains on shifted copies are mean differences from it for the same choices, less log loss
+    In the first table scores are means over the draws of the first recipe of the file. In the
+    second, gains on shifted copies are mean differences from it for the same draws, less log loss
     being better; beside them stand the gain in log loss on the same films as they are and, where
     rows tell it, the mean AUROC on these with only parts in view. The third is what a threshold
     gives on blocks, patients it was not chosen on, as means over trainings.
@@ -222,7 +224,7 @@ def tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
     base = rows["recipe"].iloc[0]
     hard = rows[rows["recipe"] == base].groupby("validation")[["films", *SCORES]].mean()
     for score in SCORES[:2]:
-        by = {name: part.pivot(index="recipe", columns="choice", values=score)
+        by = {name: part.pivot(index="recipe", columns="draw", values=score)
               for name, part in rows.groupby("validation")}  # fmt: skip
         hard[f"Spearman, {score}"] = pd.Series({name: _agreement(one) for name, one in by.items()})
     shifted, plain = (
@@ -230,7 +232,7 @@ def tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
     )
     found = shifted[SCORES].mean().add_prefix("gain in ").assign(spread=shifted["log loss"].std())
     found = found.reindex(plain.size().index)
-    found["choices"], found["time"] = plain.size(), plain["time"].mean()
+    found["draws"], found["time"] = plain.size(), plain["time"].mean()
     found["log loss as they are"] = plain["log loss"].mean()
     for view in VIEWS:
         seen = rows[rows["validation"] == f"mixed, {view}"]
@@ -241,9 +243,9 @@ def tables(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _gains(rows: pd.DataFrame, validation: str, base: str) -> pd.DataFrame:
-    """The gain of each recipe and choice over the base recipe's, and its time as a multiple."""
-    judged = rows[rows["validation"] == validation].set_index(["recipe", "choice"])
-    first = judged.loc[base].reindex(judged.index, level="choice")
+    """The gain of each recipe and draw over the base recipe's, and its time as a multiple."""
+    judged = rows[rows["validation"] == validation].set_index(["recipe", "draw"])
+    first = judged.loc[base].reindex(judged.index, level="draw")
     gains = judged[SCORES] - first[SCORES]
     gains["log loss"] *= -1
     return gains.assign(time=judged["seconds"] / first["seconds"])
@@ -253,13 +255,13 @@ def _transfer(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """What thresholds give on blocks, whose patients they were not chosen on; none in old rows."""
     if not set(COLUMNS) <= set(rows):
         return []
-    by = rows[rows["validation"] == "blocks"].dropna().groupby("choice")
+    by = rows[rows["validation"] == "blocks"].dropna().groupby("draw")
     rates = [f"{rate}, {rule}" for rate in RATES for rule in RULES]
     return [by[rates].mean().assign(trainings=by.size())]
 
 
 def _agreement(scores: pd.DataFrame) -> float:
-    """The mean rank correlation of the recipes between two choices of patients."""
+    """The mean rank correlation of the recipes between two draws of patients."""
     found = scores.corr("spearman", min_periods=LEAST_RECIPES).to_numpy()
     pairs = found[np.triu_indices(len(found), 1)]
     return float(np.nanmean(pairs)) if np.isfinite(pairs).any() else np.nan

@@ -62,7 +62,7 @@ def test_the_studies_in_the_documents_are_what_their_rows_say(rows):
 @pytest.mark.long
 def test_validations(tmp_path):
     """A row for each validation of a recipe; what is in the file already is not trained again."""
-    asked = ("--csv", str(tmp_path / "rows.csv"), "--choices", "1", "--only", "class weights")
+    asked = ("--csv", str(tmp_path / "rows.csv"), "--draws", "1", "--only", "class weights")
     asked += ("--set", "data.phantom_images=400", "--set", "baseline_cnn.epochs=1")
     said = [_benchmark("validations.py", *asked) for _ in range(2)]
     rows = pd.read_csv(tmp_path / "rows.csv")
