@@ -195,17 +195,15 @@ def _without_paths(text: str, run: paths.RunFolder) -> str:
 
 def page(run: paths.RunFolder) -> str:
     """Return the page of published results, every number from the files beside it."""
-    known, record = results.read_metrics(run), read_json(run.record)
-    models, pairs = comparison.read_models(run), comparison.read(run)
-    told = text.render(
+    told, pairs = _told(run), comparison.read(run)
+    models, record, references = told["models"], told["record"], told["known"]["floors"]
+    filled = text.render(
         "results_page",
-        models=models,
+        **told,
         pairs=pairs,
-        known=known,
-        record=record,
-        references=known["floors"],
+        references=references,
         standing="published",
-        scores=tables.scores(models, known["floors"], ["test"]),
+        scores=tables.scores(models, references, ["test"]),
         beside=_beside(models, run),
         differences=[tables.differences(pair).map(_rounded) for pair in pairs],
         subtypes=tables.subtypes(models),
@@ -215,7 +213,16 @@ def page(run: paths.RunFolder) -> str:
         < sum(model.card["seconds"] for model in models),
         folder=Path(record["data"]["root"]).name,
     )
-    return f"{told}\n"
+    return f"{filled}\n"
+
+
+def _told(run: paths.RunFolder) -> dict[str, Any]:
+    """What the page and the README's part say of the models of a run."""
+    models, record = comparison.read_models(run), read_json(run.record)
+    best = min(models, key=lambda model: model.scores["validation"]["loss"])  # not by test
+    minutes = round(best.card["seconds"] / 60)
+    told = {"models": models, "known": results.read_metrics(run), "record": record}
+    return told | {"best": best, "minutes": minutes}
 
 
 def _others(run: paths.RunFolder) -> pd.DataFrame:
@@ -257,12 +264,9 @@ def _rounded(value: Any) -> Any:
 
 def update_readme(run: paths.RunFolder, readme: str) -> str:
     """Return the README with its scores and times taken from a run."""
-    models, record = comparison.read_models(run), read_json(run.record)
-    told: dict[str, Any] = {"models": models, "known": results.read_metrics(run), "record": record}
-    best = min(models, key=lambda model: model.scores["validation"]["loss"])  # not by test
-    told |= {"best": best, "minutes": round(best.card["seconds"] / 60)}
-    told["beside"] = _beside(models, run)[: -len(published.OTHERS)]
-    minutes = sum(model.card["seconds"] for model in models) / 60
+    told = _told(run)
+    told["beside"] = _beside(told["models"], run)[: -len(published.OTHERS)]
+    minutes = sum(model.card["seconds"] for model in told["models"]) / 60
     told["minutes_of_all"] = 5 * math.ceil(minutes / 5)
     for part in PARTS:
         start, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
