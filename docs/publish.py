@@ -246,7 +246,7 @@ def _others(run: paths.RunFolder) -> pd.DataFrame:
             if card["members"] > 1:
                 alone, blank = pd.DataFrame(card["seeds"]).T.drop("ensemble"), [""] * 4
                 spread = [study.mean_sd(alone[tables.SCORES[score]]) for score in tables.SHOWN]
-                rows.append(["its seeds alone, mean ± SD", *blank, *spread, ""])
+                rows.append(["its seeds at its threshold, mean ± SD", *blank, *spread, ""])
     names = [tables.SCORES[score] for score in tables.SHOWN]
     known = ["model", "size", "from", "minutes", "precision", *names, "revision"]
     return pd.DataFrame(rows, columns=known)
