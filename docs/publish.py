@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import sys
@@ -246,9 +245,9 @@ def _others(run: paths.RunFolder) -> pd.DataFrame:
             if card["members"] > 1:
                 alone, blank = pd.DataFrame(card["seeds"]).T.drop("ensemble"), [""] * 4
                 spread = [study.mean_sd(alone[tables.SCORES[score]]) for score in tables.SHOWN]
-                rows.append(["its seeds at its threshold, mean ± SD", *blank, *spread, ""])
+                rows.append(["its members alone, at its threshold, mean ± SD", *blank, *spread, ""])
     names = [tables.SCORES[score] for score in tables.SHOWN]
-    known = ["model", "size", "from", "minutes", "precision", *names, "revision"]
+    known = ["model", "input", "initial weights", "training, min", "precision", *names, "revision"]
     return pd.DataFrame(rows, columns=known)
 
 
@@ -267,7 +266,7 @@ def update_readme(run: paths.RunFolder, readme: str) -> str:
     told = _told(run)
     told["beside"] = _beside(told["models"], run)[: -len(published.OTHERS)]
     minutes = sum(model.card["seconds"] for model in told["models"]) / 60
-    told["minutes_of_all"] = 5 * math.ceil(minutes / 5)
+    told["minutes_of_all"] = round(minutes)
     for part in PARTS:
         start, end = f"<!-- {part} -->", f"<!-- end of {part} -->"
         before, rest = readme.split(start)
@@ -287,10 +286,16 @@ def _beside(models: Sequence[comparison.Scored], run: paths.RunFolder) -> pd.Dat
         rows.append([f"**this run, {model.title}**", *scores, start])
         if len(seeds := studies.of_seeds(model.name, STUDIES, read_json(run.record))):
             scores = (study.mean_sd(seeds[f"test_{score}"]) for score in tables.SHOWN)
-            rows.append([f"{model.title}, {len(seeds)} seeds", *scores, "mean ± SD over seeds"])
+            rows.append(
+                [
+                    f"{model.title}, mean ± SD of {len(seeds)} seeds",
+                    *scores,
+                    "validation patients and threshold of their own",
+                ]
+            )
     names = (tables.SCORES[score] for score in tables.SHOWN)
     rows += [_row(other) for other in published.OTHERS]
-    return pd.DataFrame(rows, columns=["who", *names, "protocol"])
+    return pd.DataFrame(rows, columns=["model", *names, "protocol"])
 
 
 def _row(score: published.Score) -> list[str]:

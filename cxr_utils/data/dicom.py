@@ -17,7 +17,7 @@ from . import decoding
 
 SUFFIXES = (".dcm", ".dicom")
 PREAMBLE = 132  # bytes up to and with the prefix
-FRONTAL = ("", "AP", "PA")  # views that the models were trained on, or of which nothing is said
+FRONTAL = ("", "AP", "PA")  # views, or nothing is said of them
 LATERAL = re.compile(r"\blateral", re.IGNORECASE)  # in the meaning of a view's code
 RADIOGRAPHS = ("", "CR", "DR", "DX", "RG", "RF", "OT", "SC")  # modalities, or nothing is said
 OPTIONAL = ("WindowCenter", "WindowWidth", "VOILUTSequence", "VOILUTFunction", "RescaleSlope",

@@ -27,10 +27,11 @@ REFERENCES = {"always_pneumonia": "always PNEUMONIA", "metadata": "metadata alon
 REFERENCES |= {"border": "border alone"}
 SCORES = {"accuracy": "accuracy", "auroc": "AUROC", "auprc": "AUPRC"}
 SCORES |= {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
-SCORES |= {"f1": "F1", "loss": "log loss", "brier": "Brier score", "ece": "calibration error"}
+SCORES |= {"f1": "F1", "loss": "log loss", "brier": "Brier score"}
+SCORES |= {"ece": "expected calibration error"}
 SHOWN = ("accuracy", "auroc", "sensitivity", "specificity")  # where there is room for four
 BRIEF = [SCORES[score] for score in ("auroc", "sensitivity", "specificity", "accuracy", "loss")]
-STARTS = {"random": "random weights", "imagenet": "ImageNet weights", "file": "a file's weights"}
+STARTS = {"random": "random weights", "imagenet": "ImageNet weights", "file": "weights from a file"}
 
 
 def with_interval(entry: dict[str, Any], score: str) -> str:
@@ -175,7 +176,7 @@ def _scores(entry: dict[str, Any]) -> dict[str, str]:
         "images": str(entry["n"]),
         "patients": str(entry["patients"] or "unknown"),
         **{title: with_interval(entry, score) for score, title in SCORES.items()},
-        "AUROC by DeLong": f"[{area[0]:.3f}, {area[1]:.3f}]" if area else "undefined",
+        "AUROC, DeLong's 95% CI": f"[{area[0]:.3f}, {area[1]:.3f}]" if area else "undefined",
         "threshold": f"{entry['threshold']:.3f}",
     }
 
@@ -209,8 +210,8 @@ def subtypes(models: Sequence[Scored]) -> pd.DataFrame:
             counts = [entry["n"], entry["right"], entry["n"] - entry["right"]]
             area = with_interval(entry, "auroc") if "auroc" in entry else ""
             rows.append([model.title, KINDS[kind], *counts, with_interval(entry, "rate"), area])
-    rate = "sensitivity, or specificity of NORMAL"
-    columns = ["model", "images", "n", "right", "wrong", rate, "AUROC against NORMAL"]
+    rate = "sensitivity (NORMAL: specificity)"
+    columns = ["model", "class", "images", "right", "wrong", rate, "AUROC against NORMAL"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -238,10 +239,14 @@ def selective(table: pd.DataFrame) -> pd.DataFrame:
 def differences(pair: dict[str, Any]) -> pd.DataFrame:
     """Return the differences of two models, as `comparison.compare` gives them."""
     found, (first, second) = pair["differences"], pair["titles"]
-    equal = {name: name.replace("_", " ") for name in found if name.startswith("specificity_at")}
+    equal = {
+        name: f"specificity at {float(name.removeprefix('specificity_at_')):.0%} sensitivity"
+        for name in found
+        if name.startswith("specificity_at")
+    }
     names = {"auroc": SCORES["auroc"]} | equal | SCORES
     rows = [[title, *found[score].values()] for score, title in names.items() if score in found]
-    columns = ["score", f"{second} minus {first}", "low", "high"]
+    columns = ["score", f"{second} minus {first}", "95% CI, low", "95% CI, high"]
     return pd.DataFrame(rows, columns=columns).astype(object).fillna("undefined")
 
 
@@ -275,14 +280,14 @@ def beside_published(models: Sequence[Scored], data: dict[str, Any]) -> pd.DataF
     """
     rows = [_published(score) for score in published.ORIGINAL.values()]
     for model in models:
-        row = {"who": f"this run, {model.title}", "test images": str(model.test["n"])}
+        row = {"model": f"this run, {model.title}", "test images": str(model.test["n"])}
         row |= {SCORES[score]: with_interval(model.test, score) for score in SHOWN}
         rows.append(row | {"protocol and caveat": _own_protocol(model, data)})
     return pd.DataFrame(rows + [_published(score) for score in published.OTHERS])
 
 
 def _published(score: published.Score) -> dict[str, str]:
-    row = {"who": score.who, "test images": str(published.TEST_IMAGES)}
+    row = {"model": score.who, "test images": str(published.TEST_IMAGES)}
     for name in SHOWN:
         value = getattr(score, name)
         row[SCORES[name]] = "–" if value is None else f"{value:.3f}"
