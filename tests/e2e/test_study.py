@@ -64,7 +64,7 @@ def test_the_page_answers_first(done, looked_at):
     shown = looked_at(done / "study.html")
     text = shown.locator("body").inner_text()
     assert "SYNTHETIC" in text and "Does mirroring help?" in text
-    answer = text.index("The best on these films, no-mirror, changes the log loss")
+    answer = text.index("the best on these films, no-mirror, changes the log loss")
     assert answer < text.rindex("Scores on validation") and "variation between seeds" in text
     assert shown.locator("figure.plot").count() == 1
 
