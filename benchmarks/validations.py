@@ -54,8 +54,6 @@ FURTHER = {  # of docs/stretch.csv
     "not stretched": ["augmentation.stretch=0"],
     "15%, 16 epochs": ["augmentation.stretch=0.15", "baseline_cnn.epochs=16"],
     "15%, borders of others in .3": ["augmentation.stretch=0.15", "augmentation.rim=0.3"],
-    "moving average .995": ["baseline_cnn.average=0.995"],
-    "moving average .999": ["baseline_cnn.average=0.999"],
     # Of as many pixels in all.
     "96 px, 16 epochs": ["baseline_cnn.image_size=96", "baseline_cnn.epochs=16"],
     "64 px, 36 epochs": ["baseline_cnn.image_size=64", "baseline_cnn.epochs=36"],

@@ -136,7 +136,7 @@ class ModelSection(Section):
     class_weights: bool = False
     """let both classes weigh alike in the loss, however many images they have"""
     average: Number = Field(0.998, ge=0, lt=1)
-    """EMA decay a step of the weights that are validated and kept; 0 takes them as they are"""
+    """EMA decay a step of the weights, over at most a tenth of the steps so far; 0: no average"""
     patience: int = Field(8, ge=1)
     """epochs without improvement on the stress validation before training stops"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -194,7 +194,7 @@ class Resnet50v2(ModelSection):
     learning_rate: Number = Field(1e-3, gt=0, le=1)
     """peak of the warm-up and cosine schedule, from random weights and of a head alone"""
     average: Number = Field(0.995, ge=0, lt=1)
-    """EMA decay a step of the weights that are validated and kept; 0 takes them as they are"""
+    """EMA decay a step of the weights, over at most a tenth of the steps so far; 0: no average"""
     backbone: Backbone = "ResNet50V2"
     """name of the architecture in keras.applications; the model and its files carry it"""
     weights: str = Field("auto", min_length=1)
